@@ -1,0 +1,216 @@
+"""Typed parameters: params.yaml as frozen models, checked as a whole before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from segsemi.errors import UserError
+
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+TEACHER = "teacher"  # the name of the first model, from which every chain of rounds starts
+
+
+class Section(BaseModel):
+    """One block of params.yaml: no unknown keys, no silent conversions, never changed after loading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataParams(Section):
+    name: Literal["synthetic", "camvid"]
+    root: str
+    train_images: Positive
+    val_images: Positive
+    height: Annotated[int, Field(ge=32)]
+    width: Annotated[int, Field(ge=32)]
+
+
+class SplitParams(Section):
+    fraction: Annotated[float, Field(gt=0, le=1)]
+    count: Positive | None
+    labelled_list: str
+
+
+class ModelParams(Section):
+    decoder: str
+    encoder: str
+    encoder_weights: str
+    output_stride: Literal[8, 16, 32]
+
+
+class AugmentParams(Section):
+    short_side: Annotated[int, Field(ge=32)] | None
+    crop_size: Annotated[int, Field(ge=32)]
+    scale_min: PositiveFloat
+    scale_max: PositiveFloat
+    flip: bool
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentParams:
+        if self.scale_min > self.scale_max:
+            raise ValueError(f"scale_min {self.scale_min} is larger than scale_max {self.scale_max}")
+        return self
+
+
+class OptimParams(Section):
+    steps: Positive
+    lr: PositiveFloat
+    decoder_lr_factor: PositiveFloat
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: NonNegativeFloat
+    power: NonNegativeFloat
+    val_every: Annotated[int, Field(ge=0)]
+
+
+class TeacherParams(OptimParams):
+    batch_size: Annotated[int, Field(ge=2)]  # BatchNorm needs two samples where the encoder pools to 1x1
+
+
+class StudentParams(OptimParams):
+    batch_labelled: Annotated[int, Field(ge=0)]
+    batch_pseudo: Annotated[int, Field(ge=0)]
+    init: Literal["teacher", "pretrained"]
+    saug: Literal["none", "pseudo", "labelled", "both"]
+    saug_ops: Annotated[int, Field(ge=1)]
+    saug_replace: bool
+    bn: Literal["trainable", "fixed", "dsbn"]
+    loss: Literal["scl", "scl_released", "sce", "ce"]
+
+    @model_validator(mode="after")
+    def _groups(self) -> StudentParams:
+        if self.batch_labelled + self.batch_pseudo < 2:
+            raise ValueError("batch_labelled + batch_pseudo must be at least 2 (BatchNorm)")
+        if self.bn == "dsbn" and min(self.batch_labelled, self.batch_pseudo) < 2:
+            raise ValueError(
+                "bn: dsbn needs batch_labelled >= 2 and batch_pseudo >= 2, since each part has its own batch statistics; "
+                "raise them or set bn: trainable"
+            )
+        return self
+
+
+class PseudoLabelParams(Section):
+    scales: Annotated[list[PositiveFloat], Field(min_length=1)]
+    flip: bool
+
+
+class EvaluateParams(Section):
+    scales: Annotated[list[PositiveFloat], Field(min_length=1)]
+    flip: bool
+    examples: Annotated[int, Field(ge=0)]
+
+
+class MachineParams(Section):
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
+    workers: Annotated[int, Field(ge=0)]
+    cache_mb: Annotated[int, Field(ge=0)]
+
+
+class Params(Section):
+    """The whole of params.yaml; the comments there say what each key means."""
+
+    seed: Annotated[int, Field(ge=0)]
+    data: DataParams
+    split: SplitParams
+    model: ModelParams
+    augment: AugmentParams
+    teacher: TeacherParams
+    rounds: dict[str, str]
+    pseudo_label: PseudoLabelParams
+    student: StudentParams
+    student_model: ModelParams
+    baselines: dict[str, str]
+    evaluate: EvaluateParams
+    machine: MachineParams
+
+    @model_validator(mode="after")
+    def _model_names(self) -> Params:
+        names = [TEACHER, *self.rounds, *self.baselines]
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+                raise ValueError(f"model name {name!r}: use letters, digits and underscores, beginning with a letter")
+        for name in (*self.rounds, *self.baselines):
+            if names.count(name) > 1:
+                raise ValueError(f"model name {name!r} stands twice among {TEACHER}, rounds and baselines")
+        for student, teacher in self.rounds.items():
+            if teacher not in (TEACHER, *self.rounds):
+                raise ValueError(f"rounds.{student}: unknown teacher {teacher!r}; expected {TEACHER} or a key of rounds")
+            if TEACHER not in list(_ancestors(self.rounds, student)):
+                raise ValueError(f"rounds.{student}: its chain of teachers never reaches {TEACHER}; break the cycle")
+        for baseline, student in self.baselines.items():
+            if student not in self.rounds:
+                raise ValueError(f"baselines.{baseline}: {student!r} is no key of rounds; name the student it stands beside")
+        return self
+
+
+def _ancestors(rounds: dict[str, str], student: str) -> Iterator[str]:
+    """The teachers of `student`, nearest first; stops at `teacher` or when a name comes back."""
+    name, seen = student, set()
+    while name in rounds and name not in seen:
+        seen.add(name)
+        name = rounds[name]
+        yield name
+
+
+def total_steps(rounds: dict[str, str], name: str, *, teacher_steps: int, student_steps: int) -> int:
+    """Optimizer steps that went into model `name`: the teacher's, plus one student's training for each round up to it."""
+    return teacher_steps + student_steps * len(list(_ancestors(rounds, name)))
+
+
+def load_params(path: Path | str = "params.yaml") -> Params:
+    """Read and check params.yaml.
+
+    ruamel.yaml reads YAML 1.2, in which `1e-05`, as `dvc exp run -S` writes small numbers, is a number.
+
+    Raises:
+        UserError: naming each key that is unknown, missing, or has a wrong type or value.
+    """
+    try:
+        values = YAML(typ="safe").load(Path(path))
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run from the root of the repository") from None
+    except YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    return parse_params(values, source=str(path))
+
+
+def parse_params(values: Any, *, source: str = "params.yaml") -> Params:
+    """Check already parsed values (nested dicts) against the typed parameters; errors as in `load_params`."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(dict(item)) for item in error.errors()]
+        raise UserError(f"{source}: " + "; ".join(lines)) from None
+
+
+def _explain(item: dict[str, Any]) -> str:
+    """One pydantic error as `key: what is wrong (found ...)`, with the nearest known key for a misspelt one."""
+    path = [str(part) for part in item["loc"]]
+    key = ".".join(path) or "the file as a whole"
+    if item["type"] == "extra_forbidden":
+        known = _fields_at(path[:-1])
+        close = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
+        return f"{key}: unknown key; {hint}"
+    if item["type"] == "missing":
+        return f"{key}: missing; add it (see the committed params.yaml)"
+    message = item["msg"].removeprefix("Value error, ")
+    found = "" if isinstance(item.get("input"), dict | BaseModel) else f" (found {item.get('input')!r})"
+    return f"{key}: {message}{found}"
+
+
+def _fields_at(path: list[str]) -> list[str]:
+    model: Any = Params
+    for part in path:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

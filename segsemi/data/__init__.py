@@ -1,0 +1,1 @@
+"""Data sets, the manifest, splits and training batches."""

@@ -1,0 +1,152 @@
+"""Training batches by step number: [labelled, pseudo-labelled], each augmented in its own way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from segsemi.augment.strong import StrongAugment
+from segsemi.augment.weak import resize_pair, scaled_to_short_side, weak_augment
+from segsemi.config import AugmentParams
+from segsemi.data.images import read_image, read_label
+from segsemi.data.manifest import Row
+from segsemi.palette import Classes
+from segsemi.rng import derive_rng
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training image and the label to learn from, by path."""
+
+    id: str
+    image: Path
+    label: Path
+
+
+@dataclass(frozen=True)
+class Group:
+    """Images of one kind in every batch, for example the labelled ones.
+
+    Attributes:
+        name: keeps the group's random choices apart from the others'.
+        classes: how its label files are read.
+        strong_ops: number of SAUG operations before the weak augmentation; 0: weak only.
+        replace: whether SAUG draws with replacement.
+    """
+
+    name: str
+    samples: Sequence[Sample]
+    batch_size: int
+    classes: Classes
+    strong_ops: int = 0
+    replace: bool = True
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images: (N, 3, crop, crop) float32 RGB in 0..1; targets: (N, crop, crop) int64; ids: N image ids."""
+
+    images: Tensor
+    targets: Tensor
+    ids: list[str]
+
+
+class StepBatches(Dataset[Batch]):
+    """Item s is the batch of step s, a function of (seed, stage, s) alone: any worker, or a resumed run, makes the same.
+
+    Every group runs through its samples in shuffled epochs. Decoded images are kept in memory up to `cache_mb`.
+    """
+
+    def __init__(
+        self, groups: Sequence[Group], augment: AugmentParams, *, steps: int, seed: int, stage: str, cache_mb: int
+    ) -> None:
+        self.groups = [group for group in groups if group.batch_size > 0]
+        self.augment = augment
+        self.steps = steps
+        self.seed = seed
+        self.stage = stage
+        self._cache: dict[Sample, tuple[np.ndarray, np.ndarray]] = {}
+        self._cache_left = cache_mb * 2**20
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, step: int) -> Batch:
+        images, targets, ids = [], [], []
+        for group in self.groups:
+            for position in range(step * group.batch_size, (step + 1) * group.batch_size):
+                sample = self._sample_at(group, position)
+                image, label = self._augmented(group, sample, position)
+                images.append(image)
+                targets.append(label)
+                ids.append(sample.id)
+        # (N, H, W, 3) uint8 -> (N, 3, H, W) float32
+        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(255)
+        return Batch(batch, torch.from_numpy(np.stack(targets)).long(), ids)
+
+    def _sample_at(self, group: Group, position: int) -> Sample:
+        epoch, index = divmod(position, len(group.samples))
+        order = derive_rng(self.seed, self.stage, group.name, "epoch", epoch).permutation(len(group.samples))
+        return group.samples[order[index]]
+
+    def _augmented(self, group: Group, sample: Sample, position: int) -> tuple[np.ndarray, np.ndarray]:
+        image, label = self._read(sample, group.classes)
+        rng = derive_rng(self.seed, self.stage, group.name, "augment", position)
+        if group.strong_ops:
+            image = StrongAugment(group.strong_ops, rng=rng, replace=group.replace)(image)
+        return weak_augment(
+            image,
+            label,
+            rng,
+            crop_size=self.augment.crop_size,
+            scale_range=(self.augment.scale_min, self.augment.scale_max),
+            flip=self.augment.flip,
+            ignore_index=group.classes.ignore_index,
+        )
+
+    def _read(self, sample: Sample, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
+        if sample in self._cache:
+            return self._cache[sample]
+        image, label = read_image(sample.image), read_label(sample.label, classes)
+        size = scaled_to_short_side(*image.shape[:2], self.augment.short_side)
+        image, resized = resize_pair(image, label, *size)
+        assert resized is not None
+        used = image.nbytes + resized.nbytes
+        if used <= self._cache_left:
+            self._cache_left -= used
+            self._cache[sample] = image, resized
+        return image, resized
+
+
+def batch_loader(batches: StepBatches, *, start: int, workers: int) -> DataLoader[Batch]:
+    """The batches from step `start` on, in order, made by `workers` processes (0: in this one)."""
+    return DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(start, len(batches)),
+        num_workers=workers,
+        worker_init_fn=_one_thread if workers else None,
+        prefetch_factor=2 if workers else None,
+    )
+
+
+def _one_thread(worker: int) -> None:
+    cv2.setNumThreads(0)  # workers beside torch's threads: more threads than cores slow all of them down
+    torch.set_num_threads(1)
+
+
+def labelled_samples(rows: Sequence[Row], root: Path) -> list[Sample]:
+    """Rows with their own labels; paths start at `root`."""
+    return [Sample(row.id, root / row.image, root / row.label) for row in rows]
+
+
+def pseudo_samples(rows: Sequence[Row], root: Path, pseudo: Path) -> list[Sample]:
+    """Unlabelled rows with pseudo/ID.png as their labels."""
+    return [Sample(row.id, root / row.image, pseudo / f"{row.id}.png") for row in rows]

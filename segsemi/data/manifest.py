@@ -1,0 +1,69 @@
+"""The manifest: one row an image; the lists of the split are cut from it.
+
+Paths are relative to the root of the data set, so that the lists, and with them dvc's cache, do not depend on where it
+lies. The lists carry the files' hashes: a stage that depends on a list depends on the content of its files.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from segsemi.errors import UserError
+from segsemi.files import write_text
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image. `label` and `label_hash` are empty where there is no label; heights and widths are in pixels."""
+
+    id: str
+    subset: str
+    image: str
+    label: str
+    height: int
+    width: int
+    image_hash: str
+    label_hash: str
+
+
+COLUMNS = tuple(field.name for field in fields(Row))
+LABELLED_COLUMNS = COLUMNS
+UNLABELLED_COLUMNS = tuple(name for name in COLUMNS if not name.startswith("label"))
+HIDDEN_COLUMNS = ("id", "label", "label_hash")
+
+
+def write_rows(path: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:
+    """Write the named columns of `rows` as CSV, atomically."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in rows)
+    write_text(path, text.getvalue())
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read what `write_rows` wrote; columns that are not in the file are empty, heights and widths then 0.
+
+    Raises:
+        UserError: if the file is missing, or has no id column or a broken number.
+    """
+    try:
+        with path.open(newline="") as file:
+            records = list(csv.DictReader(file))
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run `dvc repro` from its first stage") from None
+    rows = []
+    for number, record in enumerate(records, start=2):
+        try:
+            values = {name: record.get(name) or "" for name in COLUMNS}
+            sides = {name: int(values.pop(name) or 0) for name in ("height", "width")}
+            if not values["id"]:
+                raise ValueError("no id")
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {error}; rerun the stage that writes it") from None
+        rows.append(Row(**values, **sides))  # type: ignore[arg-type]
+    return rows

@@ -1,0 +1,80 @@
+"""Cut the training images into a labelled and an unlabelled part (paper, section 4.2.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from segsemi.data.manifest import HIDDEN_COLUMNS, LABELLED_COLUMNS, UNLABELLED_COLUMNS, Row, write_rows
+from segsemi.errors import UserError
+
+
+@dataclass(frozen=True)
+class Split:
+    """Rows of the manifest, each part in the manifest's order."""
+
+    labelled: list[Row]
+    unlabelled: list[Row]
+    val: list[Row]
+
+
+def split_rows(
+    rows: list[Row], *, fraction: float = 1.0, count: int | None = None, ids: list[str] | None = None, seed: int
+) -> Split:
+    """Choose the labelled images: by `ids` if given, else `count`, else round(fraction * number of train images).
+
+    Chosen at random from `seed`; with one seed a smaller choice is part of every larger one. Images of the subset
+    `extra` are always unlabelled.
+
+    Raises:
+        UserError: no labelled image would be left, more are asked for than there are, or an id is unknown.
+    """
+    train = [row for row in rows if row.subset == "train"]
+    if ids is not None:
+        chosen = _known_ids(ids, train)
+    else:
+        number = round(fraction * len(train)) if count is None else count
+        if number < 1:
+            raise UserError(f"split.fraction {fraction} of {len(train)} training images leaves no labelled one; raise it")
+        if number > len(train):
+            raise UserError(f"split.count {number} is more than the {len(train)} training images; lower it")
+        order = np.random.default_rng(seed).permutation(len(train))
+        chosen = {train[i].id for i in order[:number]}
+    return Split(
+        labelled=[row for row in train if row.id in chosen],
+        unlabelled=[row for row in rows if row.subset != "val" and row.id not in chosen],
+        val=[row for row in rows if row.subset == "val"],
+    )
+
+
+def read_list(path: Path) -> list[str] | None:
+    """Image ids, one a line, `#` begins a comment; an image path, alone or with its label's path behind it, counts as
+    its stem. None if the file names no image, which means: no list.
+
+    Raises:
+        UserError: if the file is missing.
+    """
+    try:
+        lines = [line.split("#")[0].split() for line in path.read_text().splitlines()]
+    except FileNotFoundError:
+        raise UserError(f"split.labelled_list: {path} not found") from None
+    return [PurePosixPath(words[0]).with_suffix("").name for words in lines if words] or None
+
+
+def _known_ids(ids: list[str], train: list[Row]) -> set[str]:
+    by_name = {PurePosixPath(row.image).stem: row.id for row in train} | {row.id: row.id for row in train}
+    unknown = [name for name in ids if name not in by_name]
+    if unknown:
+        raise UserError(f"split.labelled_list names {len(unknown)} unknown training images, first {unknown[0]!r}")
+    return {by_name[name] for name in ids}
+
+
+def write_split(split: Split, folder: Path) -> None:
+    """Write the lists. unlabelled.csv has no label column, so that training cannot read what it must not know;
+    hidden.csv, which has it, is read only to measure the quality of pseudo labels."""
+    write_rows(folder / "labelled.csv", split.labelled, LABELLED_COLUMNS)
+    write_rows(folder / "val.csv", split.val, LABELLED_COLUMNS)
+    write_rows(folder / "unlabelled.csv", split.unlabelled, UNLABELLED_COLUMNS)
+    write_rows(folder / "hidden.csv", [row for row in split.unlabelled if row.label], HIDDEN_COLUMNS)

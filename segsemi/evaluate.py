@@ -1,0 +1,78 @@
+"""Measure a model on the validation set: mIoU, per-class IoU, pixel accuracy, confusion matrix, example pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from segsemi.data.images import LabelledPairs
+from segsemi.data.manifest import Row
+from segsemi.files import write_text
+from segsemi.inference import evaluate_model
+from segsemi.models.build import SegmentationModel
+from segsemi.palette import Classes, colourise, write_label_png
+from segsemi.pictures import captioned, grid, save_png
+
+
+def write_evaluation(
+    model: SegmentationModel,
+    rows: Sequence[Row],
+    root: Path,
+    classes: Classes,
+    out: Path,
+    *,
+    scales: Sequence[float],
+    flip: bool,
+    examples: int,
+    progress: str,
+) -> None:
+    """Evaluate on `rows`, at the labels' own size; write to `out`: metrics.json, confusion.csv, and for
+    some images examples/ID.png (image, truth, prediction, errors) and predictions/ID.png (class ids).
+
+    The examples are spread evenly over the rows, so that every model shows the same images.
+    """
+    pairs = LabelledPairs(rows, root, classes)
+    shown = set(np.linspace(0, len(rows) - 1, num=min(examples, len(rows)), dtype=int).tolist())
+
+    def save_example(index: int, prediction: np.ndarray) -> None:
+        if index not in shown:
+            return
+        image, label = pairs[index]
+        wrong = (prediction != label) & (label != classes.ignore_index)
+        errors = np.where(wrong[..., None], np.array([255, 0, 0], dtype=np.uint8), image // 2 + 96)
+        panel = [
+            captioned(image, rows[index].id),
+            captioned(colourise(label, classes), "truth"),
+            captioned(colourise(prediction, classes), progress),
+            captioned(errors.astype(np.uint8), "wrong pixels in red"),
+        ]
+        save_png(out / "examples" / f"{rows[index].id}.png", grid(panel, columns=4))
+        write_label_png(out / "predictions" / f"{rows[index].id}.png", prediction, classes)
+
+    confusion = evaluate_model(
+        model,
+        _with_progress(pairs, progress),
+        num_classes=len(classes),
+        ignore_index=classes.ignore_index,
+        scales=scales,
+        flip=flip,
+        on_prediction=save_example,
+    )
+    metrics = {"images": len(rows), **confusion.summary(classes.names)}
+    write_text(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["truth", "prediction", "pixels"])
+    for truth, counts in zip(classes.names, confusion.matrix, strict=True):
+        writer.writerows([truth, name, int(count)] for name, count in zip(classes.names, counts, strict=True))
+    write_text(out / "confusion.csv", text.getvalue())
+
+
+def _with_progress(pairs: LabelledPairs, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    return iter(tqdm((pairs[i] for i in range(len(pairs))), total=len(pairs), desc=f"evaluate {name}", mininterval=1.0))

@@ -1,0 +1,97 @@
+"""Class probabilities, averaged over scales and left-right flips (paper, algorithm 1, line 2), and their evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segsemi.augment.weak import resize_pair, scaled_to_short_side
+from segsemi.metrics import ConfusionMatrix
+
+
+@torch.inference_mode()
+def predict_probabilities(
+    network: nn.Module, images: Tensor, scales: Sequence[float] = (1.0,), flip: bool = False
+) -> Tensor:
+    """Softmax at every scale, and of the mirrored image if `flip`, averaged at the resolution of `images`.
+
+    Args:
+        network: images -> logits of the same height and width; used in the mode in which it is.
+        images: (N, 3, H, W) floating point.
+
+    Returns:
+        (N, C, H, W) float32, summing to 1 over C.
+    """
+    if not scales:
+        raise ValueError("scales must not be empty")
+    height, width = images.shape[-2:]
+    total: Tensor | None = None
+    for scale in scales:
+        scaled = _resize(images, max(1, round(height * scale)), max(1, round(width * scale)))
+        batch = torch.cat([scaled, scaled.flip(-1)]) if flip else scaled
+        probabilities = network(batch).float().softmax(dim=1)
+        if flip:
+            straight, mirrored = probabilities.chunk(2)
+            probabilities = (straight + mirrored.flip(-1)) / 2
+        probabilities = _resize(probabilities, height, width)  # bilinear weights sum to 1, so probabilities still do
+        total = probabilities if total is None else total + probabilities
+    assert total is not None
+    return total / len(scales)
+
+
+def _resize(x: Tensor, height: int, width: int) -> Tensor:
+    if x.shape[-2:] == (height, width):
+        return x
+    return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
+
+
+@torch.inference_mode()
+def predict_image(
+    model: nn.Module, image: np.ndarray, scales: Sequence[float] = (1.0,), flip: bool = False
+) -> Tensor:
+    """Probabilities of one image at its own size, whatever the size at which the model looks at it.
+
+    Args:
+        model: a `SegmentationModel`, in eval mode.
+        image: (H, W, 3) uint8 RGB.
+
+    Returns:
+        (C, H, W) float32 on the model's device.
+    """
+    height, width = image.shape[:2]
+    inner = scaled_to_short_side(height, width, model.architecture.short_side)  # type: ignore[union-attr]
+    small, _ = resize_pair(image, None, *inner)
+    device = next(model.parameters()).device
+    # (H, W, 3) uint8 -> (1, 3, H, W) float32 in 0..1
+    batch = torch.from_numpy(np.ascontiguousarray(small)).to(device).permute(2, 0, 1).unsqueeze(0).float() / 255
+    batch = batch.contiguous(memory_format=torch.channels_last)
+    return _resize(predict_probabilities(model, batch, scales, flip), height, width)[0]
+
+
+def evaluate_model(
+    model: nn.Module,
+    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+    *,
+    num_classes: int,
+    ignore_index: int = 255,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    on_prediction: Callable[[int, np.ndarray], None] | None = None,
+) -> ConfusionMatrix:
+    """Confusion matrix over (image, label) pairs, at the labels' own size.
+
+    Args:
+        pairs: image (H, W, 3) uint8 RGB and label (H, W) uint8.
+        on_prediction: called with the pair's index and the prediction (H, W) uint8.
+    """
+    confusion = ConfusionMatrix(num_classes, ignore_index)
+    for index, (image, label) in enumerate(pairs):
+        prediction = predict_image(model, image, scales, flip).argmax(0).to(torch.uint8).cpu().numpy()
+        confusion.update(prediction, label)
+        if on_prediction is not None:
+            on_prediction(index, prediction)
+    return confusion

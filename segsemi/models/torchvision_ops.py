@@ -1,0 +1,35 @@
+"""Lets `import torchvision` work where its compiled operators do not load.
+
+PyPI's torchvision is linked to CUDA; beside a CPU build of torch its C++ library is skipped, and the import then fails at
+"operator torchvision::nms does not exist", because Python code registers meta kernels for it. Declaring the two schemas
+is enough: segmentation networks call neither operator.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import torch
+
+_SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+_library: torch.library.Library | None = None  # the schemas live as long as this object
+
+
+def import_torchvision() -> None:
+    """Import torchvision; only where that fails for want of its operators, declare them and import again."""
+    global _library
+    try:
+        importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        _library = torch.library.Library("torchvision", "DEF")
+        for schema in _SCHEMAS:
+            _library.define(schema)
+        importlib.import_module("torchvision")

@@ -1,0 +1,73 @@
+"""Hard pseudo labels for the clean unlabelled images, from scales and flips (paper, section 3.1; algorithm 1, line 2)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from segsemi.data.images import read_image
+from segsemi.data.manifest import Row
+from segsemi.errors import UserError
+from segsemi.files import write_text
+from segsemi.inference import predict_image
+from segsemi.models.build import SegmentationModel
+from segsemi.palette import Classes, write_label_png
+
+
+def write_pseudo_labels(
+    model: SegmentationModel,
+    rows: Sequence[Row],
+    root: Path,
+    out: Path,
+    *,
+    scales: Sequence[float],
+    flip: bool,
+    work: Path,
+    progress: str,
+) -> None:
+    """Write out/ID.png, 8-bit palette PNGs of the most probable class at the image's own size, and out/summary.csv.
+
+    The files are made in `work`, where those of an interrupted run are found again, and moved to `out` at the end.
+
+    Args:
+        rows: unlabelled images; their paths start at `root`.
+        progress: the name of the progress bar.
+
+    Raises:
+        UserError: if there is nothing to label, or an image is missing or broken.
+    """
+    if not rows:
+        raise UserError("there is no unlabelled image to make pseudo labels for; lower split.fraction or drop the rounds")
+    for row in tqdm(rows, desc=progress, unit="image", mininterval=1.0):
+        png, note = work / f"{row.id}.png", work / f"{row.id}.json"
+        if note.exists():  # written last
+            continue
+        probabilities = predict_image(model, read_image(root / row.image), scales, flip)
+        confidence, label = probabilities.max(dim=0)
+        ids = label.to(torch.uint8).cpu().numpy()
+        write_label_png(png, ids, model.classes)
+        shares = np.bincount(ids.ravel(), minlength=len(model.classes)) / ids.size
+        write_text(note, json.dumps({"confidence": float(confidence.mean()), "shares": shares.tolist()}))
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "summary.csv", _summary(rows, work, model.classes))
+    for row in rows:
+        shutil.copyfile(work / f"{row.id}.png", out / f"{row.id}.png")
+
+
+def _summary(rows: Sequence[Row], work: Path, classes: Classes) -> str:
+    """One line an image: the mean probability of the chosen class, and each class's share of the pixels."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "confidence", *classes.names])
+    for row in rows:
+        note = json.loads((work / f"{row.id}.json").read_text())
+        writer.writerow([row.id, f"{note['confidence']:.4f}", *(f"{share:.4f}" for share in note["shares"])])
+    return text.getvalue()

@@ -1,0 +1,160 @@
+"""Merge what was measured into reports/: the few numbers people compare, the tables behind them, and one page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from segsemi.data.images import read_image, read_label
+from segsemi.data.manifest import Row
+from segsemi.files import write_text
+from segsemi.page import render_page
+from segsemi.palette import Classes, colourise
+from segsemi.pictures import captioned, grid, save_png
+
+
+EXAMPLE_WIDTH = 1280  # pixels; the pictures are kept in git
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of one model.
+
+    Attributes:
+        teacher: the name of the model that made its pseudo labels; None for teacher and labels-only baselines.
+        evaluated: the folder that stage evaluate wrote.
+        metrics: metrics.json of that folder.
+        steps: optimizer steps in all, those of its teachers included.
+        curve: the training curve, columns step, loss, lr, val_miou.
+        quality: its pseudo labels against the hidden labels; None without pseudo labels.
+    """
+
+    name: str
+    teacher: str | None
+    evaluated: Path
+    metrics: dict[str, Any]
+    steps: int
+    curve: pd.DataFrame
+    quality: dict[str, Any] | None
+
+
+def read_measured(name: str, teacher: str | None, repository: Path = Path()) -> Measured:
+    """Read one model's evaluation, training curve and, for a student, the quality of the labels it learnt from."""
+    evaluated, model = repository / "data/evaluated" / name, repository / "models" / name
+    quality = repository / "data/evaluated" / f"{name}_pseudo_labels.json"
+    return Measured(
+        name=name,
+        teacher=teacher,
+        evaluated=evaluated,
+        metrics=json.loads((evaluated / "metrics.json").read_text()),
+        steps=json.loads((model / "model.json").read_text())["training"]["steps_in_all"],
+        curve=pd.read_csv(model / "curve.csv"),
+        quality=json.loads(quality.read_text()) if teacher is not None else None,
+    )
+
+
+def write_report(
+    models: Sequence[Measured], classes: Classes, val: Sequence[Row], root: Path, facts: dict[str, Any], out: Path
+) -> str:
+    """Write metrics.json, per_class.csv, curves.csv, validation.csv, confusion.csv, table.md, examples/ and index.html.
+
+    Args:
+        models: in the order of the report; the confusion matrix is that of the last student.
+        val: the rows that were evaluated; their paths start at `root`.
+        facts: settings to state on the page.
+        out: the folder of the report.
+
+    Returns:
+        The table, as plain text for the terminal.
+    """
+    write_text(out / "metrics.json", json.dumps({model.name: _key_numbers(model) for model in models}, indent=1) + "\n")
+    per_class = pd.DataFrame(
+        [{"model": m.name, "class": c, "iou": percent(m.metrics["iou"][c])} for m in models for c in classes.names]
+    )
+    _write_csv(out / "per_class.csv", per_class)
+    curves = pd.concat([model.curve.assign(model=model.name) for model in models])
+    curves = curves.assign(val_miou=(100 * curves["val_miou"]).round(2))[["model", "step", "loss", "lr", "val_miou"]]
+    _write_csv(out / "curves.csv", curves)
+    _write_csv(out / "validation.csv", curves.dropna(subset=["val_miou"])[["model", "step", "val_miou"]])
+    last = next((model for model in reversed(models) if model.teacher is not None), models[0])
+    _write_csv(out / "confusion.csv", _confusion(last))
+
+    table = summary_table(models)
+    write_text(out / "table.md", table.to_markdown(index=False, disable_numparse=True) + "\n")
+    examples = _write_examples(models, classes, val, root, out / "examples")
+    by_class = per_class.pivot(index="class", columns="model", values="iou")
+    by_class = by_class.loc[list(classes.names), [model.name for model in models]]
+    write_text(out / "index.html", render_page(table, by_class, curves, facts, examples, classes))
+    return table.to_string(index=False)
+
+
+def _key_numbers(model: Measured) -> dict[str, float | None]:
+    """The few numbers, in percent, that `dvc metrics` shows and compares."""
+    numbers = {"miou": percent(model.metrics["miou"]), "pixel_accuracy": percent(model.metrics["pixel_accuracy"])}
+    if model.quality and model.quality["images"]:
+        numbers["pseudo_label_miou"] = percent(model.quality["miou"])
+    return numbers
+
+
+def percent(share: float | None) -> float | None:
+    """A share as a percentage with two decimals; None stays None."""
+    return None if share is None else round(100 * share, 2)
+
+
+def summary_table(models: Sequence[Measured]) -> pd.DataFrame:
+    """One row a model: steps that went into it, mIoU, gain on its teacher, quality of the labels it learnt from."""
+    by_name = {model.name: model for model in models}
+    rows = []
+    for model in models:
+        teacher = by_name[model.teacher] if model.teacher else None
+        gain = f"{100 * (model.metrics['miou'] - teacher.metrics['miou']):+.2f}" if teacher else ""
+        quality = f"{100 * model.quality['miou']:.2f}" if model.quality and model.quality["images"] else ""
+        rows.append(
+            {
+                "model": model.name,
+                "steps in all": str(model.steps),
+                "mIoU": f"{100 * model.metrics['miou']:.2f}",
+                "gain on its teacher": gain,
+                "pixel accuracy": f"{100 * model.metrics['pixel_accuracy']:.2f}",
+                "mIoU of its pseudo labels": quality,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _confusion(model: Measured) -> pd.DataFrame:
+    """The confusion matrix as one row a cell, in percent of the truth's pixels."""
+    cells = pd.read_csv(model.evaluated / "confusion.csv")
+    total = cells.groupby("truth")["pixels"].transform("sum")
+    cells["percent"] = (100 * cells["pixels"] / total.where(total > 0)).round(2)
+    return cells[["truth", "prediction", "percent"]]
+
+
+def _write_csv(path: Path, frame: pd.DataFrame) -> None:
+    write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+
+
+def _write_examples(
+    models: Sequence[Measured], classes: Classes, val: Sequence[Row], root: Path, out: Path
+) -> list[Path]:
+    """One picture an example image: image, truth and every model's prediction; the paths written."""
+    paths = []
+    for row in val:
+        predictions = [model.evaluated / "predictions" / f"{row.id}.png" for model in models]
+        if not all(path.exists() for path in predictions):
+            continue  # not one of the examples
+        truth = read_label(root / row.label, classes)
+        panel = [captioned(read_image(root / row.image), row.id), captioned(colourise(truth, classes), "truth")]
+        for model, path in zip(models, predictions, strict=True):
+            with Image.open(path) as prediction:
+                panel.append(captioned(colourise(np.asarray(prediction), classes), model.name))
+        paths.append(out / f"{row.id}.png")
+        save_png(paths[-1], grid(panel, columns=len(panel)), max_width=EXAMPLE_WIDTH)
+    return paths

@@ -1,0 +1,88 @@
+"""Training a student on labels and pseudo labels: SAUG, DSBN and SCL together (paper, algorithm 1, lines 3 to 12)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segsemi.checkpoint import load_description, load_model
+from segsemi.config import AugmentParams, DataParams, MachineParams, ModelParams, StudentParams
+from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
+from segsemi.data.datasets import data_root
+from segsemi.data.manifest import read_rows
+from segsemi.engine import choose_device
+from segsemi.models.build import build_model
+from segsemi.palette import Classes
+from segsemi.rng import derive_seed
+from segsemi.supervised import CLASSES, LABELLED, VAL, architecture_of
+from segsemi.train import save_trained, train, validation_pairs
+from segsemi.work import work_folder
+
+UNLABELLED = Path("data/split/unlabelled.csv")
+
+
+def train_student(
+    name: str,
+    teacher: str,
+    *,
+    seed: int,
+    params: StudentParams,
+    own_model: ModelParams,
+    augment: AugmentParams,
+    data: DataParams,
+    machine: MachineParams,
+) -> None:
+    """Train student `name` of `teacher` on the labels and the teacher's pseudo labels; write it to models/NAME.
+
+    Args:
+        own_model: the student's network where params.init is `pretrained`; with `teacher` it is the teacher's.
+
+    Raises:
+        UserError: see `load_model`, `build_model` and `train`.
+    """
+    device = choose_device(machine.device)
+    classes, root = Classes.load(CLASSES), data_root(data)
+    teacher_folder, pseudo = Path("models") / teacher, Path("data/pseudo") / name
+    groups = [
+        Group(
+            "labelled",
+            labelled_samples(read_rows(LABELLED), root),
+            params.batch_labelled,
+            classes,
+            strong_ops=params.saug_ops if params.saug in ("labelled", "both") else 0,
+            replace=params.saug_replace,
+        ),
+        Group(
+            "pseudo",
+            pseudo_samples(read_rows(UNLABELLED), root, pseudo),
+            params.batch_pseudo,
+            Classes(classes.names, classes.colours),  # pseudo labels are written in the ids of memory
+            strong_ops=params.saug_ops if params.saug in ("pseudo", "both") else 0,
+            replace=params.saug_replace,
+        ),
+    ]
+    settings = [seed, params.model_dump(), own_model.model_dump(), augment.model_dump()]
+    with work_folder(f"train-{name}", settings, [LABELLED, VAL, UNLABELLED, CLASSES, teacher_folder, pseudo]) as work:
+        if params.init == "teacher":
+            network = load_model(teacher_folder)
+        else:
+            network = build_model(
+                architecture_of(own_model, augment),
+                classes,
+                encoder_weights=own_model.encoder_weights,
+                seed=derive_seed(seed, name, "weights"),
+            )
+        batches = StepBatches(groups, augment, steps=params.steps, seed=seed, stage=name, cache_mb=machine.cache_mb)
+        curve = train(
+            network,
+            batches,
+            params,
+            labelled=params.batch_labelled,
+            pseudo_loss=params.loss,
+            bn=params.bn,
+            work=work,
+            device=device,
+            workers=machine.workers,
+            val=validation_pairs(VAL, root, classes),
+        )
+        steps = load_description(teacher_folder)["training"]["steps_in_all"] + params.steps
+        save_trained(network, curve, Path("models") / name, steps_in_all=steps)

@@ -1,0 +1,72 @@
+"""Training on labels alone: the teacher (paper, algorithm 1, line 1) and the baseline of equal steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segsemi.config import AugmentParams, DataParams, MachineParams, ModelParams, TeacherParams
+from segsemi.data.batches import Group, StepBatches, labelled_samples
+from segsemi.data.datasets import data_root
+from segsemi.data.manifest import read_rows
+from segsemi.engine import choose_device
+from segsemi.models.build import Architecture, build_model
+from segsemi.palette import Classes
+from segsemi.rng import derive_seed
+from segsemi.train import save_trained, train, validation_pairs
+from segsemi.work import work_folder
+
+LABELLED, VAL, CLASSES = Path("data/split/labelled.csv"), Path("data/split/val.csv"), Path("data/prepared/classes.json")
+
+
+def architecture_of(model: ModelParams, augment: AugmentParams) -> Architecture:
+    """The network that `model` describes, looking at images of augment.short_side."""
+    return Architecture(model.decoder, model.encoder, model.output_stride, short_side=augment.short_side)
+
+
+def train_on_labels(
+    name: str,
+    *,
+    steps: int,
+    seed: int,
+    model: ModelParams,
+    augment: AugmentParams,
+    optim: TeacherParams,
+    data: DataParams,
+    machine: MachineParams,
+) -> None:
+    """Train a new model on the labelled images for `steps` steps and write it to models/NAME.
+
+    Raises:
+        UserError: see `build_model` and `train`.
+    """
+    device = choose_device(machine.device)
+    optim = optim.model_copy(update={"steps": steps})
+    classes, root = Classes.load(CLASSES), data_root(data)
+    samples = labelled_samples(read_rows(LABELLED), root)
+    settings = [seed, model.model_dump(), augment.model_dump(), optim.model_dump()]
+    with work_folder(f"train-{name}", settings, [LABELLED, VAL, CLASSES]) as work:
+        network = build_model(
+            architecture_of(model, augment),
+            classes,
+            encoder_weights=model.encoder_weights,
+            seed=derive_seed(seed, name, "weights"),
+        )
+        batches = StepBatches(
+            [Group("labelled", samples, optim.batch_size, classes)],
+            augment,
+            steps=steps,
+            seed=seed,
+            stage=name,
+            cache_mb=machine.cache_mb,
+        )
+        curve = train(
+            network,
+            batches,
+            optim,
+            labelled=optim.batch_size,
+            work=work,
+            device=device,
+            workers=machine.workers,
+            val=validation_pairs(VAL, root, classes),
+        )
+        save_trained(network, curve, Path("models") / name, steps_in_all=steps)

@@ -1,0 +1,211 @@
+"""One training loop for teacher, student and the labels-only baseline (paper, algorithm 1)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from tqdm import tqdm
+
+from segsemi.checkpoint import save_model
+from segsemi.config import OptimParams
+from segsemi.data.batches import Batch, StepBatches, batch_loader
+from segsemi.data.images import LabelledPairs
+from segsemi.data.manifest import read_rows
+from segsemi.dsbn import convert_dsbn, labelled_first, strip_dsbn
+from segsemi.errors import UserError
+from segsemi.files import write_bytes, write_text
+from segsemi.inference import evaluate_model
+from segsemi.losses import cross_entropy, self_correction_loss, symmetric_cross_entropy
+from segsemi.models.build import SegmentationModel
+from segsemi.palette import Classes
+from segsemi.rng import derive_seed
+from segsemi.schedule import poly_factor
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+CHECKPOINT_SECONDS = 60.0
+CURVE_EVERY = 20  # steps of which a point of the training curve is the mean
+
+LOSSES: dict[str, Loss] = {  # student.loss -> the loss on pseudo labels
+    "scl": self_correction_loss,
+    "scl_released": lambda logits, target: self_correction_loss(logits, target, form="released"),
+    "sce": symmetric_cross_entropy,
+    "ce": cross_entropy,
+}
+
+
+def train(
+    model: SegmentationModel,
+    batches: StepBatches,
+    params: OptimParams,
+    *,
+    labelled: int,
+    pseudo_loss: str = "ce",
+    bn: str = "trainable",
+    work: Path,
+    device: torch.device,
+    workers: int = 0,
+    val: Callable[[], Sequence[tuple[np.ndarray, np.ndarray]]] | None = None,
+) -> list[dict[str, Any]]:
+    """Train `model` in place for params.steps steps: CE on labels + `pseudo_loss` on pseudo labels.
+
+    Resumes from the checkpoint in `work` if there is one. The model ends as a plain network, on `device`, in eval mode.
+
+    Args:
+        batches: the batch of each step; its first `labelled` images have labels, the rest pseudo labels.
+        pseudo_loss: a key of LOSSES.
+        bn: `trainable`: one BN for all; `fixed`: running statistics stay as they are and normalise; `dsbn`.
+        val: the validation pairs, read when first needed; measured every params.val_every steps (0: never). For the
+            curve alone: the model of the last step is kept, whatever val says.
+
+    Returns:
+        The training curve: dicts with step, loss, lr and, where measured, val_miou.
+
+    Raises:
+        UserError: the loss is not finite; names the step, the images and the last good checkpoint.
+    """
+    if bn == "dsbn":
+        convert_dsbn(model.network)
+    model.to(device, memory_format=torch.channels_last)
+    optimizer = _optimizer(model, params)
+    checkpoint = work / "checkpoint.pt"
+    start, curve = _resume(checkpoint, model, optimizer)
+    recent: list[float] = []
+    saved = time.monotonic()
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]] | None = None
+
+    with tqdm(total=params.steps, initial=start, desc=batches.stage, unit="step", mininterval=1.0) as bar:
+        for step, batch in enumerate(batch_loader(batches, start=start, workers=workers), start=start):
+            factor = poly_factor(step, params.steps, params.power)
+            for group in optimizer.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            torch.manual_seed(derive_seed(batches.seed, batches.stage, "step", step))  # dropout
+            _set_train_mode(model, bn)
+            with labelled_first(model, labelled) if bn == "dsbn" else nullcontext():
+                loss = _loss(model, batch, labelled, LOSSES[pseudo_loss], device)
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise _non_finite(step, value, batch, checkpoint)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+
+            done = step + 1
+            recent.append(value)
+            bar.update()
+            measured = val is not None and params.val_every > 0 and (done % params.val_every == 0 or done == params.steps)
+            if measured or done % CURVE_EVERY == 0 or done == params.steps:
+                row: dict[str, Any] = {"step": done, "loss": float(np.mean(recent)), "lr": params.lr * factor}
+                recent.clear()
+                bar.set_postfix(loss=f"{row['loss']:.3f}")
+                if measured:
+                    assert val is not None
+                    pairs = val() if pairs is None else pairs
+                    row["val_miou"] = _validate(model, pairs)
+                    bar.write(f"{batches.stage} step {done}: val mIoU {100 * row['val_miou']:.2f}")
+                curve.append(row)
+                # Only here, where `recent` is empty, so that a resumed curve equals an unbroken one.
+                if time.monotonic() - saved > CHECKPOINT_SECONDS and done < params.steps:
+                    _save(checkpoint, model, optimizer, done, curve)
+                    saved = time.monotonic()
+    strip_dsbn(model.network)
+    model.eval()
+    return curve
+
+
+def validation_pairs(val: Path, root: Path, classes: Classes) -> Callable[[], Sequence[tuple[np.ndarray, np.ndarray]]]:
+    """A function that reads the images and labels of the list `val` from disk when they are first asked for."""
+    return lambda: LabelledPairs(read_rows(val), root, classes)
+
+
+def save_trained(model: SegmentationModel, curve: list[dict[str, Any]], folder: Path, *, steps_in_all: int) -> None:
+    """Write the model and curve.csv to `folder`.
+
+    Args:
+        steps_in_all: optimizer steps that went into the model, those of its teachers included.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, ["step", "loss", "lr", "val_miou"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(curve)
+    write_text(folder / "curve.csv", text.getvalue())
+    save_model(model, folder, {"steps_in_all": steps_in_all})
+
+
+def _loss(model: nn.Module, batch: Batch, labelled: int, pseudo_loss: Loss, device: torch.device) -> Tensor:
+    """CE(y*, y) + SCL(y~*, y~) of algorithm 1, line 9, from one forward pass of the concatenated batch (line 8)."""
+    images = batch.images.to(device, memory_format=torch.channels_last)
+    targets = batch.targets.to(device)
+    logits = model(images)
+    parts = []
+    if labelled > 0:
+        parts.append(cross_entropy(logits[:labelled], targets[:labelled]))
+    if labelled < len(images):
+        parts.append(pseudo_loss(logits[labelled:], targets[labelled:]))
+    return torch.stack(parts).sum()
+
+
+def _optimizer(model: SegmentationModel, params: OptimParams) -> torch.optim.Optimizer:
+    """SGD; the decoder and head learn `decoder_lr_factor` times faster, and only weights of more than one dimension
+    decay, not biases nor batch norms (as in DeepLabV3+ [4])."""
+    encoder = {id(parameter) for parameter in model.network.encoder.parameters()}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        lr = params.lr * (1.0 if id(parameter) in encoder else params.decoder_lr_factor)
+        decay = params.weight_decay if parameter.ndim > 1 else 0.0
+        groups.setdefault((lr, decay), []).append(parameter)
+    return torch.optim.SGD(
+        [{"params": g, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), g in groups.items()],
+        momentum=params.momentum,
+    )
+
+
+def _set_train_mode(model: nn.Module, bn: str) -> None:
+    if not model.training:
+        model.train()
+    if bn == "fixed":
+        for module in model.modules():
+            if isinstance(module, _BatchNorm) and module.training:
+                module.eval()
+
+
+def _validate(model: SegmentationModel, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+    model.eval()
+    classes = model.classes
+    return evaluate_model(model, pairs, num_classes=len(classes), ignore_index=classes.ignore_index).miou()
+
+
+def _resume(
+    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, list[dict[str, Any]]]:
+    if not checkpoint.exists():
+        return 0, []
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["curve"]
+
+
+def _save(
+    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, curve: list[dict[str, Any]]
+) -> None:
+    buffer = io.BytesIO()
+    torch.save(
+        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "curve": curve}, buffer
+    )
+    write_bytes(checkpoint, buffer.getvalue())
+
+
+def _non_finite(step: int, value: float, batch: Batch, checkpoint: Path) -> UserError:
+    good = f"the last good state is {checkpoint}" if checkpoint.exists() else "no checkpoint had been written yet"
+    return UserError(f"loss is {value} at step {step}, images {', '.join(batch.ids)}; {good}. Lower lr, or look at these images")

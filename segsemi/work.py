@@ -1,0 +1,61 @@
+"""Work folders: where a long stage keeps its state until it succeeds, so that a killed run goes on where it stopped.
+
+dvc removes a stage's outputs before it runs the stage, so the state lies in .work/, which is ignored by git and unknown to
+dvc. A folder is named after a hash of code, params and inputs: a run with others never picks it up.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from segsemi.files import file_hash
+
+
+def repository() -> Path:
+    """The root of the repository: the real one, also in the temporary copies in which dvc runs queued experiments."""
+    return Path(os.environ.get("DVC_ROOT", "."))
+
+
+@contextmanager
+def work_folder(stage: str, params: Any, inputs: Iterable[Path] = ()) -> Iterator[Path]:
+    """A folder for the state of one run of `stage`, locked while in use and emptied when the block succeeds.
+
+    Args:
+        params: JSON-like values on which the result depends.
+        inputs: files, or folders of files, on which it depends.
+    """
+    folder = repository() / ".work" / f"{stage}-{_fingerprint(stage, params, inputs)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = folder.with_suffix(".lock")
+    with lock.open("a+") as file:  # never deleted: whoever waits for it would then hold another file's lock
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            print(f"waiting for process {file.read().strip()}, which runs the same stage", file=sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        folder.mkdir(exist_ok=True)
+        yield folder
+        shutil.rmtree(folder)
+
+
+def _fingerprint(stage: str, params: Any, inputs: Iterable[Path]) -> str:
+    digest = hashlib.sha256(json.dumps([stage, params], sort_keys=True, default=str).encode())
+    code = sorted(Path(__file__).parent.rglob("*.py"))
+    files = [file for path in inputs for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
+    for file in [*code, *files]:
+        if file.is_file():
+            digest.update(f"{file.name} {file_hash(file)}".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,35 @@
+"""Measure one model on the validation set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from segsemi.checkpoint import load_model
+from segsemi.config import load_params
+from segsemi.data.datasets import data_root
+from segsemi.data.manifest import read_rows
+from segsemi.engine import choose_device
+from segsemi.errors import run_stage
+from segsemi.evaluate import write_evaluation
+from segsemi.palette import Classes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="name of the model")
+    args = parser.parse_args()
+    params = load_params()
+    write_evaluation(
+        load_model(Path("models", args.model)).to(choose_device(params.machine.device)),
+        read_rows(Path("data/split/val.csv")),
+        data_root(params.data),
+        Classes.load(Path("data/prepared/classes.json")),
+        Path("data/evaluated", args.model),
+        **params.evaluate.model_dump(),
+        progress=args.model,
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,35 @@
+"""Find (or generate) the data set, check every file, write the manifest and the classes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from segsemi.config import load_params
+from segsemi.data import synthetic
+from segsemi.data.datasets import check_entries, classes_of, data_root, find_entries
+from segsemi.data.manifest import write_rows
+from segsemi.errors import run_stage
+
+OUT = Path("data/prepared")
+
+
+def main() -> None:
+    params = load_params()
+    data = params.data
+    if data.name == "synthetic":
+        synthetic.write(
+            OUT, train=data.train_images, val=data.val_images, height=data.height, width=data.width, seed=params.seed
+        )
+    root = data_root(data)
+    classes = classes_of(data.name)
+    entries = find_entries(root)
+    rows = check_entries(root, tqdm(entries, desc="check images and labels", unit="image"), classes, warn=tqdm.write)
+    classes.save(OUT / "classes.json")
+    write_rows(OUT / "manifest.csv", rows)
+    print(f"{data.name}: {len(rows)} images, {len(classes)} classes")
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,34 @@
+"""Measure pseudo labels against the labels that training never sees, where the data set has them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from segsemi.config import load_params
+from segsemi.data.datasets import data_root
+from segsemi.data.manifest import read_rows
+from segsemi.errors import run_stage
+from segsemi.files import write_text
+from segsemi.palette import Classes
+from segsemi.quality import measure_quality
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--student", required=True, help="name of the model that learns from them")
+    args = parser.parse_args()
+    quality = measure_quality(
+        Path("data/pseudo", args.student),
+        read_rows(Path("data/split/hidden.csv")),
+        data_root(load_params().data),
+        Classes.load(Path("data/prepared/classes.json")),
+    )
+    write_text(Path("data/evaluated", f"{args.student}_pseudo_labels.json"), json.dumps(quality, indent=1) + "\n")
+    if quality["images"]:
+        print(f"pseudo labels for {args.student}: mIoU {100 * quality['miou']:.2f} against the hidden labels")
+
+
+if __name__ == "__main__":
+    run_stage(main)

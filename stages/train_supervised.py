@@ -1,0 +1,33 @@
+"""The fair baseline: train on the labels alone for as many steps as went into a student and its teachers together."""
+
+from __future__ import annotations
+
+import argparse
+
+from segsemi.config import load_params, total_steps
+from segsemi.errors import run_stage
+from segsemi.supervised import train_on_labels
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--name", required=True, help="name of the baseline")
+    parser.add_argument("--beside", required=True, help="the student whose steps it may use")
+    args = parser.parse_args()
+    params = load_params()
+    train_on_labels(
+        args.name,
+        steps=total_steps(
+            params.rounds, args.beside, teacher_steps=params.teacher.steps, student_steps=params.student.steps
+        ),
+        seed=params.seed,
+        model=params.model,
+        augment=params.augment,
+        optim=params.teacher,
+        data=params.data,
+        machine=params.machine,
+    )
+
+
+if __name__ == "__main__":
+    run_stage(main)
