@@ -72,4 +72,5 @@ def load_model(folder: Path | str) -> SegmentationModel:
     if wrong:
         raise UserError(f"{path} does not fit the architecture in model.json: {len(wrong)} tensors, first {wrong[:3]}")
     model.load_state_dict(state)
-    return model.eval().to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # 1.5 times as fast on the CPU
+    return model.eval()

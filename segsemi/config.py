@@ -144,12 +144,16 @@ class Params(Section):
                 raise ValueError(f"model name {name!r} stands twice among {TEACHER}, rounds and baselines")
         for student, teacher in self.rounds.items():
             if teacher not in (TEACHER, *self.rounds):
-                raise ValueError(f"rounds.{student}: unknown teacher {teacher!r}; expected {TEACHER} or a key of rounds")
+                raise ValueError(
+                    f"rounds.{student}: unknown teacher {teacher!r}; expected {TEACHER} or a key of rounds"
+                )
             if TEACHER not in list(_ancestors(self.rounds, student)):
                 raise ValueError(f"rounds.{student}: its chain of teachers never reaches {TEACHER}; break the cycle")
         for baseline, student in self.baselines.items():
             if student not in self.rounds:
-                raise ValueError(f"baselines.{baseline}: {student!r} is no key of rounds; name the student it stands beside")
+                raise ValueError(
+                    f"baselines.{baseline}: {student!r} is no key of rounds; name the student it stands beside"
+                )
         return self
 
 

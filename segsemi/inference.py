@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from segsemi.augment.weak import resize_pair, scaled_to_short_side
 from segsemi.metrics import ConfusionMatrix
+from segsemi.models.build import SegmentationModel
 
 
 @torch.inference_mode()
@@ -51,29 +52,29 @@ def _resize(x: Tensor, height: int, width: int) -> Tensor:
 
 @torch.inference_mode()
 def predict_image(
-    model: nn.Module, image: np.ndarray, scales: Sequence[float] = (1.0,), flip: bool = False
+    model: SegmentationModel, image: np.ndarray, scales: Sequence[float] = (1.0,), flip: bool = False
 ) -> Tensor:
     """Probabilities of one image at its own size, whatever the size at which the model looks at it.
 
     Args:
-        model: a `SegmentationModel`, in eval mode.
+        model: in eval mode.
         image: (H, W, 3) uint8 RGB.
 
     Returns:
         (C, H, W) float32 on the model's device.
     """
     height, width = image.shape[:2]
-    inner = scaled_to_short_side(height, width, model.architecture.short_side)  # type: ignore[union-attr]
+    inner = scaled_to_short_side(height, width, model.architecture.short_side)
     small, _ = resize_pair(image, None, *inner)
     device = next(model.parameters()).device
     # (H, W, 3) uint8 -> (1, 3, H, W) float32 in 0..1
-    batch = torch.from_numpy(np.ascontiguousarray(small)).to(device).permute(2, 0, 1).unsqueeze(0).float() / 255
+    batch = torch.tensor(small, device=device).permute(2, 0, 1).unsqueeze(0).float() / 255
     batch = batch.contiguous(memory_format=torch.channels_last)
     return _resize(predict_probabilities(model, batch, scales, flip), height, width)[0]
 
 
 def evaluate_model(
-    model: nn.Module,
+    model: SegmentationModel,
     pairs: Iterable[tuple[np.ndarray, np.ndarray]],
     *,
     num_classes: int,

@@ -15,7 +15,7 @@ import pandas as pd
 from segsemi.palette import Classes
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>segsemi report</title>

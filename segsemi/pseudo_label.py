@@ -45,7 +45,9 @@ def write_pseudo_labels(
         UserError: if there is nothing to label, or an image is missing or broken.
     """
     if not rows:
-        raise UserError("there is no unlabelled image to make pseudo labels for; lower split.fraction or drop the rounds")
+        raise UserError(
+            "there is no unlabelled image to make pseudo labels for; lower split.fraction or drop the rounds"
+        )
     for row in tqdm(rows, desc=progress, unit="image", mininterval=1.0):
         png, note = work / f"{row.id}.png", work / f"{row.id}.json"
         if note.exists():  # written last

@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from segsemi.contract import evaluated_folder, model_folder, quality_file
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
 from segsemi.files import write_text
 from segsemi.page import render_page
 from segsemi.palette import Classes, colourise
 from segsemi.pictures import captioned, grid, save_png
-
 
 EXAMPLE_WIDTH = 1280  # pixels; the pictures are kept in git
 
@@ -45,10 +45,9 @@ class Measured:
     quality: dict[str, Any] | None
 
 
-def read_measured(name: str, teacher: str | None, repository: Path = Path()) -> Measured:
+def read_measured(name: str, teacher: str | None) -> Measured:
     """Read one model's evaluation, training curve and, for a student, the quality of the labels it learnt from."""
-    evaluated, model = repository / "data/evaluated" / name, repository / "models" / name
-    quality = repository / "data/evaluated" / f"{name}_pseudo_labels.json"
+    evaluated, model = evaluated_folder(name), model_folder(name)
     return Measured(
         name=name,
         teacher=teacher,
@@ -56,7 +55,7 @@ def read_measured(name: str, teacher: str | None, repository: Path = Path()) -> 
         metrics=json.loads((evaluated / "metrics.json").read_text()),
         steps=json.loads((model / "model.json").read_text())["training"]["steps_in_all"],
         curve=pd.read_csv(model / "curve.csv"),
-        quality=json.loads(quality.read_text()) if teacher is not None else None,
+        quality=json.loads(quality_file(name).read_text()) if teacher is not None else None,
     )
 
 

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from segsemi.checkpoint import load_description, load_model
 from segsemi.config import AugmentParams, DataParams, MachineParams, ModelParams, StudentParams
+from segsemi.contract import CLASSES, LABELLED, UNLABELLED, VAL, data_root, model_folder, pseudo_folder
 from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
-from segsemi.data.datasets import data_root
 from segsemi.data.manifest import read_rows
 from segsemi.engine import choose_device
-from segsemi.models.build import build_model
+from segsemi.models.build import architecture_of, build_model
 from segsemi.palette import Classes
 from segsemi.rng import derive_seed
-from segsemi.supervised import CLASSES, LABELLED, VAL, architecture_of
 from segsemi.train import save_trained, train, validation_pairs
 from segsemi.work import work_folder
-
-UNLABELLED = Path("data/split/unlabelled.csv")
 
 
 def train_student(
@@ -41,7 +36,7 @@ def train_student(
     """
     device = choose_device(machine.device)
     classes, root = Classes.load(CLASSES), data_root(data)
-    teacher_folder, pseudo = Path("models") / teacher, Path("data/pseudo") / name
+    teacher_folder, pseudo = model_folder(teacher), pseudo_folder(name)
     groups = [
         Group(
             "labelled",
@@ -85,4 +80,4 @@ def train_student(
             val=validation_pairs(VAL, root, classes),
         )
         steps = load_description(teacher_folder)["training"]["steps_in_all"] + params.steps
-        save_trained(network, curve, Path("models") / name, steps_in_all=steps)
+        save_trained(network, curve, model_folder(name), steps_in_all=steps)

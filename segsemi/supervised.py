@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from segsemi.config import AugmentParams, DataParams, MachineParams, ModelParams, TeacherParams
+from segsemi.contract import CLASSES, LABELLED, VAL, data_root, model_folder
 from segsemi.data.batches import Group, StepBatches, labelled_samples
-from segsemi.data.datasets import data_root
 from segsemi.data.manifest import read_rows
 from segsemi.engine import choose_device
-from segsemi.models.build import Architecture, build_model
+from segsemi.models.build import architecture_of, build_model
 from segsemi.palette import Classes
 from segsemi.rng import derive_seed
 from segsemi.train import save_trained, train, validation_pairs
 from segsemi.work import work_folder
-
-LABELLED, VAL, CLASSES = Path("data/split/labelled.csv"), Path("data/split/val.csv"), Path("data/prepared/classes.json")
-
-
-def architecture_of(model: ModelParams, augment: AugmentParams) -> Architecture:
-    """The network that `model` describes, looking at images of augment.short_side."""
-    return Architecture(model.decoder, model.encoder, model.output_stride, short_side=augment.short_side)
 
 
 def train_on_labels(
@@ -69,4 +60,4 @@ def train_on_labels(
             workers=machine.workers,
             val=validation_pairs(VAL, root, classes),
         )
-        save_trained(network, curve, Path("models") / name, steps_in_all=steps)
+        save_trained(network, curve, model_folder(name), steps_in_all=steps)

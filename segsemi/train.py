@@ -76,7 +76,7 @@ def train(
     """
     if bn == "dsbn":
         convert_dsbn(model.network)
-    model.to(device, memory_format=torch.channels_last)
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(model, params)
     checkpoint = work / "checkpoint.pt"
     start, curve = _resume(checkpoint, model, optimizer)
@@ -103,7 +103,9 @@ def train(
             done = step + 1
             recent.append(value)
             bar.update()
-            measured = val is not None and params.val_every > 0 and (done % params.val_every == 0 or done == params.steps)
+            measured = (
+                val is not None and params.val_every > 0 and (done % params.val_every == 0 or done == params.steps)
+            )
             if measured or done % CURVE_EVERY == 0 or done == params.steps:
                 row: dict[str, Any] = {"step": done, "loss": float(np.mean(recent)), "lr": params.lr * factor}
                 recent.clear()
@@ -158,7 +160,7 @@ def _loss(model: nn.Module, batch: Batch, labelled: int, pseudo_loss: Loss, devi
 def _optimizer(model: SegmentationModel, params: OptimParams) -> torch.optim.Optimizer:
     """SGD; the decoder and head learn `decoder_lr_factor` times faster, and only weights of more than one dimension
     decay, not biases nor batch norms (as in DeepLabV3+ [4])."""
-    encoder = {id(parameter) for parameter in model.network.encoder.parameters()}
+    encoder = {id(parameter) for parameter in model.encoder.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         lr = params.lr * (1.0 if id(parameter) in encoder else params.decoder_lr_factor)
@@ -185,9 +187,7 @@ def _validate(model: SegmentationModel, pairs: Sequence[tuple[np.ndarray, np.nda
     return evaluate_model(model, pairs, num_classes=len(classes), ignore_index=classes.ignore_index).miou()
 
 
-def _resume(
-    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, list[dict[str, Any]]]:
+def _resume(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict[str, Any]]]:
     if not checkpoint.exists():
         return 0, []
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
@@ -200,12 +200,12 @@ def _save(
     checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, curve: list[dict[str, Any]]
 ) -> None:
     buffer = io.BytesIO()
-    torch.save(
-        {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "curve": curve}, buffer
-    )
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "curve": curve}, buffer)
     write_bytes(checkpoint, buffer.getvalue())
 
 
 def _non_finite(step: int, value: float, batch: Batch, checkpoint: Path) -> UserError:
     good = f"the last good state is {checkpoint}" if checkpoint.exists() else "no checkpoint had been written yet"
-    return UserError(f"loss is {value} at step {step}, images {', '.join(batch.ids)}; {good}. Lower lr, or look at these images")
+    return UserError(
+        f"loss is {value} at step {step}, images {', '.join(batch.ids)}; {good}. Lower lr, or look at these images"
+    )

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from segsemi.checkpoint import load_model
 from segsemi.config import load_params
-from segsemi.data.datasets import data_root
+from segsemi.contract import CLASSES, VAL, data_root, evaluated_folder, model_folder
 from segsemi.data.manifest import read_rows
 from segsemi.engine import choose_device
 from segsemi.errors import run_stage
@@ -21,11 +20,11 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params()
     write_evaluation(
-        load_model(Path("models", args.model)).to(choose_device(params.machine.device)),
-        read_rows(Path("data/split/val.csv")),
+        load_model(model_folder(args.model)).to(choose_device(params.machine.device)),
+        read_rows(VAL),
         data_root(params.data),
-        Classes.load(Path("data/prepared/classes.json")),
-        Path("data/evaluated", args.model),
+        Classes.load(CLASSES),
+        evaluated_folder(args.model),
         **params.evaluate.model_dump(),
         progress=args.model,
     )

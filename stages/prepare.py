@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from tqdm import tqdm
 
 from segsemi.config import load_params
+from segsemi.contract import CLASSES, MANIFEST, PREPARED, data_root
 from segsemi.data import synthetic
-from segsemi.data.datasets import check_entries, classes_of, data_root, find_entries
+from segsemi.data.datasets import check_entries, classes_of, find_entries
 from segsemi.data.manifest import write_rows
 from segsemi.errors import run_stage
-
-OUT = Path("data/prepared")
 
 
 def main() -> None:
@@ -20,14 +17,19 @@ def main() -> None:
     data = params.data
     if data.name == "synthetic":
         synthetic.write(
-            OUT, train=data.train_images, val=data.val_images, height=data.height, width=data.width, seed=params.seed
+            PREPARED,
+            train=data.train_images,
+            val=data.val_images,
+            height=data.height,
+            width=data.width,
+            seed=params.seed,
         )
     root = data_root(data)
     classes = classes_of(data.name)
     entries = find_entries(root)
     rows = check_entries(root, tqdm(entries, desc="check images and labels", unit="image"), classes, warn=tqdm.write)
-    classes.save(OUT / "classes.json")
-    write_rows(OUT / "manifest.csv", rows)
+    classes.save(CLASSES)
+    write_rows(MANIFEST, rows)
     print(f"{data.name}: {len(rows)} images, {len(classes)} classes")
 
 

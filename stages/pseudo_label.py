@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from segsemi.checkpoint import load_model
 from segsemi.config import load_params
-from segsemi.data.datasets import data_root
+from segsemi.contract import UNLABELLED, data_root, model_folder, pseudo_folder
 from segsemi.data.manifest import read_rows
 from segsemi.engine import choose_device
 from segsemi.errors import run_stage
@@ -21,15 +20,15 @@ def main() -> None:
     parser.add_argument("--student", required=True, help="name of the model that will learn from them")
     args = parser.parse_args()
     params = load_params()
-    teacher, unlabelled = Path("models", args.teacher), Path("data/split/unlabelled.csv")
+    teacher = model_folder(args.teacher)
     model = load_model(teacher).to(choose_device(params.machine.device))
     settings = params.pseudo_label.model_dump()
-    with work_folder(f"pseudo-{args.student}", settings, [teacher, unlabelled]) as work:
+    with work_folder(f"pseudo-{args.student}", settings, [teacher, UNLABELLED]) as work:
         write_pseudo_labels(
             model,
-            read_rows(unlabelled),
+            read_rows(UNLABELLED),
             data_root(params.data),
-            Path("data/pseudo", args.student),
+            pseudo_folder(args.student),
             **settings,
             work=work,
             progress=f"pseudo labels for {args.student}",

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from segsemi.config import load_params
-from segsemi.data.datasets import data_root
+from segsemi.contract import CLASSES, HIDDEN, data_root, pseudo_folder, quality_file
 from segsemi.data.manifest import read_rows
 from segsemi.errors import run_stage
 from segsemi.files import write_text
@@ -20,12 +19,12 @@ def main() -> None:
     parser.add_argument("--student", required=True, help="name of the model that learns from them")
     args = parser.parse_args()
     quality = measure_quality(
-        Path("data/pseudo", args.student),
-        read_rows(Path("data/split/hidden.csv")),
+        pseudo_folder(args.student),
+        read_rows(HIDDEN),
         data_root(load_params().data),
-        Classes.load(Path("data/prepared/classes.json")),
+        Classes.load(CLASSES),
     )
-    write_text(Path("data/evaluated", f"{args.student}_pseudo_labels.json"), json.dumps(quality, indent=1) + "\n")
+    write_text(quality_file(args.student), json.dumps(quality, indent=1) + "\n")
     if quality["images"]:
         print(f"pseudo labels for {args.student}: mIoU {100 * quality['miou']:.2f} against the hidden labels")
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from segsemi.augment.strong import OPERATIONS, StrongAugment
 from segsemi.config import load_params
-from segsemi.data.datasets import data_root
+from segsemi.contract import LABELLED, REPORTS, data_root
 from segsemi.data.images import read_image
 from segsemi.data.manifest import read_rows
 from segsemi.errors import run_stage
@@ -18,14 +16,16 @@ COLUMNS = 6
 
 def main() -> None:
     params = load_params()
-    row = read_rows(Path("data/split/labelled.csv"))[0]
+    row = read_rows(LABELLED)[0]
     image = read_image(data_root(params.data) / row.image)
     pictures = [captioned(image, "clean")]
     for name, operation in OPERATIONS.items():
         pictures.append(captioned(operation(image, derive_rng(params.seed, "show", name)), name))
-    saug = StrongAugment(params.student.saug_ops, rng=derive_rng(params.seed, "show"), replace=params.student.saug_replace)
+    saug = StrongAugment(
+        params.student.saug_ops, rng=derive_rng(params.seed, "show"), replace=params.student.saug_replace
+    )
     pictures += [captioned(saug(image), f"SAUG, N = {params.student.saug_ops}") for _ in range(COLUMNS)]
-    save_png(Path("reports/saug.png"), grid(pictures, COLUMNS), max_width=1280)
+    save_png(REPORTS / "saug.png", grid(pictures, COLUMNS), max_width=1280)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segsemi.config import load_params
+from segsemi.contract import MANIFEST, SPLIT
 from segsemi.data.manifest import read_rows
 from segsemi.data.split import read_list, split_rows, write_split
 from segsemi.errors import run_stage
@@ -13,13 +14,13 @@ from segsemi.errors import run_stage
 def main() -> None:
     params = load_params()
     split = split_rows(
-        read_rows(Path("data/prepared/manifest.csv")),
+        read_rows(MANIFEST),
         fraction=params.split.fraction,
         count=params.split.count,
         ids=read_list(Path(params.split.labelled_list)),
         seed=params.seed,
     )
-    write_split(split, Path("data/split"))
+    write_split(split, SPLIT)
     print(f"{len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.val)} validation images")
 
 

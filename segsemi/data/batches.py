@@ -115,7 +115,7 @@ class StepBatches(Dataset[Batch]):
         if sample in self._cache:
             return self._cache[sample]
         image, label = read_image(sample.image), read_label(sample.label, classes)
-        size = scaled_to_short_side(*image.shape[:2], self.augment.short_side)
+        size = scaled_to_short_side(image.shape[0], image.shape[1], self.augment.short_side)
         image, resized = resize_pair(image, label, *size)
         assert resized is not None
         used = image.nbytes + resized.nbytes

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 
-from segsemi.config import DataParams
 from segsemi.data import synthetic
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
@@ -140,8 +139,3 @@ def _refuse_leakage(rows: list[Row]) -> None:
                 f"{row.image} (val) and {train[row.image_hash].image} (train) are the same image: results on val would "
                 "be worthless; remove one"
             )
-
-
-def data_root(data: DataParams) -> Path:
-    """Where the paths of the manifest start: the embedded data set lies beside it, others at data.root."""
-    return Path("data/prepared") if data.name == "synthetic" else Path(data.root)

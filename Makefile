@@ -1,0 +1,39 @@
+# make demo: everything from nothing to the report. make test: the tests. Both make .venv/ first if needed.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Stages run `python` and `dvc` by name; these must be the environment's.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test lint deps lock clean
+
+demo: $(VENV)/.ready
+	dvc repro
+	@echo
+	@cat reports/table.md
+	@echo "report: $(CURDIR)/reports/index.html"
+
+test: $(VENV)/.ready
+	python -m pytest
+
+lint: $(VENV)/.ready
+	ruff check .
+	ruff format --check .
+	mypy segsemi stages
+
+# Rewrites the code dependencies in dvc.yaml from the stages' imports.
+deps: $(VENV)/.ready
+	python tests/stage_deps.py --write
+
+# pyimgaug asks for the desktop build of OpenCV, which needs a screen's libraries; the lock has the headless one.
+$(VENV)/.ready: requirements.lock pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=python3.12')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps pyimgaug==0.5.0
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	rm -rf .work .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -1,0 +1,44 @@
+"""The data contract: where each stage's outputs lie, relative to the root of the repository (as in dvc.yaml)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segsemi.config import DataParams
+
+PREPARED = Path("data/prepared")
+MANIFEST = PREPARED / "manifest.csv"
+CLASSES = PREPARED / "classes.json"
+
+SPLIT = Path("data/split")
+LABELLED = SPLIT / "labelled.csv"
+UNLABELLED = SPLIT / "unlabelled.csv"  # no label column
+HIDDEN = SPLIT / "hidden.csv"  # the labels of the unlabelled images: to measure with, never to train with
+VAL = SPLIT / "val.csv"
+
+REPORTS = Path("reports")
+
+
+def model_folder(name: str) -> Path:
+    """model.safetensors, model.json and curve.csv of a model."""
+    return Path("models") / name
+
+
+def pseudo_folder(student: str) -> Path:
+    """ID.png and summary.csv: the pseudo labels from which `student` learns."""
+    return Path("data/pseudo") / student
+
+
+def evaluated_folder(name: str) -> Path:
+    """metrics.json, confusion.csv, examples/ and predictions/ of a model."""
+    return Path("data/evaluated") / name
+
+
+def quality_file(student: str) -> Path:
+    """The pseudo labels of `student`, measured against the hidden labels."""
+    return Path("data/evaluated") / f"{student}_pseudo_labels.json"
+
+
+def data_root(data: DataParams) -> Path:
+    """Where the paths of the manifest start: the embedded data set lies beside it, others at data.root."""
+    return PREPARED if data.name == "synthetic" else Path(data.root)

@@ -1,0 +1,240 @@
+"""Data sets, manifest, split and batches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segsemi.config import AugmentParams
+from segsemi.data import synthetic
+from segsemi.data.batches import Group, Sample, StepBatches, batch_loader, labelled_samples, pseudo_samples
+from segsemi.data.datasets import CAMVID, SYNTHETIC, check_entries, find_entries
+from segsemi.data.images import read_image, read_label
+from segsemi.data.manifest import COLUMNS, Row, read_rows, write_rows
+from segsemi.data.split import read_list, split_rows, write_split
+from segsemi.errors import UserError
+from segsemi.palette import write_label_png
+
+AUGMENT = AugmentParams(short_side=None, crop_size=40, scale_min=0.5, scale_max=2.0, flip=True)
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Four training and two validation images in CamVid's layout."""
+    folder = tmp_path / "raw"
+    synthetic.write(folder, train=4, val=2, height=48, width=64, seed=3)
+    return folder
+
+
+def manifest(raw: Path) -> list[Row]:
+    return check_entries(raw, find_entries(raw), SYNTHETIC, warn=lambda _: None)
+
+
+def test_manifest_lists_every_image_with_unique_ids_and_survives_the_disk(raw: Path, tmp_path: Path) -> None:
+    rows = manifest(raw)
+    assert [row.subset for row in rows] == ["train"] * 4 + ["val"] * 2
+    assert len({row.id for row in rows}) == 6
+    assert {(row.height, row.width) for row in rows} == {(48, 64)}
+    write_rows(tmp_path / "manifest.csv", rows)
+    assert read_rows(tmp_path / "manifest.csv") == rows
+
+
+def test_unique_stems_are_the_ids(raw: Path) -> None:
+    for folder in ("val", "valannot"):
+        for path in (raw / folder).iterdir():
+            path.rename(path.with_name(f"v{path.name}"))
+    assert [entry.id for entry in find_entries(raw)] == ["0000", "0001", "0002", "0003", "v0000", "v0001"]
+
+
+def damage_truncate(raw: Path) -> Path:
+    path = raw / "train/0001.png"
+    path.write_bytes(path.read_bytes()[:300])
+    return path
+
+
+def damage_missing_label(raw: Path) -> Path:
+    (raw / "trainannot/0002.png").unlink()
+    return raw / "train/0002.png"
+
+
+def damage_missing_image(raw: Path) -> Path:
+    (raw / "train/0002.png").unlink()
+    return raw / "trainannot/0002.png"
+
+
+def damage_ids(raw: Path) -> Path:
+    path = raw / "trainannot/0000.png"
+    Image.fromarray(np.full((48, 64), 34, dtype=np.uint8)).save(path)
+    return path
+
+
+def damage_rgb_label(raw: Path) -> Path:
+    path = raw / "trainannot/0000.png"
+    Image.fromarray(np.zeros((48, 64, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+def damage_label_shape(raw: Path) -> Path:
+    path = raw / "valannot/0000.png"
+    Image.fromarray(np.zeros((48, 65), dtype=np.uint8)).save(path)
+    return path
+
+
+def damage_leakage(raw: Path) -> Path:
+    path = raw / "val/0000.png"
+    path.write_bytes((raw / "train/0003.png").read_bytes())
+    return Path("val/0000.png")
+
+
+def damage_empty(raw: Path) -> Path:
+    for path in (raw / "val").iterdir():
+        path.unlink()
+    return raw / "val"
+
+
+def damage_folder(raw: Path) -> Path:
+    (raw / "valannot").rename(raw / "elsewhere")
+    return raw / "valannot"
+
+
+DAMAGES = [damage for name, damage in sorted(globals().items()) if name.startswith("damage_")]
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
+def test_bad_data_gets_one_error_that_names_the_file(raw: Path, damage) -> None:  # type: ignore[no-untyped-def]
+    path = damage(raw)
+    with pytest.raises(UserError, match=str(path)):
+        manifest(raw)
+
+
+def test_class_without_pixels_is_a_warning(raw: Path) -> None:
+    for path in (raw / "trainannot").iterdir():
+        with Image.open(path) as image:
+            ids = np.asarray(image).copy()
+        ids[ids == 4] = 3
+        Image.fromarray(ids).save(path)
+    warnings: list[str] = []
+    check_entries(raw, find_entries(raw), SYNTHETIC, warn=warnings.append)
+    assert "warning: class 4 (pavement) has no pixel in train" in warnings
+
+
+def test_camvid_void_is_ignored(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 10, 11]], dtype=np.uint8)).save(tmp_path / "label.png")
+    assert read_label(tmp_path / "label.png", CAMVID).tolist() == [[0, 10, 255]]
+
+
+def rows_of(count: int) -> list[Row]:
+    train = [
+        Row(f"t{i:04d}", "train", f"train/t{i:04d}.png", f"trainannot/t{i:04d}.png", 4, 4, "a", "b")
+        for i in range(count)
+    ]
+    extra = [Row("e", "extra", "extra/e.png", "", 4, 4, "a", "")]
+    return [*train, *extra, Row("v", "val", "val/v.png", "valannot/v.png", 4, 4, "a", "b")]
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(1 / 8, 46), (1 / 4, 92), (1 / 2, 184), (1.0, 367), (0.01, 4)])
+def test_fraction_of_camvid_gives_as_many_labels(fraction: float, expected: int) -> None:
+    split = split_rows(rows_of(367), fraction=fraction, seed=0)
+    assert len(split.labelled) == expected
+    assert len(split.labelled) + len(split.unlabelled) == 368 and len(split.val) == 1
+    assert "e" in {row.id for row in split.unlabelled}
+
+
+def test_split_depends_on_the_seed_and_smaller_ones_lie_within_larger() -> None:
+    rows = rows_of(100)
+
+    def ids(count: int, seed: int) -> set[str]:
+        return {row.id for row in split_rows(rows, count=count, seed=seed).labelled}
+
+    assert ids(10, 1) == ids(10, 1) != ids(10, 2)
+    assert ids(10, 1) < ids(20, 1) < ids(50, 1)
+
+
+@pytest.mark.parametrize("choice", [{"fraction": 0.001}, {"count": 101}, {"ids": ["nobody"]}])
+def test_impossible_split_is_refused(choice: dict) -> None:
+    with pytest.raises(UserError, match=r"split\."):
+        split_rows(rows_of(100), seed=0, **choice)
+
+
+def test_list_file_chooses_by_id_or_path(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("# comment only\n\n")
+    assert read_list(path) is None
+    path.write_text("t0001  # why\ntrain/t0003.png trainannot/t0003.png\n")
+    split = split_rows(rows_of(5), ids=read_list(path), seed=0)
+    assert [row.id for row in split.labelled] == ["t0001", "t0003"]
+    with pytest.raises(UserError, match="missing.txt"):
+        read_list(tmp_path / "missing.txt")
+
+
+def test_unlabelled_list_has_no_trace_of_labels(tmp_path: Path) -> None:
+    write_split(split_rows(rows_of(8), count=2, seed=0), tmp_path)
+    assert "label" not in (tmp_path / "unlabelled.csv").read_text().splitlines()[0]
+    assert "annot" not in (tmp_path / "unlabelled.csv").read_text()
+    assert [row.label for row in read_rows(tmp_path / "unlabelled.csv")] == [""] * 7
+    assert (tmp_path / "labelled.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
+    assert len(read_rows(tmp_path / "hidden.csv")) == 6  # the extra image has no label to hide
+
+
+def groups(raw: Path, tmp_path: Path) -> list[Group]:
+    rows = manifest(raw)
+    for row in rows[2:4]:
+        write_label_png(tmp_path / "pseudo" / f"{row.id}.png", np.full((48, 64), 7, dtype=np.uint8), SYNTHETIC)
+    return [
+        Group("labelled", labelled_samples(rows[:2], raw), 2, SYNTHETIC),
+        Group("pseudo", pseudo_samples(rows[2:4], raw, tmp_path / "pseudo"), 1, SYNTHETIC, strong_ops=3),
+    ]
+
+
+def make(groups: list[Group], **changes: object) -> StepBatches:
+    options: dict = {"steps": 6, "seed": 5, "stage": "student_1", "cache_mb": 10, **changes}
+    return StepBatches(groups, AUGMENT, **options)
+
+
+def test_batch_is_labelled_first_and_pseudo_labels_come_from_the_pngs(raw: Path, tmp_path: Path) -> None:
+    batch = make(groups(raw, tmp_path))[0]
+    assert batch.images.shape == (3, 3, 40, 40) and batch.images.dtype.is_floating_point
+    assert batch.images.min() >= 0 and batch.images.max() <= 1
+    assert batch.targets.shape == (3, 40, 40)
+    assert set(batch.targets[2].unique().tolist()) <= {7, 255}
+    assert batch.ids[2] in {"train_0002", "train_0003"} and set(batch.ids[:2]) == {"train_0000", "train_0001"}
+
+
+def test_every_sample_comes_once_an_epoch(raw: Path, tmp_path: Path) -> None:
+    batches = make(groups(raw, tmp_path))
+    ids = [batches[step].ids[2] for step in range(6)]
+    assert all(set(ids[i : i + 2]) == {"train_0002", "train_0003"} for i in (0, 2, 4))
+
+
+def test_batches_depend_on_seed_and_stage_not_on_workers_start_or_cache(raw: Path, tmp_path: Path) -> None:
+    parts = groups(raw, tmp_path)
+    reference = [make(parts)[step] for step in range(6)]
+
+    def same(a: StepBatches, workers: int = 0, start: int = 0) -> bool:
+        got = list(batch_loader(a, start=start, workers=workers))
+        return all(
+            x.images.equal(y.images) and x.targets.equal(y.targets) and x.ids == y.ids
+            for x, y in zip(got, reference[start:], strict=True)
+        )
+
+    assert same(make(parts)) and same(make(parts), workers=2) and same(make(parts), start=4)
+    assert same(make(parts, cache_mb=0))
+    assert not same(make(parts, seed=6)) and not same(make(parts, stage="student_2"))
+
+
+def test_strong_augmentation_changes_the_image_and_never_the_label(raw: Path, tmp_path: Path) -> None:
+    plain = groups(raw, tmp_path)
+    label = read_label(plain[0].samples[0].label, SYNTHETIC)
+    one = Sample("x", plain[0].samples[0].image, plain[0].samples[0].label)
+    augment = AugmentParams(short_side=None, crop_size=64, scale_min=1.0, scale_max=1.0, flip=False)
+    for ops in (0, 3):
+        batches = StepBatches(
+            [Group("g", [one], 1, SYNTHETIC, strong_ops=ops)], augment, steps=8, seed=0, stage="s", cache_mb=1
+        )
+        image = read_image(one.image).transpose(2, 0, 1).astype(np.float32) / 255
+        for step in range(8):
+            assert np.array_equal(batches[step].targets[0, :48].numpy(), label)
+            assert np.allclose(batches[step].images[0, :, :48].numpy(), image, atol=1e-6) == (ops == 0)

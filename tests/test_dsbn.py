@@ -1,0 +1,370 @@
+"""Distribution-specific batch normalization: conversion, the split of the batch, and the way back to a plain network."""
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from segsemi.dsbn import DistributionSpecificBatchNorm, convert_dsbn, labelled_first, strip_dsbn
+from segsemi.models.build import Architecture, build_model
+from segsemi.models.torchvision_ops import import_torchvision
+from segsemi.palette import Classes
+
+import_torchvision()  # before timm
+
+from timm.layers import BatchNormAct2d  # noqa: E402
+
+
+def randomise(network: nn.Module, seed: int = 0) -> nn.Module:
+    """Batch norms as after some training: no parameter or statistic at its initial value."""
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            for tensor in (module.weight, module.running_var):
+                tensor.data.uniform_(0.5, 2.0, generator=generator)
+            for tensor in (module.bias, module.running_mean):
+                tensor.data.normal_(generator=generator)
+    return network
+
+
+def draw(*shape: int, seed: int = 0, shift: float = 0.0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64) + shift
+
+
+class Net(nn.Module):
+    """Convolutions, batch norms at two depths, a fused one, and one of a vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+        self.block = nn.ModuleDict({"conv": nn.Conv2d(4, 5, 3, padding=1), "norm": BatchNormAct2d(5)})
+        self.neck = nn.Linear(5, 6)
+        self.norm = nn.BatchNorm1d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.block["norm"](self.block["conv"](self.first(x)))
+        return self.norm(self.neck(x.mean((2, 3))))
+
+
+@pytest.fixture
+def net() -> nn.Module:
+    torch.manual_seed(0)
+    return randomise(Net().double())
+
+
+def norms(network: nn.Module) -> list[DistributionSpecificBatchNorm]:
+    return [module for module in network.modules() if isinstance(module, DistributionSpecificBatchNorm)]
+
+
+def with_parallel_norms(network: nn.Module) -> nn.Module:
+    """A plain copy of a converted network whose batch norms are the parallel ones."""
+    network = copy.deepcopy(network)
+    for module in norms(network):
+        module.standard = module.parallel
+    return strip_dsbn(network)
+
+
+@pytest.mark.parametrize(
+    ("norm", "shape"),
+    [
+        (nn.BatchNorm1d(3), (6, 3)),
+        (nn.BatchNorm1d(3), (6, 3, 7)),
+        (nn.BatchNorm2d(3), (6, 3, 5, 4)),
+        (nn.BatchNorm3d(3), (6, 3, 2, 3, 4)),
+        (nn.SyncBatchNorm(3), (6, 3, 5, 4)),
+        (BatchNormAct2d(3), (6, 3, 5, 4)),
+        (BatchNormAct2d(3, act_layer=nn.Hardtanh, inplace=False), (6, 3, 5, 4)),
+        (nn.BatchNorm2d(3, momentum=None), (6, 3, 5, 4)),
+        (nn.BatchNorm2d(3, affine=False), (6, 3, 5, 4)),
+        (nn.BatchNorm2d(3, track_running_stats=False), (6, 3, 5, 4)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else f"{len(value)}d",
+)
+def test_every_kind_of_batch_norm_is_split(norm: nn.Module, shape: tuple[int, ...]) -> None:
+    """In training and in eval mode, and without touching the input (fused activations work in place)."""
+    norm = copy.deepcopy(norm).double()
+    first, second = copy.deepcopy(norm), copy.deepcopy(norm)
+    converted = convert_dsbn(nn.Sequential(norm))
+    for train in (True, True, False):
+        converted.train(train), first.train(train), second.train(train)
+        x = draw(*shape)
+        kept = x.clone()
+        with labelled_first(converted, 2):
+            result = converted(x)
+        assert torch.equal(result, torch.cat([first(x[:2]), second(x[2:] + 0.0)]))
+        assert torch.equal(x, kept)
+    (module,) = norms(converted)
+    for own, plain in ((module.standard, first), (module.parallel, second)):
+        assert own.state_dict().keys() == plain.state_dict().keys()
+        assert all(torch.equal(value, plain.state_dict()[key]) for key, value in own.state_dict().items())
+
+
+def test_fused_activation_is_kept_in_both_branches() -> None:
+    converted = convert_dsbn(nn.Sequential(randomise(BatchNormAct2d(3, act_layer=nn.ReLU6))))
+    x = 20 * draw(6, 3, 8, 8).float()
+    with labelled_first(converted, 3):
+        for part in converted(x).chunk(2):
+            assert part.min() == 0 and part.max() > 1
+    (module,) = norms(converted)
+    assert isinstance(module.parallel, BatchNormAct2d) and module.parallel.act is not module.standard.act
+    converted.eval()
+    for count in (6, 0):
+        with labelled_first(converted, count):
+            assert converted(x * 10).max() == 6 and converted(x).min() == 0
+
+
+def test_every_batch_norm_is_converted_and_nothing_else(net: nn.Module) -> None:
+    before = dict(net.named_modules())
+    plain = {name for name, module in before.items() if isinstance(module, _BatchNorm)}
+    assert convert_dsbn(net) is net
+    after = dict(net.named_modules())
+    assert {name for name, module in after.items() if isinstance(module, DistributionSpecificBatchNorm)} == plain
+    assert len(plain) == 3
+    for name in plain:
+        assert after[f"{name}.standard"] is before[name]
+    assert all(after[name] is before[name] for name in before.keys() - plain if not name.startswith("block.norm."))
+
+
+def test_parallel_norm_starts_equal_and_is_independent(net: nn.Module) -> None:
+    for module in norms(convert_dsbn(net)):
+        standard, parallel = module.standard.state_dict(), module.parallel.state_dict()
+        assert standard.keys() == parallel.keys() and len(standard) == 5
+        for key in standard:
+            assert torch.equal(standard[key], parallel[key])
+            assert standard[key].data_ptr() != parallel[key].data_ptr()
+    before = [copy.deepcopy(module.standard.state_dict()) for module in norms(net)]
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for step in range(2):
+        optimizer.zero_grad()
+        with labelled_first(net, 0):
+            net(draw(4, 3, 6, 6, seed=step)).square().mean().backward()
+        optimizer.step()
+    for module, state in zip(norms(net), before, strict=True):
+        assert all(torch.equal(value, state[key]) for key, value in module.standard.state_dict().items())
+        assert not any(torch.equal(value, state[key]) for key, value in module.parallel.state_dict().items())
+
+
+def test_one_forward_equals_two_networks(net: nn.Module) -> None:
+    """Outputs, statistics and gradients, over two steps, so that the two norms differ in the second."""
+    convert_dsbn(net)
+    for step in range(2):
+        labelled, pseudo = draw(3, 3, 6, 7, seed=step), draw(5, 3, 6, 7, seed=10 + step, shift=2.0)
+        first, second = strip_dsbn(copy.deepcopy(net)), with_parallel_norms(net)
+        net.zero_grad()
+        with labelled_first(net, len(labelled)):
+            result = net(torch.cat([labelled, pseudo]))
+        expected = torch.cat([first(labelled), second(pseudo)])
+        torch.testing.assert_close(result, expected)
+        result.sin().sum().backward()
+        expected.sin().sum().backward()
+
+        together, one, two = (dict(network.named_parameters()) for network in (net, first, second))
+        for name, parameter in one.items():
+            stem, _, leaf = name.rpartition(".")
+            if f"{stem}.standard.{leaf}" in together:
+                torch.testing.assert_close(together[f"{stem}.standard.{leaf}"].grad, parameter.grad)
+                torch.testing.assert_close(together[f"{stem}.parallel.{leaf}"].grad, two[name].grad)
+            else:  # shared by both parts: the gradients add up
+                assert parameter.grad is not None and two[name].grad is not None
+                torch.testing.assert_close(together[name].grad, parameter.grad + two[name].grad)
+        torch.testing.assert_close(dict(strip_dsbn(copy.deepcopy(net)).named_buffers()), dict(first.named_buffers()))
+        torch.testing.assert_close(dict(with_parallel_norms(net).named_buffers()), dict(second.named_buffers()))
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter -= 0.05 * parameter.grad
+
+
+def test_outside_the_block_all_goes_through_the_standard_norm(net: nn.Module) -> None:
+    plain = copy.deepcopy(net)
+    convert_dsbn(net)
+    before = [copy.deepcopy(module.parallel.state_dict()) for module in norms(net)]
+    x = draw(4, 3, 6, 6)
+    assert torch.equal(net(x), plain(x))
+    with labelled_first(net, 2):
+        net(x)
+    first = strip_dsbn(copy.deepcopy(net))
+    assert torch.equal(net(x), first(x))
+    net.eval(), first.eval()
+    assert torch.equal(net(x), first(x))
+    assert any(
+        not torch.equal(module.parallel.running_mean, state["running_mean"])  # the block above did use it
+        for module, state in zip(norms(net), before, strict=True)
+    )
+
+
+def test_count_of_none_and_of_all(net: nn.Module) -> None:
+    for module in norms(convert_dsbn(net)):
+        randomise(module.parallel, seed=1)
+    first, second = strip_dsbn(copy.deepcopy(net)), with_parallel_norms(net)
+    x = draw(4, 3, 6, 6)
+    with labelled_first(net, 4):
+        assert torch.equal(net(x), first(x))
+    with labelled_first(net, 0):
+        assert torch.equal(net(x), second(x))
+    assert not torch.equal(first(x), second(x))
+
+
+def test_batch_smaller_than_count_is_refused(net: nn.Module) -> None:
+    convert_dsbn(net)
+    with pytest.raises(ValueError, match=r"count=5\), but the batch has only 4"), labelled_first(net, 5):
+        net(draw(4, 3, 6, 6))
+
+
+def test_wrong_use_is_refused(net: nn.Module) -> None:
+    with pytest.raises(ValueError, match="no DSBN"), labelled_first(net, 1):
+        pass
+    convert_dsbn(net)
+    with pytest.raises(ValueError, match="not be negative, found -1"), labelled_first(net, -1):
+        pass
+    with pytest.raises(ValueError, match="Linear has no batch norm"):
+        convert_dsbn(nn.Linear(2, 2))
+
+
+def test_an_exception_restores_the_state(net: nn.Module) -> None:
+    convert_dsbn(net)
+    with pytest.raises(KeyError), labelled_first(net, 2):
+        raise KeyError("in the block")
+    assert [module.labelled for module in norms(net)] == [None] * 3
+
+
+def test_blocks_nest(net: nn.Module) -> None:
+    convert_dsbn(net)
+    with labelled_first(net, 3):
+        with labelled_first(net, 1):
+            assert {module.labelled for module in norms(net)} == {1}
+        assert {module.labelled for module in norms(net)} == {3}
+    assert {module.labelled for module in norms(net)} == {None}
+
+
+def test_a_batch_norm_as_the_whole_network() -> None:
+    norm = randomise(nn.BatchNorm2d(3))
+    converted = convert_dsbn(norm)
+    assert isinstance(converted, DistributionSpecificBatchNorm) and converted.standard is norm
+    with labelled_first(converted, 1):
+        assert converted(torch.randn(4, 3, 2, 2)).shape == (4, 3, 2, 2)
+    assert strip_dsbn(converted) is norm
+
+
+def test_a_shared_batch_norm_stays_shared() -> None:
+    norm = nn.BatchNorm2d(3)
+    inner = nn.Sequential(nn.Conv2d(3, 3, 1), norm)
+    network = nn.ModuleDict({"a": nn.Sequential(norm, inner), "b": norm, "c": inner})
+    keys = list(network.state_dict())
+    convert_dsbn(network)
+    places = (network["a"][0], network["a"][1][1], network["b"], network["c"][1])
+    assert len({id(place) for place in places}) == 1 and isinstance(places[0], DistributionSpecificBatchNorm)
+    strip_dsbn(network)
+    assert all(place is norm for place in (network["a"][0], network["a"][1][1], network["b"], network["c"][1]))
+    assert list(network.state_dict()) == keys
+
+
+def test_converting_twice_changes_nothing(net: nn.Module) -> None:
+    convert_dsbn(net)
+    for module in norms(net):
+        randomise(module.parallel, seed=1)
+    modules, state = list(net.modules()), copy.deepcopy(net.state_dict())
+    assert convert_dsbn(net) is net
+    assert list(map(id, net.modules())) == list(map(id, modules))
+    assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_type_mode_and_trainability_are_kept(train: bool) -> None:
+    norm = nn.BatchNorm2d(3).double().train(train)
+    norm.weight.requires_grad_(False)
+    module = convert_dsbn(norm)
+    assert [part.training for part in module.modules()] == [train] * 3
+    for part in (module.standard, module.parallel):
+        assert isinstance(part, nn.BatchNorm2d)
+        assert part.weight.dtype == part.running_var.dtype == torch.float64
+        assert not part.weight.requires_grad and part.bias.requires_grad
+
+
+def test_strip_gives_the_original_modules_back(net: nn.Module) -> None:
+    modules, keys = dict(net.named_modules()), list(net.state_dict())
+    assert strip_dsbn(convert_dsbn(net)) is net
+    assert {name: id(module) for name, module in net.named_modules()} == {n: id(m) for n, m in modules.items()}
+    assert list(net.state_dict()) == keys
+
+
+def test_strip_of_a_plain_network_changes_nothing(net: nn.Module) -> None:
+    modules = list(map(id, net.modules()))
+    assert list(map(id, strip_dsbn(net).modules())) == modules
+
+
+def test_stripped_equals_a_plain_network_with_the_labelled_updates() -> None:
+    """To the last bit: pseudo-labelled images leave no trace in the network that is kept."""
+    network = randomise(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), BatchNormAct2d(3), nn.BatchNorm2d(3)))
+    plain = copy.deepcopy(network)
+    convert_dsbn(network)
+    for step in range(3):
+        labelled, pseudo = draw(4, 3, 6, 6, seed=step).float(), draw(4, 3, 6, 6, seed=9, shift=5.0).float()
+        with labelled_first(network, 4):
+            network(torch.cat([labelled, pseudo]))
+        plain(labelled)
+    strip_dsbn(network)
+    x = draw(2, 3, 6, 6, seed=20).float()
+    assert torch.equal(network.eval()(x), plain.eval()(x))
+    assert all(torch.equal(value, plain.state_dict()[key]) for key, value in network.state_dict().items())
+
+
+@pytest.fixture(scope="module")
+def default_model() -> nn.Module:
+    classes = Classes(("a", "b", "c"), ((9, 0, 0), (0, 9, 0), (0, 0, 9)))
+    architecture = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
+    return randomise(build_model(architecture, classes, encoder_weights="none", seed=0))
+
+
+@pytest.fixture
+def model(default_model: nn.Module) -> Iterator[nn.Module]:
+    yield copy.deepcopy(default_model)
+
+
+def test_default_network_comes_back_to_the_last_bit(model: nn.Module) -> None:
+    x = torch.rand(2, 3, 40, 56)
+    plain = sum(isinstance(module, _BatchNorm) for module in model.modules())
+    keys, expected = list(model.state_dict()), model.eval()(x)
+    convert_dsbn(model)
+    assert len(norms(model)) == plain == 57
+    assert torch.equal(model(x), expected)
+    assert list(strip_dsbn(model).state_dict()) == keys
+    assert torch.equal(model(x), expected)
+    assert not norms(model)
+
+
+def test_default_network_in_training_equals_two_networks(model: nn.Module) -> None:
+    convert_dsbn(model.double())
+    for module in norms(model):
+        randomise(module.parallel, seed=1)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    first, second = strip_dsbn(copy.deepcopy(model)), with_parallel_norms(model)
+    labelled, pseudo = draw(2, 3, 48, 48), draw(3, 3, 48, 48, seed=1)
+    with labelled_first(model, 2), torch.no_grad():
+        result = model(torch.cat([labelled, pseudo]))
+        expected = torch.cat([first(labelled), second(pseudo)])
+    torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        dict(strip_dsbn(model).named_buffers()), dict(first.named_buffers()), rtol=1e-6, atol=1e-6
+    )
+
+
+def test_copies_and_state_dicts_of_a_converted_network(model: nn.Module) -> None:
+    convert_dsbn(model)
+    with labelled_first(model, 2), torch.no_grad():
+        model(torch.rand(4, 3, 32, 32))  # the two norms differ now
+    other = copy.deepcopy(model)
+    assert not {id(module) for module in norms(other)} & {id(module) for module in norms(model)}
+    fresh = convert_dsbn(randomise(copy.deepcopy(strip_dsbn(copy.deepcopy(model))), seed=7))
+    fresh.load_state_dict(model.state_dict())
+    x = torch.rand(4, 3, 32, 32)
+    for network in (model, other, fresh):
+        network.eval()
+    with labelled_first(model, 2), labelled_first(other, 2), labelled_first(fresh, 2):
+        assert torch.equal(other(x), model(x))
+        assert torch.equal(fresh(x), model(x))
+    assert not torch.equal(model(x)[2:], strip_dsbn(with_parallel_norms(model))(x)[2:])

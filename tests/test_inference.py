@@ -1,0 +1,261 @@
+"""Test-time augmentation and evaluation, against loops written by hand."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from segsemi.inference import evaluate_model, predict_image, predict_probabilities
+from segsemi.models.build import Architecture, SegmentationModel, build_model
+from segsemi.palette import Classes
+
+CLASSES = Classes(("a", "b", "c", "d"), ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)))
+
+
+class Small(nn.Module):
+    """Logits at the images' size, different left and right, sensitive to scale."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv2d(3, 8, 5, padding=2), nn.Tanh(), nn.Conv2d(8, 4, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 4 * self.layers(x)
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    return Small().double().eval()
+
+
+def images(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def bilinear(size: int, new: int) -> np.ndarray:
+    """(new, size) weights of linear interpolation between pixel centres, clamped at the border."""
+    weights = np.zeros((new, size))
+    for i in range(new):
+        position = min(max((i + 0.5) * size / new - 0.5, 0), size - 1)
+        low = min(int(position), size - 1)
+        high = min(low + 1, size - 1)
+        weights[i, low] += 1 - (position - low)
+        weights[i, high] += position - low
+    return weights
+
+
+def resized(x: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.einsum("hH,ncHW,wW->nchw", bilinear(x.shape[2], height), x, bilinear(x.shape[3], width))
+
+
+def by_hand(network: nn.Module, x: Tensor, scales: Sequence[float], flip: bool) -> np.ndarray:
+    """Mean over every scale and flip of the softmax, brought back to the images' size, in float64."""
+    height, width = x.shape[-2:]
+    parts = []
+    for scale in scales:
+        scaled = resized(x.numpy(), max(1, round(height * scale)), max(1, round(width * scale)))
+        for mirror in (False, True) if flip else (False,):
+            entered = scaled[..., ::-1].copy() if mirror else scaled
+            logits = network(torch.from_numpy(entered)).detach().numpy()
+            p = np.exp(logits - logits.max(1, keepdims=True))
+            p /= p.sum(1, keepdims=True)
+            parts.append(resized(p[..., ::-1] if mirror else p, height, width))
+    return np.mean(parts, axis=0)
+
+
+@pytest.mark.parametrize("size", [(16, 20), (17, 23), (5, 31)])
+@pytest.mark.parametrize("scales", [(1.0,), (0.5,), (0.5, 0.75, 1.0, 1.5, 1.75)])
+@pytest.mark.parametrize("flip", [False, True])
+def test_equals_the_loop(network: nn.Module, size: tuple[int, int], scales: tuple[float, ...], flip: bool) -> None:
+    x = images(2, 3, *size)
+    result = predict_probabilities(network, x, scales, flip)
+    assert result.shape == (2, 4, *size) and result.dtype == torch.float32
+    np.testing.assert_allclose(result.numpy(), by_hand(network, x, scales, flip), atol=2e-6)
+    np.testing.assert_allclose(result.sum(1).numpy(), 1.0, atol=1e-5)
+    assert (result >= 0).all()
+
+
+def test_one_scale_is_the_softmax(network: nn.Module) -> None:
+    x = images(2, 3, 9, 14)
+    expected = network(x).float().softmax(1).detach()
+    assert torch.equal(predict_probabilities(network, x), expected)
+    assert torch.equal(predict_probabilities(network, x, scales=(1.0, 1.0)), expected)
+
+
+@pytest.mark.parametrize("width", [20, 23])
+def test_a_mirrored_image_gets_mirrored_probabilities(network: nn.Module, width: int) -> None:
+    x, scales = images(1, 3, 17, width), (0.75, 1.0, 1.5)
+    straight = predict_probabilities(network, x, scales, flip=True)
+    mirrored = predict_probabilities(network, x.flip(-1), scales, flip=True)
+    torch.testing.assert_close(mirrored, straight.flip(-1), rtol=0, atol=1e-5)
+    without = predict_probabilities(network, x.flip(-1), scales)  # the network itself is not symmetric
+    assert (without - predict_probabilities(network, x, scales).flip(-1)).abs().max() > 0.05
+
+
+def test_images_of_a_batch_do_not_mix(network: nn.Module) -> None:
+    x = images(3, 3, 12, 15)
+    together = predict_probabilities(network, x, (0.5, 1.0), flip=True)
+    for i in range(3):
+        torch.testing.assert_close(together[i : i + 1], predict_probabilities(network, x[i : i + 1], (0.5, 1.0), True))
+
+
+def test_tiny_scales_keep_a_pixel(network: nn.Module) -> None:
+    result = predict_probabilities(network, images(1, 3, 3, 50), (0.1,))
+    assert result.shape == (1, 4, 3, 50)
+    assert torch.equal(result[..., 0, :], result[..., 2, :])
+
+
+def test_bfloat16_network_gives_float32_probabilities() -> None:
+    network = Small().bfloat16().eval()
+    result = predict_probabilities(network, images(1, 3, 8, 9).bfloat16(), (0.5, 1.0), flip=True)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result.sum(1), torch.ones(1, 8, 9), rtol=0, atol=1e-5)
+
+
+def test_no_scales_are_refused(network: nn.Module) -> None:
+    with pytest.raises(ValueError, match="scales must not be empty"):
+        predict_probabilities(network, images(1, 3, 4, 4), ())
+
+
+def test_no_graph_is_built(network: nn.Module) -> None:
+    assert not predict_probabilities(network, images(1, 3, 4, 4)).requires_grad
+
+
+def build(short_side: int | None = None, **changes: object) -> SegmentationModel:
+    """A network with batch statistics of its own, so that padding and normalisation show in its logits."""
+    options = {"decoder": "DeepLabV3Plus", "encoder": "tf_efficientnet_lite0", "output_stride": 16}
+    architecture = Architecture(**{**options, "short_side": short_side, **changes})  # type: ignore[arg-type]
+    model = build_model(architecture, CLASSES, encoder_weights="none", seed=3)
+    with torch.no_grad():
+        model.train()(images(4, 3, 64, 64).float())
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> SegmentationModel:
+    return build()
+
+
+@pytest.mark.parametrize("size", [(32, 48), (33, 47), (50, 31), (16, 65), (1, 1)])
+def test_any_image_size_gives_logits_of_that_size(model: SegmentationModel, size: tuple[int, int]) -> None:
+    """As if the image had been continued in the mean colour, to the right and below."""
+    x = images(2, 3, *size).float()
+    height, width = (-(-side // 16) * 16 for side in size)
+    canvas = torch.full((2, 3, height, width), 0.5)
+    canvas[..., : size[0], : size[1]] = x
+    with torch.no_grad():
+        result = model(x)
+        expected = model.network((canvas - 0.5) / 0.5)[..., : size[0], : size[1]]
+    assert result.shape == (2, 4, *size)
+    torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.parametrize(
+    ("decoder", "encoder", "stride"),
+    [("DeepLabV3Plus", "tf_efficientnet_lite0", 8), ("Unet", "tf_efficientnet_lite0", 32), ("FPN", "resnet18", 32)],
+)
+def test_other_networks_take_odd_sizes_too(decoder: str, encoder: str, stride: int) -> None:
+    model = build(decoder=decoder, encoder=encoder, output_stride=stride)
+    assert model.padding_multiple == stride
+    with torch.no_grad():
+        assert model(images(1, 3, 37, 70).float()).shape == (1, 4, 37, 70)
+
+
+def test_normalisation_is_that_of_the_architecture() -> None:
+    plain = build()
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
+    other = SegmentationModel(Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16, mean, std), CLASSES)
+    other.load_state_dict(plain.state_dict())
+    x = images(1, 3, 32, 32).float()
+    moved = (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+    with torch.no_grad():
+        torch.testing.assert_close(other.eval()(x), plain(moved * 0.5 + 0.5), rtol=1e-3, atol=1e-4)
+
+
+def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(256, size=(height, width, 3), dtype=np.uint8)
+
+
+def test_image_is_predicted_from_bytes(model: SegmentationModel) -> None:
+    image = photo(33, 41)
+    x = torch.tensor(image.astype(np.float32) / 255).permute(2, 0, 1)[None]
+    for scales, flip in (((1.0,), False), ((0.5, 1.0), True)):
+        result = predict_image(model, image, scales, flip)
+        assert result.shape == (4, 33, 41) and result.dtype == torch.float32
+        torch.testing.assert_close(result, predict_probabilities(model, x, scales, flip)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_mirrored_view_of_an_image(model: SegmentationModel) -> None:
+    image = photo(33, 41)
+    result = predict_image(model, image[:, ::-1])
+    torch.testing.assert_close(result, predict_image(model, image[:, ::-1].copy()))
+
+
+@pytest.mark.parametrize(
+    ("size", "inside"), [((96, 128), (48, 64)), ((131, 60), (105, 48)), ((48, 64), (48, 64)), ((30, 41), (30, 41))]
+)
+def test_network_sees_the_short_side_and_the_result_has_the_images_size(
+    size: tuple[int, int], inside: tuple[int, int]
+) -> None:
+    model = build(short_side=48)
+    seen = []
+    model.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape)))
+    result = predict_image(model, photo(*size))
+    assert seen == [(1, 3, *inside)]
+    assert result.shape == (4, *size)
+    torch.testing.assert_close(result.sum(0), torch.ones(size), rtol=0, atol=1e-5)
+
+
+def test_short_side_keeps_things_in_their_places() -> None:
+    """A network that repeats its input: what is bright in the image is probable there, at the image's own size."""
+
+    class Bright(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return 10 * torch.cat([x[:, :1], -x[:, :1]], dim=1)
+
+    model = build(short_side=32)
+    model.network = Bright()
+    model.network.encoder = nn.Identity()  # the stride is looked up there
+    image = np.zeros((100, 140, 3), np.uint8)
+    image[20:61, 35:95] = 255
+    prediction = predict_image(model, image)[0].numpy() > 0.5
+    wrong = prediction != (image[..., 0] > 0)
+    assert 0 < wrong.mean() < 0.02
+    assert not wrong[30:50, 45:85].any() and not wrong[:15].any() and not wrong[70:].any()
+
+
+@pytest.mark.parametrize("short_side", [None, 32])
+def test_evaluation_counts_every_labelled_pixel(short_side: int | None) -> None:
+    """At the labels' own size, images of different sizes, against counting in a loop."""
+    model = build(short_side=short_side)
+    rng = np.random.default_rng(0)
+    pairs = []
+    for index, size in enumerate([(40, 52), (33, 47), (64, 40)]):
+        label = rng.integers(4, size=size, dtype=np.uint8)
+        label[rng.random(size) < 0.1] = 255
+        pairs.append((photo(*size, seed=index), label))
+    seen: dict[int, np.ndarray] = {}
+    confusion = evaluate_model(
+        model, iter(pairs), num_classes=4, scales=(0.75, 1.0), flip=True, on_prediction=seen.__setitem__
+    )
+    expected = [[0] * 4 for _ in range(4)]
+    for index, (image, label) in enumerate(pairs):
+        probabilities = predict_image(model, image, (0.75, 1.0), flip=True).numpy()
+        assert seen[index].dtype == np.uint8 and seen[index].shape == label.shape
+        for y, x in np.ndindex(*label.shape):
+            best = max(range(4), key=lambda c: probabilities[c, y, x])  # noqa: B023
+            assert seen[index][y, x] == best
+            if label[y, x] != 255:
+                expected[label[y, x]][best] += 1
+    assert confusion.matrix.tolist() == expected
+    assert sorted(seen) == [0, 1, 2]
+
+
+def test_evaluation_with_another_ignore_index(model: SegmentationModel) -> None:
+    label = np.full((20, 20), 3, np.uint8)
+    label[:5] = 0
+    confusion = evaluate_model(model, [(photo(20, 20), label)], num_classes=4, ignore_index=3)
+    assert confusion.matrix.sum() == confusion.matrix[0].sum() == 100

@@ -1,0 +1,172 @@
+"""The confusion matrix and what is derived from it, against scikit-learn and torchmetrics."""
+
+import json
+
+import numpy as np
+import pytest
+import sklearn.metrics
+import torch
+
+from segsemi.metrics import ConfusionMatrix
+from segsemi.models.torchvision_ops import import_torchvision
+
+import_torchvision()  # torchmetrics imports it
+
+from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex  # noqa: E402
+
+CLASSES = 5
+
+
+def example(seed: int = 0, ignored: float = 0.2) -> tuple[np.ndarray, np.ndarray]:
+    """Prediction and truth (2, 20, 30): more often right than wrong, some pixels ignored."""
+    rng = np.random.default_rng(seed)
+    target = rng.integers(CLASSES, size=(2, 20, 30), dtype=np.uint8)
+    prediction = np.where(rng.random(target.shape) < 0.6, target, rng.integers(CLASSES, size=target.shape))
+    target[rng.random(target.shape) < ignored] = 255
+    return prediction.astype(np.uint8), target
+
+
+def counted(prediction: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return target[target != 255], prediction[target != 255]
+
+
+def confusion(prediction: np.ndarray, target: np.ndarray) -> ConfusionMatrix:
+    result = ConfusionMatrix(CLASSES, 255)
+    result.update(prediction, target)
+    return result
+
+
+def test_by_hand() -> None:
+    result = ConfusionMatrix(3)
+    result.update(np.array([[0, 1, 1], [2, 2, 0]]), np.array([[0, 0, 1], [2, 255, 1]]))
+    assert result.matrix.tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]  # row: truth
+    assert result.iou().tolist() == [1 / 3, 1 / 3, 1.0]
+    assert result.miou() == pytest.approx(5 / 9)
+    assert result.pixel_accuracy() == pytest.approx(3 / 5)
+
+
+def test_equals_scikit_learn() -> None:
+    prediction, target = example()
+    result, (truth, predicted) = confusion(prediction, target), counted(prediction, target)
+    np.testing.assert_array_equal(result.matrix, sklearn.metrics.confusion_matrix(truth, predicted))
+    np.testing.assert_allclose(result.iou(), sklearn.metrics.jaccard_score(truth, predicted, average=None))
+    assert result.miou() == pytest.approx(sklearn.metrics.jaccard_score(truth, predicted, average="macro"))
+    assert result.pixel_accuracy() == pytest.approx(sklearn.metrics.accuracy_score(truth, predicted))
+
+
+def test_equals_torchmetrics() -> None:
+    prediction, target = example(seed=1)
+    result = confusion(prediction, target)
+    p, t = torch.from_numpy(prediction).long(), torch.from_numpy(target).long()
+    options = {"num_classes": CLASSES, "ignore_index": 255}
+    np.testing.assert_allclose(result.iou(), MulticlassJaccardIndex(average="none", **options)(p, t), rtol=1e-6)
+    assert result.miou() == pytest.approx(float(MulticlassJaccardIndex(average="macro", **options)(p, t)), rel=1e-6)
+    accuracy = float(MulticlassAccuracy(average="micro", **options)(p, t))
+    assert result.pixel_accuracy() == pytest.approx(accuracy, rel=1e-6)
+
+
+def test_a_class_that_never_occurs_does_not_count() -> None:
+    prediction, target = example()
+    for ids in (prediction, target):
+        ids[ids == 3] = 1
+    result, (truth, predicted) = confusion(prediction, target), counted(prediction, target)
+    assert np.flatnonzero(np.isnan(result.iou())).tolist() == [3]
+    assert result.miou() == pytest.approx(sklearn.metrics.jaccard_score(truth, predicted, average="macro"))
+
+
+def test_a_class_only_predicted_or_only_true_counts_as_zero() -> None:
+    result = ConfusionMatrix(4)
+    result.update(np.array([0, 1, 0]), np.array([0, 0, 2]))
+    np.testing.assert_array_equal(result.iou(), [1 / 3, 0.0, 0.0, np.nan])
+    assert result.miou() == pytest.approx(1 / 9)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.int64])
+def test_tensors_and_arrays_count_alike(dtype: torch.dtype) -> None:
+    prediction, target = example()
+    result = ConfusionMatrix(CLASSES)
+    result.update(torch.from_numpy(prediction).to(dtype), torch.from_numpy(target).to(dtype))
+    np.testing.assert_array_equal(result.matrix, confusion(prediction, target).matrix)
+
+
+def test_updates_add_up() -> None:
+    """Image by image, of several sizes, equals all pixels at once: the mean is not one of images."""
+    prediction, target = example()
+    result = ConfusionMatrix(CLASSES)
+    result.update(prediction[0], target[0])
+    result.update(prediction[1, :7], target[1, :7])
+    result.update(prediction[1, 7:, :, None], target[1, 7:, :, None])
+    np.testing.assert_array_equal(result.matrix, confusion(prediction, target).matrix)
+
+
+def test_all_classes_of_a_byte() -> None:
+    ids = np.arange(255, dtype=np.uint8)
+    result = ConfusionMatrix(255)
+    result.update(ids, ids[::-1])
+    np.testing.assert_array_equal(result.matrix, np.eye(255, dtype=np.int64)[::-1])
+
+
+def test_another_ignore_index() -> None:
+    prediction, target = example()
+    result = ConfusionMatrix(CLASSES, ignore_index=-1)
+    result.update(prediction, np.where(target == 255, -1, target.astype(np.int64)))
+    np.testing.assert_array_equal(result.matrix, confusion(prediction, target).matrix)
+
+
+def test_inputs_are_left_as_they_were() -> None:
+    prediction, target = example()
+    kept = prediction.copy(), target.copy()
+    confusion(prediction, target)
+    np.testing.assert_array_equal(prediction, kept[0])
+    np.testing.assert_array_equal(target, kept[1])
+
+
+def test_nothing_counted_is_not_a_number() -> None:
+    for result in (ConfusionMatrix(3), ConfusionMatrix(3)):
+        assert np.isnan(result.iou()).all() and np.isnan(result.miou()) and np.isnan(result.pixel_accuracy())
+        result.update(np.zeros((2, 2), int), np.full((2, 2), 255))
+        assert np.isnan(result.miou()) and result.matrix.sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("prediction", "target", "message"),
+    [
+        ([[0, 1]], [0, 1], r"shape \(1, 2\), target \(2,\)"),
+        ([0, 5, 1], [0, 1, 1], r"prediction has ids \[5\] outside 0..4"),
+        ([0, 255], [0, 1], r"prediction has ids \[255\]"),
+        ([0, 1], [0, 17], r"target has ids \[17\] outside 0..4"),
+        ([0, 1], [0, -1], r"target has ids \[-1\]"),
+        ([0.0, 1.0], [0, 1], "prediction must hold integer class ids, found dtype float64"),
+        ([0, 1], [True, False], "target must hold integer class ids, found dtype bool"),
+    ],
+)
+def test_wrong_input_is_refused_and_not_counted(prediction: list[float], target: list[float], message: str) -> None:
+    result = ConfusionMatrix(CLASSES)
+    with pytest.raises(ValueError, match=message):
+        result.update(np.array(prediction), np.array(target))
+    assert result.matrix.sum() == 0
+
+
+def test_no_classes_are_refused() -> None:
+    with pytest.raises(ValueError, match="at least 1, found 0"):
+        ConfusionMatrix(0)
+
+
+def test_an_ignored_pixel_may_be_predicted_as_anything() -> None:
+    result = ConfusionMatrix(2)
+    result.update(np.array([1, 200]), np.array([1, 255]))
+    assert result.matrix.tolist() == [[0, 0], [0, 1]]
+
+
+def test_summary_is_json_with_null_for_what_is_undefined() -> None:
+    result = ConfusionMatrix(3)
+    empty = json.loads(json.dumps(result.summary(["a", "b", "c"]), allow_nan=False))
+    assert empty == {"miou": None, "pixel_accuracy": None, "iou": {"a": None, "b": None, "c": None}}
+    result.update(np.array([0, 1, 0]), np.array([0, 0, 0]))
+    summary = json.loads(json.dumps(result.summary(["a", "b", "c"]), allow_nan=False))
+    assert summary == {"miou": 0.333333, "pixel_accuracy": 0.666667, "iou": {"a": 0.666667, "b": 0.0, "c": None}}
+
+
+def test_summary_refuses_a_wrong_number_of_names() -> None:
+    with pytest.raises(ValueError):
+        ConfusionMatrix(3).summary(["a", "b"])

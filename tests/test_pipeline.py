@@ -1,0 +1,127 @@
+"""The real dvc on a tiny configuration: what runs, what does not, and what comes out."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from conftest import RAW, Project, ran_stages
+from PIL import Image
+
+pytestmark = pytest.mark.pipeline
+
+ROUND = ("pseudo_label", "pseudo_quality", "train_student", "evaluate")
+STUDENTS = ("student_1", "student_2")
+
+
+def stages_of(*students: str) -> set[str]:
+    return {f"{stage}@{student}" for student in students for stage in ROUND}
+
+
+def models(project: Project) -> dict[str, bytes]:
+    names = ("teacher", *STUDENTS)
+    return {name: project.bytes_of(f"models/{name}/model.safetensors") for name in names}
+
+
+def test_first_run_runs_every_stage_and_writes_what_the_contract_says(finished: tuple[Project, list[str]]) -> None:
+    project, stages = finished
+    first = {"check_params", "prepare", "split", "show_saug", "train_teacher", "evaluate_teacher", "report"}
+    assert set(stages) == first | stages_of(*STUDENTS)
+    metrics = json.loads(project.bytes_of("reports/metrics.json"))
+    assert list(metrics) == ["teacher", *STUDENTS]
+    assert all(0 < value["miou"] < 100 for value in metrics.values())
+    assert "pseudo_label_miou" in metrics["student_1"]
+    pngs = sorted((project.folder / "data/pseudo/student_1").glob("*.png"))
+    assert len(pngs) == 6
+    with Image.open(pngs[0]) as png:
+        assert png.mode == "P" and png.size == (64, 48)
+        assert np.asarray(png).max() < 11
+    for name in (
+        "index.html",
+        "table.md",
+        "saug.png",
+        "per_class.csv",
+        "curves.csv",
+        "validation.csv",
+        "confusion.csv",
+    ):
+        assert (project.folder / "reports" / name).stat().st_size > 0
+    assert project.run("git", "status", "--porcelain") == ""
+
+
+def test_second_run_runs_nothing(finished: tuple[Project, list[str]]) -> None:
+    assert finished[0].repro() == []
+
+
+def test_workers_change_no_result_and_rerun_nothing(finished: tuple[Project, list[str]]) -> None:
+    project, _ = finished
+    before = models(project)
+    project.set_params({"machine": {"workers": 2}})
+    assert project.repro() == ["check_params"]
+    project.run("python", "-m", "stages.train_student", "--teacher", "teacher", "--student", "student_1")
+    assert models(project) == before
+    restore(project)
+
+
+def test_student_params_rerun_only_students_and_what_follows(finished: tuple[Project, list[str]]) -> None:
+    project, _ = finished
+    output = project.run("dvc", "exp", "run", "-S", "student.steps=3")
+    expected = stages_of(*STUDENTS) - {"pseudo_label@student_1", "pseudo_quality@student_1"}
+    assert set(ran_stages(output)) - {"check_params"} == expected | {"report"}
+    difference = project.run("dvc", "metrics", "diff", "HEAD")
+    assert "student_1.miou" in difference and "teacher.miou" not in difference
+    assert "student.steps" in project.run("dvc", "params", "diff", "HEAD")
+    restore(project)
+
+
+def test_scales_of_pseudo_labelling_leave_the_teacher_alone(finished: tuple[Project, list[str]]) -> None:
+    project, _ = finished
+    project.set_params({"pseudo_label": {"scales": [1.0]}})
+    assert set(project.repro()) == {"check_params", "report"} | stages_of(*STUDENTS)
+    restore(project)
+
+
+def test_one_round_more_one_fewer_and_the_baseline_rerun_nothing_else(finished: tuple[Project, list[str]]) -> None:
+    project, _ = finished
+    output = project.run(
+        *("dvc", "exp", "run", "-S", "+rounds.student_3=student_2", "-S", "+baselines.supervised=student_3")
+    )
+    baseline = {"train_supervised@supervised", "evaluate_baseline@supervised"}
+    assert set(ran_stages(output)) - {"check_params"} == stages_of("student_3") | baseline | {"report"}
+    table = project.bytes_of("reports/table.md").decode()
+    steps = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in table.splitlines()[2:]}
+    assert steps == {"teacher": "3", "supervised": "9", "student_1": "5", "student_2": "7", "student_3": "9"}
+
+    restore(project)
+    output = project.run("dvc", "exp", "run", "-S", "~rounds.student_2")
+    assert set(ran_stages(output)) - {"check_params"} == {"report"}
+    assert list(json.loads(project.bytes_of("reports/metrics.json"))) == ["teacher", "student_1"]
+    restore(project)
+
+
+def test_corrupted_hidden_labels_change_no_model(finished: tuple[Project, list[str]]) -> None:
+    project, _ = finished
+    before = models(project)
+    quality = project.bytes_of("data/evaluated/student_1_pseudo_labels.json")
+    for line in (project.folder / "data/split/hidden.csv").read_text().splitlines()[1:]:
+        label = project.folder / RAW / line.split(",")[1]
+        with Image.open(label) as image:
+            wrong = (10 - np.minimum(np.asarray(image), 10)).astype(np.uint8)
+        Image.fromarray(wrong).save(label)
+    measured = {"pseudo_quality@student_1", "pseudo_quality@student_2"}
+    assert set(project.repro()) == {"prepare", "split", "report"} | measured
+    assert project.bytes_of("data/evaluated/student_1_pseudo_labels.json") != quality
+    for student, teacher in (("student_1", "teacher"), ("student_2", "student_1")):  # not only cached: made again
+        command = ("--teacher", teacher, "--student", student)
+        for stage in ("pseudo_label", "train_student"):
+            project.run("python", "-m", f"stages.{stage}", *command)
+    project.run("python", "-m", "stages.train_teacher")
+    assert models(project) == before
+
+
+def restore(project: Project) -> None:
+    """Back to the committed state; dvc takes the outputs from its cache."""
+    project.run("git", "checkout", "-q", ".")
+    project.run("dvc", "checkout")
+    assert set(project.repro()) <= {"check_params"}

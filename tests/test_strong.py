@@ -1,0 +1,304 @@
+"""SAUG: the seventeen operations of the paper's Figure 1, and how they are drawn and applied."""
+
+import colorsys
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from segsemi.augment.strong import OPERATIONS, StrongAugment
+from segsemi.data import synthetic
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import imgaug.random
+
+FIGURE_1 = [
+    "contrast_gamma",
+    "contrast_linear",
+    "brightness",
+    "brightness_channel",
+    "equalize",
+    "hsv",
+    "invert_channel",
+    "blur",
+    "noise_gau",
+    "noise_pos",
+    "Channel_shuffle",
+    "dropout",
+    "coarse_dropout",
+    "multiply",
+    "salt_pepper",
+    "solarize",
+    "jpeg_compression",
+]
+ALWAYS_ALIKE = {"equalize", "invert_channel"}
+
+
+def rng(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+@pytest.fixture(scope="module")
+def photo() -> np.ndarray:
+    """A dim street scene with noise: every operation has something to do on it."""
+    image, _ = synthetic.scene(rng(5))
+    noisy = image[-120:-9, :151].astype(float) * 0.8 + 10 + rng().normal(0, 3, (111, 151, 3))
+    return noisy.clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def grey() -> np.ndarray:
+    return np.full((60, 80, 3), 100, dtype=np.uint8)
+
+
+def test_the_pool_is_that_of_figure_1() -> None:
+    assert list(OPERATIONS) == FIGURE_1
+
+
+@pytest.mark.parametrize("name", FIGURE_1)
+def test_operation_changes_the_image_and_leaves_its_input(name: str, photo: np.ndarray) -> None:
+    kept = photo.copy()
+    results = [OPERATIONS[name](photo, rng(seed)) for seed in range(8)]
+    assert all(result.shape == photo.shape and result.dtype == np.uint8 for result in results)
+    assert np.array_equal(photo, kept)
+    assert not any(np.shares_memory(result, photo) for result in results)
+    changed = sum(not np.array_equal(result, photo) for result in results)
+    assert changed >= (4 if name == "Channel_shuffle" else 7)  # a shuffle into the old order, or + 0, may come
+
+
+@pytest.mark.parametrize("name", FIGURE_1)
+def test_operation_depends_on_its_generator_alone(name: str, photo: np.ndarray) -> None:
+    first, again = OPERATIONS[name](photo, rng(1)), OPERATIONS[name](photo, rng(1))
+    assert np.array_equal(first, again)
+    different = {OPERATIONS[name](photo, rng(seed)).tobytes() for seed in range(8)}
+    assert len(different) == 1 if name in ALWAYS_ALIKE else len(different) >= 3
+
+
+@pytest.mark.parametrize("name", FIGURE_1)
+@pytest.mark.parametrize("size", [(37, 53), (2, 3), (1, 7)])
+def test_operation_keeps_odd_sizes(name: str, size: tuple[int, int], photo: np.ndarray) -> None:
+    result = OPERATIONS[name](np.ascontiguousarray(photo[: size[0], : size[1]]), rng())
+    assert result.shape == (*size, 3) and result.dtype == np.uint8
+
+
+@pytest.mark.parametrize("name", FIGURE_1)
+def test_operation_takes_views(name: str, photo: np.ndarray) -> None:
+    """Mirrored, every other row, channels reversed: the same as a copy of the view."""
+    view = photo[::2, ::-1, ::-1]
+    assert not view.flags.c_contiguous
+    assert np.array_equal(OPERATIONS[name](view, rng(3)), OPERATIONS[name](np.ascontiguousarray(view), rng(3)))
+
+
+@pytest.mark.parametrize("name", FIGURE_1)
+def test_operation_without_a_generator(name: str, photo: np.ndarray) -> None:
+    assert OPERATIONS[name](photo).shape == photo.shape
+
+
+def shares(image: np.ndarray, value: int) -> np.ndarray:
+    return (image == value).mean((0, 1))
+
+
+def spread_of(change: np.ndarray) -> np.ndarray:
+    return change.reshape(-1, 3).std(0)
+
+
+EFFECTS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], bool]] = {
+    # image, its result, and the result's difference for a grey image: name -> what must hold for every draw
+    "contrast_gamma": lambda x, y, g, d: bool(
+        (spread_of(d) == 0).all()
+        and (g > 255 * (100 / 255) ** 1.5 - 2).all()
+        and (g < 255 * (100 / 255) ** 0.5 + 2).all()
+    ),
+    "contrast_linear": lambda x, y, g, d: bool(
+        (spread_of(d) == 0).all() and (g >= 128 - 28 * 2 - 2).all() and (g <= 128 - 28 * 0.5 + 2).all()
+    ),
+    "brightness": lambda x, y, g, d: bool(d.min() == d.max() and -20 <= d.min() <= 50),
+    "brightness_channel": lambda x, y, g, d: bool((spread_of(d) == 0).all() and d.min() >= -20 and d.max() <= 50),
+    "equalize": lambda x, y, g, d: y.std() > x.std() and np.ptp(y.astype(int)) > 245,
+    "hsv": lambda x, y, g, d: bool(np.abs(y.max(2).astype(int) - x.max(2)).max() <= 1),
+    "invert_channel": lambda x, y, g, d: np.array_equal(y, x[..., [2, 1, 0]]),
+    "blur": lambda x, y, g, d: (
+        not d.any()
+        and np.abs(np.diff(y.astype(int), axis=1)).mean() < 0.7 * np.abs(np.diff(x.astype(int), axis=1)).mean()
+    ),
+    "noise_gau": lambda x, y, g, d: bool(
+        (spread_of(d) > 0.9 * 0.03 * 255).all() and (spread_of(d) < 1.1 * 0.08 * 255).all() and abs(d.mean()) < 1
+    ),
+    "noise_pos": lambda x, y, g, d: 9 < np.abs(d).mean() < 16 and abs(d.mean()) < 1,
+    "Channel_shuffle": lambda x, y, g, d: (
+        sorted(c.tobytes() for c in np.moveaxis(x, 2, 0)) == sorted(c.tobytes() for c in np.moveaxis(y, 2, 0))
+    ),
+    "dropout": lambda x, y, g, d: bool(
+        (shares(g, 0) > 0.17).all() and (shares(g, 0) < 0.53).all() and np.isin(g, (0, 100)).all()
+    ),
+    "coarse_dropout": lambda x, y, g, d: bool(np.isin(g, (0, 100)).all() and shares(g, 0).max() < 0.8),
+    "multiply": lambda x, y, g, d: bool((spread_of(d) == 0).all() and g.min() >= 24 and g.max() <= 250),
+    "salt_pepper": lambda x, y, g, d: bool((shares(g, 100) > 0.88).all()),
+    "solarize": lambda x, y, g, d: np.isin(y, (x, 255 - x)).all() and ((y == x) | (y == 255 - x)).all(),
+    "jpeg_compression": lambda x, y, g, d: 0 < np.abs(y.astype(int) - x).mean() < 20 and np.abs(d).max() <= 6,
+}
+
+
+@pytest.mark.parametrize("name", FIGURE_1)
+def test_operation_does_what_its_name_says(name: str, photo: np.ndarray, grey: np.ndarray) -> None:
+    """In the ranges of the released code, for every draw."""
+    for seed in range(20):
+        y, g = OPERATIONS[name](photo, rng(seed)), OPERATIONS[name](grey, rng(seed))
+        assert EFFECTS[name](photo, y, g, g.astype(int) - 100), f"seed {seed}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "low", "high"),
+    [
+        ("brightness", lambda g: g.mean() - 100, -20, 50),
+        ("multiply", lambda g: g[0, 0, 0] / 100, 0.25, 2.5),
+        ("contrast_gamma", lambda g: np.log(g[0, 0, 0] / 255) / np.log(100 / 255), 0.5, 1.5),
+        ("contrast_linear", lambda g: (128 - float(g[0, 0, 0])) / 28, 0.5, 2.0),
+        ("dropout", lambda g: (g[..., 0] == 0).mean(), 0.2, 0.5),
+        ("noise_gau", lambda g: g.std() / 255, 0.03, 0.08),
+        ("noise_pos", lambda g: np.abs(g.astype(int) - 100).mean(), 10, 15),  # of either sign
+    ],
+)
+def test_magnitudes_are_spread_over_the_whole_range(
+    name: str, value: Callable[[np.ndarray], float], low: float, high: float, grey: np.ndarray
+) -> None:
+    """A new value for every image; the lowest and the highest tenth of the range both come."""
+    drawn = [value(OPERATIONS[name](grey, rng(seed))) for seed in range(80)]
+    tenth = (high - low) / 10
+    assert min(drawn) < low + tenth and max(drawn) > high - tenth
+    assert min(drawn) > low - tenth and max(drawn) < high + tenth
+
+
+def test_hsv_moves_hue_and_saturation_alone() -> None:
+    """By up to 20 of 255 each, apart from each other; the brightest channel keeps its value."""
+    colour = np.full((4, 4, 3), (40, 120, 200), dtype=np.uint8)
+    old = colorsys.rgb_to_hsv(40 / 255, 120 / 255, 200 / 255)
+    results = [OPERATIONS["hsv"](colour, rng(seed))[0, 0] / 255 for seed in range(100)]
+    moves = np.array([np.subtract(colorsys.rgb_to_hsv(*result), old) for result in results])
+    limits = np.array([20, 20, 0]) / 255
+    assert (np.abs(moves).max(0) <= limits + 0.02).all()
+    assert (np.ptp(moves[:, :2], axis=0) > 1.6 * limits[:2]).all()
+    assert abs(np.corrcoef(moves[:, 0], moves[:, 1])[0, 1]) < 0.3
+
+
+@pytest.mark.parametrize("name", ["contrast_gamma", "brightness_channel", "multiply", "dropout", "salt_pepper"])
+def test_per_channel_operations_treat_the_channels_apart(name: str, grey: np.ndarray) -> None:
+    results = [OPERATIONS[name](grey, rng(seed)) for seed in range(5)]
+    assert any(not np.array_equal(result[..., 0], result[..., 1]) for result in results)
+
+
+def test_numpys_global_generator_is_left_alone(photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imgaug.random, "GLOBAL_RNG", None)  # as in a new process
+    before = np.random.get_state()  # noqa: NPY002
+    for operation in OPERATIONS.values():
+        operation(photo, rng())
+    StrongAugment(3, rng=rng())(photo)
+    after = np.random.get_state()  # noqa: NPY002
+    assert all(np.array_equal(old, new) for old, new in zip(before, after, strict=True))
+
+
+def test_augmentation_repeats_with_its_generator(photo: np.ndarray) -> None:
+    kept = photo.copy()
+    first, again = StrongAugment(3, rng=rng(4)), StrongAugment(3, rng=rng(4))
+    images = [first(photo) for _ in range(4)]
+    assert all(np.array_equal(image, again(photo)) for image in images)
+    assert len({image.tobytes() for image in images}) == 4  # every image gets its own draw
+    assert np.array_equal(photo, kept)
+    assert not np.array_equal(StrongAugment(3, rng=rng(5))(photo), images[0])
+
+
+def test_augmentation_without_a_generator_differs(photo: np.ndarray) -> None:
+    augment = StrongAugment(2, ["noise_gau"])
+    assert not np.array_equal(augment(photo), StrongAugment(2, ["noise_gau"])(photo))
+
+
+def test_no_operations_give_a_copy(photo: np.ndarray) -> None:
+    result = StrongAugment(0, rng=rng())(photo)
+    assert np.array_equal(result, photo) and not np.shares_memory(result, photo)
+
+
+def recording(names: str, log: list[str]) -> dict[str, Callable[..., np.ndarray]]:
+    """Operations that write their name down, and whose result shows the order in which they came."""
+
+    def make(name: str) -> Callable[..., np.ndarray]:
+        def operation(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+            assert isinstance(generator, np.random.Generator)
+            log.append(name)
+            return image * 3 + np.uint8(ord(name))
+
+        return operation
+
+    return {name: make(name) for name in names}
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_operations_are_applied_in_drawn_order(replace: bool) -> None:
+    log: list[str] = []
+    augment = StrongAugment(4, recording("abcdef", log), rng(1), replace=replace)
+    drawn = StrongAugment(4, recording("abcdef", []), rng(1), replace=replace)
+    orders = []
+    for _ in range(20):
+        log.clear()
+        image = np.zeros((2, 2, 3), np.uint8)
+        expected = 0
+        result = augment(image)
+        assert log == drawn.draw()
+        for name in log:
+            expected = (expected * 3 + ord(name)) % 256
+        assert (result == expected).all() and not image.any()
+        orders.append(list(log))
+    assert any(order != sorted(order) for order in orders)  # not the pool's order
+
+
+def test_draws_repeat_with_replacement_and_never_without() -> None:
+    with_, without = StrongAugment(3, rng=rng()), StrongAugment(3, rng=rng(), replace=False)
+    repeats = sum(len(set(with_.draw())) < 3 for _ in range(400))
+    assert repeats / 400 == pytest.approx(1 - 16 / 17 * 15 / 17, abs=0.06)
+    assert all(len(set(without.draw())) == 3 for _ in range(400))
+    assert sorted(StrongAugment(17, rng=rng(), replace=False).draw()) == sorted(FIGURE_1)
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_draws_are_uniform_at_every_place(replace: bool) -> None:
+    augment = StrongAugment(3, rng=rng(7), replace=replace)
+    draws = np.array([augment.draw() for _ in range(3400)])
+    for place in range(3):
+        _, counts = np.unique(draws[:, place], return_counts=True)
+        assert len(counts) == 17
+        assert scipy.stats.chisquare(counts).pvalue > 1e-3
+
+
+def test_pool_restricted_by_names(photo: np.ndarray) -> None:
+    augment = StrongAugment(5, ["invert_channel"], rng())
+    assert np.array_equal(augment(photo), photo[..., ::-1])  # an odd number of swaps
+    augment = StrongAugment(3, ("blur", "hsv"), rng())
+    assert {name for _ in range(20) for name in augment.draw()} == {"blur", "hsv"}
+    assert list(StrongAugment(1, "solarize", rng()).operations) == ["solarize"]
+
+
+@pytest.mark.parametrize(
+    ("num_ops", "pool", "replace", "message"),
+    [
+        (3, ["blur", "blurr"], True, r"unknown operations \['blurr'\]; known: contrast_gamma, "),
+        (3, [], True, "3 operations from a pool of 0"),
+        (3, {}, True, "3 operations from a pool of 0"),
+        (-1, ["blur"], True, "cannot draw -1"),
+        (3, ["blur", "hsv"], False, r"3 operations from a pool of 2 \(replace=False\)"),
+    ],
+)
+def test_impossible_pools_are_refused(num_ops: int, pool: list[str], replace: bool, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        StrongAugment(num_ops, pool, rng(), replace=replace)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [np.zeros((4, 5), np.uint8), np.zeros((4, 5, 4), np.uint8), np.zeros((4, 5, 3), np.float32)],
+    ids=["grey", "rgba", "float"],
+)
+def test_other_images_are_refused(image: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"expected a uint8 image of shape \(H, W, 3\), found"):
+        StrongAugment(1, rng=rng())(image)

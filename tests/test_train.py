@@ -1,0 +1,155 @@
+"""The training loop: it learns, resumes, stops on a loss that is not finite, and DSBN ends as a plain network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import segsemi.train
+from segsemi.config import AugmentParams, OptimParams
+from segsemi.data import synthetic
+from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
+from segsemi.data.datasets import SYNTHETIC, check_entries, find_entries
+from segsemi.errors import UserError
+from segsemi.models.build import Architecture, SegmentationModel, build_model
+from segsemi.palette import write_label_png
+from segsemi.train import train
+
+ARCHITECTURE = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
+CPU = torch.device("cpu")
+
+
+def optim(steps: int, **changes: object) -> OptimParams:
+    values: dict = {
+        "steps": steps,
+        "lr": 0.01,
+        "decoder_lr_factor": 10.0,
+        "momentum": 0.9,
+        "weight_decay": 4e-5,
+        "power": 0.9,
+        "val_every": 0,
+    }
+    return OptimParams(**{**values, **changes})
+
+
+def new_model() -> SegmentationModel:
+    return build_model(ARCHITECTURE, SYNTHETIC, encoder_weights="imagenet", seed=0)
+
+
+@pytest.fixture(scope="module")
+def groups(tmp_path_factory: pytest.TempPathFactory) -> list[Group]:
+    raw = tmp_path_factory.mktemp("raw")
+    synthetic.write(raw, train=4, val=1, height=64, width=64, seed=0)
+    rows = check_entries(raw, find_entries(raw), SYNTHETIC, warn=lambda _: None)
+    for row in rows[2:4]:
+        write_label_png(raw / "pseudo" / f"{row.id}.png", np.full((64, 64), 3, dtype=np.uint8), SYNTHETIC)
+    return [
+        Group("labelled", labelled_samples(rows[:2], raw), 2, SYNTHETIC),
+        Group("pseudo", pseudo_samples(rows[2:4], raw, raw / "pseudo"), 2, SYNTHETIC, strong_ops=3),
+    ]
+
+
+def batches(groups: list[Group], steps: int) -> StepBatches:
+    augment = AugmentParams(short_side=None, crop_size=64, scale_min=0.9, scale_max=1.1, flip=True)
+    return StepBatches(groups, augment, steps=steps, seed=0, stage="student_1", cache_mb=10)
+
+
+def run(model: SegmentationModel, groups: list[Group], work: Path, steps: int, **options: object) -> list[dict]:
+    settings: dict = {"labelled": 2, "pseudo_loss": "scl", "bn": "dsbn", "work": work, "device": CPU, **options}
+    params = settings.pop("params", optim(steps))
+    return train(model, batches(groups, steps), params, **settings)
+
+
+def test_training_lowers_the_loss(groups: list[Group], tmp_path: Path) -> None:
+    curve = run(new_model(), groups[:1], tmp_path, 60, pseudo_loss="ce", bn="trainable")
+    assert [row["step"] for row in curve] == [20, 40, 60]
+    assert curve[-1]["loss"] < 0.6 * curve[0]["loss"]
+
+
+def test_student_ends_as_the_plain_network_and_evaluates(groups: list[Group], tmp_path: Path) -> None:
+    model = new_model()
+    keys = list(model.state_dict())
+    pairs = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8))]
+    curve = run(model, groups, tmp_path, 2, params=optim(2, val_every=1), val=lambda: pairs)
+    assert list(model.state_dict()) == keys and not model.training
+    assert all(0 <= row["val_miou"] <= 1 for row in curve) and len(curve) == 2
+
+
+def statistics(model: nn.Module) -> list[torch.Tensor]:
+    return [value.clone() for name, value in model.state_dict().items() if "running_mean" in name]
+
+
+def test_fixed_bn_keeps_its_statistics_and_the_others_do_not(groups: list[Group], tmp_path: Path) -> None:
+    for bn in ("fixed", "trainable", "dsbn"):
+        model = new_model()
+        before = statistics(model)
+        run(model, groups, tmp_path / bn, 1, bn=bn)
+        unchanged = all(torch.equal(a, b) for a, b in zip(before, statistics(model), strict=True))
+        assert unchanged == (bn == "fixed"), bn
+
+
+def test_dsbn_keeps_strong_images_out_of_the_standard_statistics(groups: list[Group], tmp_path: Path) -> None:
+    """With a learning rate of almost 0, DSBN's standard statistics are those of the labelled images alone."""
+    tiny = optim(1, lr=1e-12)
+    with_pseudo, alone, mixed = new_model(), new_model(), new_model()
+    run(with_pseudo, groups, tmp_path / "a", 1, params=tiny)
+    run(alone, groups[:1], tmp_path / "b", 1, params=tiny, bn="trainable")
+    run(mixed, groups, tmp_path / "c", 1, params=tiny, bn="trainable")
+    pairs = list(zip(statistics(with_pseudo), statistics(alone), statistics(mixed), strict=True))
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b, _ in pairs)
+    assert not all(torch.allclose(a, c, atol=1e-4) for a, _, c in pairs)
+
+
+def test_resumed_training_equals_an_unbroken_one(
+    groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segsemi.train, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(segsemi.train, "CURVE_EVERY", 2)
+    whole, broken, resumed = new_model(), new_model(), new_model()
+    curve = run(whole, groups, tmp_path / "whole", 5)
+
+    real, calls = segsemi.train._loss, []
+
+    def killed(*args: object) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 4:  # in the fourth step; the last checkpoint is of step 2
+            raise KeyboardInterrupt
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(segsemi.train, "_loss", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(broken, groups, tmp_path / "broken", 5)
+    monkeypatch.setattr(segsemi.train, "_loss", real)
+    assert run(resumed, groups, tmp_path / "broken", 5) == curve
+    for name, value in whole.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_loss_that_is_not_finite_stops_with_step_and_images(
+    groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segsemi.train, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(segsemi.train, "CURVE_EVERY", 1)
+    real, calls = segsemi.train._loss, []
+
+    def broken(*args: object) -> torch.Tensor:
+        calls.append(1)
+        return real(*args) * (float("nan") if len(calls) == 3 else 1.0)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(segsemi.train, "_loss", broken)
+    with pytest.raises(UserError, match=r"loss is nan at step 2, images train_000.*checkpoint\.pt"):
+        run(new_model(), groups, tmp_path, 5)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 2 and all(value.isfinite().all() for value in state["model"].values())
+
+
+def test_decoder_learns_faster_and_batch_norms_and_biases_do_not_decay() -> None:
+    optimizer = segsemi.train._optimizer(new_model(), optim(1))
+    settings = {(group["lr"], group["weight_decay"]) for group in optimizer.param_groups}
+    assert settings == {(0.01, 4e-5), (0.01, 0.0), (0.1, 4e-5), (0.1, 0.0)}
+    for group in optimizer.param_groups:
+        assert all((parameter.ndim > 1) == (group["weight_decay"] > 0) for parameter in group["params"])

@@ -1,0 +1,207 @@
+"""Weak augmentation: image and label stay aligned through scaling, cropping, padding and flipping."""
+
+import numpy as np
+import pytest
+
+from segsemi.augment.weak import FILL, resize_pair, scaled_to_short_side, weak_augment
+
+INK = 200  # value of the one channel that stands for a pixel's class; no channel: ignored
+
+
+def blobs(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Ids 0..2 and 255 in random rectangles, asymmetric."""
+    rng = np.random.default_rng(seed)
+    label = np.zeros((height, width), np.uint8)
+    for number in range(12):
+        top, left = rng.integers(height), rng.integers(width)
+        label[top : top + rng.integers(3, 20), left : left + rng.integers(3, 20)] = (1, 2, 0, 255)[number % 4]
+    return label
+
+
+def painted(label: np.ndarray) -> np.ndarray:
+    """The image of a label, from which the label can be read again."""
+    return np.stack([np.where(label == c, INK, 0) for c in range(3)], axis=-1).astype(np.uint8)
+
+
+def read_back(image: np.ndarray) -> np.ndarray:
+    """Class ids of the pixels that no interpolation has mixed, 255 for ignored and padding, -1 for mixed ones."""
+    ids = np.full(image.shape[:2], -1)
+    for c in range(3):
+        ids[(image == np.eye(3, dtype=int)[c] * INK).all(-1)] = c
+    ids[(image == 0).all(-1) | (image == FILL).all(-1)] = 255
+    return ids
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1.0), (0.5, 0.5), (0.5, 2.0), (2.0, 2.0)])
+@pytest.mark.parametrize("crop", [24, 48, 90])
+def test_label_follows_the_image(scales: tuple[float, float], crop: int) -> None:
+    for seed in range(12):
+        label = blobs(53, 70, seed)
+        image, new = weak_augment(
+            painted(label), label, np.random.default_rng(seed), crop_size=crop, scale_range=scales
+        )
+        assert image.shape == (crop, crop, 3) and new.shape == (crop, crop)
+        assert image.dtype == new.dtype == np.uint8
+        assert image.flags.c_contiguous and new.flags.c_contiguous
+        ids = read_back(image)
+        sure = ids >= 0
+        assert sure.mean() > 0.5
+        np.testing.assert_array_equal(new[sure], ids[sure])
+        assert set(np.unique(new)) <= set(np.unique(label)) | {255}
+
+
+def test_padding_is_grey_and_ignored() -> None:
+    label = np.zeros((20, 30), np.uint8)
+    image, new = weak_augment(
+        painted(label), label, np.random.default_rng(0), crop_size=40, scale_range=(1, 1), flip=False, ignore_index=77
+    )
+    inside = np.zeros((40, 40), bool)
+    inside[:20, :30] = True
+    np.testing.assert_array_equal(new, np.where(inside, 0, 77))
+    assert (image[~inside] == FILL).all() and (image[inside] == (INK, 0, 0)).all()
+
+
+def test_padding_follows_the_flip() -> None:
+    label = np.zeros((20, 30), np.uint8)
+    sides = set()
+    for seed in range(20):
+        image, new = weak_augment(painted(label), label, np.random.default_rng(seed), crop_size=40, scale_range=(1, 1))
+        assert (new == 0).sum() == 600
+        np.testing.assert_array_equal(new == 255, (image == FILL).all(-1))
+        sides.add("left" if new[0, 0] == 255 else "right")
+    assert sides == {"left", "right"}
+
+
+def test_nothing_to_do_gives_the_same_pair() -> None:
+    label = blobs(48, 48)
+    image = np.random.default_rng(0).integers(256, size=(48, 48, 3), dtype=np.uint8)
+    kept = image.copy(), label.copy()
+    new_image, new = weak_augment(
+        image, label, np.random.default_rng(3), crop_size=48, scale_range=(1.0, 1.0), flip=False
+    )
+    np.testing.assert_array_equal(new_image, kept[0])
+    np.testing.assert_array_equal(new, kept[1])
+    weak_augment(image, label, np.random.default_rng(3), crop_size=30)
+    np.testing.assert_array_equal(image, kept[0])
+    np.testing.assert_array_equal(label, kept[1])
+
+
+def test_flips_half_of_the_images_and_only_left_to_right() -> None:
+    label, image = blobs(40, 40), np.random.default_rng(0).integers(256, size=(40, 40, 3), dtype=np.uint8)
+    flips = 0
+    for seed in range(400):
+        new_image, new = weak_augment(image, label, np.random.default_rng(seed), crop_size=40, scale_range=(1, 1))
+        flipped = not np.array_equal(new_image, image)
+        flips += flipped
+        if flipped:
+            np.testing.assert_array_equal(new_image, image[:, ::-1])
+            np.testing.assert_array_equal(new, label[:, ::-1])
+    assert 160 < flips < 240
+
+
+def test_crops_come_from_everywhere() -> None:
+    """Each pixel holds its own position; every possible crop of a 7x9 image is drawn."""
+    label = np.arange(63, dtype=np.uint8).reshape(7, 9)
+    image = np.repeat(label[..., None], 3, axis=2)
+    corners = set()
+    for seed in range(300):
+        new_image, new = weak_augment(
+            image, label, np.random.default_rng(seed), crop_size=5, scale_range=(1, 1), flip=False
+        )
+        np.testing.assert_array_equal(new_image[..., 0], new)
+        corner = int(new[0, 0])
+        np.testing.assert_array_equal(new, label[corner // 9 :, corner % 9 :][:5, :5])
+        corners.add(divmod(corner, 9))
+    assert corners == {(top, left) for top in range(3) for left in range(5)}
+
+
+def test_scales_cover_their_range() -> None:
+    """Seen from the area that a small image takes in a large crop."""
+    label = np.zeros((40, 40), np.uint8)
+    scales = []
+    for seed in range(300):
+        _, new = weak_augment(painted(label), label, np.random.default_rng(seed), crop_size=90, scale_range=(0.5, 2.0))
+        scales.append(np.sqrt((new == 0).sum()) / 40)
+    assert 0.49 <= min(scales) < 0.55 and 1.95 < max(scales) <= 2.01
+    assert np.mean(scales) == pytest.approx(1.25, abs=0.1)  # uniform
+
+
+def test_depends_on_its_generator_alone() -> None:
+    label, image = blobs(50, 60), np.random.default_rng(0).integers(256, size=(50, 60, 3), dtype=np.uint8)
+    first = weak_augment(image, label, np.random.default_rng(5), crop_size=32)
+    again = weak_augment(image, label, np.random.default_rng(5), crop_size=32)
+    other = weak_augment(image, label, np.random.default_rng(6), crop_size=32)
+    np.testing.assert_array_equal(first[0], again[0])
+    np.testing.assert_array_equal(first[1], again[1])
+    assert not np.array_equal(first[0], other[0])
+
+
+def test_takes_views() -> None:
+    label = blobs(50, 60)
+    image = painted(label)
+    ours = weak_augment(image[:, ::-1], label[:, ::-1], np.random.default_rng(2), crop_size=32)
+    copies = weak_augment(image[:, ::-1].copy(), label[:, ::-1].copy(), np.random.default_rng(2), crop_size=32)
+    np.testing.assert_array_equal(ours[0], copies[0])
+    np.testing.assert_array_equal(ours[1], copies[1])
+
+
+def centroid(weights: np.ndarray) -> np.ndarray:
+    """In pixel centres as a share of height and width."""
+    rows, columns = np.indices(weights.shape) + 0.5
+    return np.array([(rows * weights).sum(), (columns * weights).sum()]) / weights.sum() / weights.shape
+
+
+@pytest.mark.parametrize("size", [(30, 41), (48, 66), (73, 100), (97, 133), (120, 170), (194, 266), (60, 200)])
+def test_resizing_moves_neither_image_nor_label(size: tuple[int, int]) -> None:
+    """A disc stays where it is, to a small part of a pixel, in both."""
+    rows, columns = np.indices((97, 133))
+    label = ((rows - 41.3) ** 2 + (columns - 77.6) ** 2 < 31**2).astype(np.uint8)
+    image, new = resize_pair(np.repeat(label[..., None] * np.uint8(250), 3, axis=2), label, *size)
+    assert new is not None and image.shape == (*size, 3) and new.shape == size
+    expected = centroid(label.astype(float))
+    pixels = np.array(size)
+    assert (np.abs(centroid(image[..., 0].astype(float)) - expected) * pixels < 0.1).all()
+    assert (np.abs(centroid(new.astype(float)) - expected) * pixels < 0.15).all()
+
+
+def test_labels_are_never_mixed() -> None:
+    label = np.zeros((40, 40), np.uint8)
+    label[::2] = 18
+    label[:, 20:] = 255
+    for size in ((13, 17), (25, 39), (61, 90)):
+        _, new = resize_pair(painted(label), label, *size)
+        assert new is not None and set(np.unique(new)) == {0, 18, 255}
+
+
+def test_shrinking_averages_the_image() -> None:
+    """Stripes of one pixel become even grey, not a random pick of them."""
+    image = np.zeros((64, 64, 3), np.uint8)
+    image[:, ::2] = 200
+    small, none = resize_pair(image, None, 16, 16)
+    assert none is None
+    assert np.abs(small.astype(int) - 100).max() <= 1
+
+
+def test_resizing_to_the_same_size_changes_nothing() -> None:
+    image = np.random.default_rng(0).integers(256, size=(9, 11, 3), dtype=np.uint8)
+    label = blobs(9, 11)
+    same, new = resize_pair(image, label, 9, 11)
+    np.testing.assert_array_equal(same, image)
+    assert new is not None
+    np.testing.assert_array_equal(new, label)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "short_side", "expected"),
+    [
+        (720, 960, 360, (360, 480)),
+        (960, 720, 360, (480, 360)),
+        (375, 1242, 160, (160, 530)),
+        (100, 100, 33, (33, 33)),
+        (100, 200, 100, (100, 200)),
+        (100, 200, 500, (100, 200)),  # never enlarged
+        (100, 200, None, (100, 200)),
+    ],
+)
+def test_scaled_to_short_side(height: int, width: int, short_side: int | None, expected: tuple[int, int]) -> None:
+    assert scaled_to_short_side(height, width, short_side) == expected
