@@ -1,0 +1,258 @@
+"""params.yaml: what is accepted, and what is refused with which words."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from segsemi.config import Params, load_params, parse_params, total_steps
+from segsemi.errors import UserError
+
+COMMITTED = Path(__file__).parents[1] / "params.yaml"
+REMOVE = object()
+
+
+@pytest.fixture(scope="module")
+def committed() -> dict[str, Any]:
+    return YAML(typ="safe").load(COMMITTED)
+
+
+def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """A copy with dotted keys set, or taken out."""
+    values = copy.deepcopy(values)
+    for path, value in changes.items():
+        *sections, key = path.split(".")
+        place = values
+        for section in sections:
+            place = place[section]
+        if value is REMOVE:
+            del place[key]
+        else:
+            place[key] = value
+    return values
+
+
+def test_committed_file_loads_with_the_papers_settings() -> None:
+    params = load_params(COMMITTED)
+    assert params.pseudo_label.scales == [0.5, 0.75, 1.0, 1.5, 1.75] and params.pseudo_label.flip
+    assert (params.augment.scale_min, params.augment.scale_max, params.augment.flip) == (0.5, 2.0, True)
+    assert params.teacher.power == params.student.power == 0.9
+    assert params.teacher.weight_decay == params.student.weight_decay == 4e-5
+    assert (params.student.bn, params.student.loss, params.student.saug) == ("dsbn", "scl", "pseudo")
+    assert params.student.saug_replace and params.evaluate.scales == [1.0] and not params.evaluate.flip
+
+
+ACCEPTED: list[dict[str, Any]] = [
+    {"student.lr": 1},  # a whole number for a real one
+    {"student.lr": 1e-5},
+    {"split.count": 3},
+    {"split.labelled_list": ""},
+    {"augment.short_side": 360},
+    {"augment.scale_min": 1.0, "augment.scale_max": 1.0},
+    {"rounds": {}},
+    {"rounds": {"a": "teacher", "b": "teacher", "c": "a"}},  # a tree
+    {"rounds": {"student_2": "student_1", "student_1": "teacher"}},  # in any order
+    {"baselines": {"supervised": "student_2"}},
+    {"student.bn": "trainable", "student.batch_labelled": 0},
+    {"student.bn": "fixed", "student.batch_pseudo": 0},
+    {"student.saug_replace": False, "student.saug_ops": 17},
+    {"student.saug_ops": 30},
+    {"machine.device": "cuda:1"},
+]
+
+
+@pytest.mark.parametrize("changes", ACCEPTED, ids=str)
+def test_accepted(committed: dict[str, Any], changes: dict[str, Any]) -> None:
+    params = parse_params(changed(committed, changes))
+    for path, value in changes.items():
+        found: Any = params
+        for key in path.split("."):
+            found = getattr(found, key)
+        assert found == value
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    # unknown and missing keys
+    ({"student.learning": 0.1}, r"student\.learning: unknown key; known keys: .*\blr\b"),
+    ({"student.decoder_lr_facto": 2.0}, r"student\.decoder_lr_facto: unknown key; did you mean decoder_lr_factor\?"),
+    ({"studnet": {}}, r"studnet: unknown key; did you mean student\?"),
+    ({"seeds": 1}, r"seeds: unknown key; did you mean seed\?"),
+    ({"student.lr": REMOVE}, r"student\.lr: missing; add it"),
+    ({"evaluate": REMOVE}, r"evaluate: missing"),
+    # types
+    ({"student.lr": "0.01"}, r"student\.lr: .*valid number \(found '0\.01'\)"),
+    ({"seed": "0"}, r"seed: .*valid integer \(found '0'\)"),
+    ({"seed": 1.0}, r"seed: .*valid integer"),
+    ({"seed": True}, r"seed: .*valid integer"),
+    ({"augment.flip": 1}, r"augment\.flip: .*valid boolean \(found 1\)"),
+    ({"augment.flip": "yes"}, r"augment\.flip: .*boolean"),
+    ({"model.encoder": None}, r"model\.encoder: .*valid string \(found None\)"),
+    ({"evaluate.scales": 1.0}, r"evaluate\.scales: .*valid list"),
+    ({"evaluate.scales": [1.0, "2"]}, r"evaluate\.scales\.1: .*valid number \(found '2'\)"),
+    ({"student": 3}, r"student: .*(dictionary|instance)"),
+    ({"rounds": ["student_1"]}, r"rounds: .*valid dictionary"),
+    ({"rounds": None}, r"rounds: .*valid dictionary"),
+    # values
+    ({"seed": -1}, r"seed: .*greater than or equal to 0 \(found -1\)"),
+    ({"data.name": "cityscape"}, r"data\.name: .*'synthetic'.*\(found 'cityscape'\)"),
+    ({"data.height": 16}, r"data\.height: .*32"),
+    ({"split.fraction": 0.0}, r"split\.fraction: .*greater than 0"),
+    ({"split.fraction": 1.5}, r"split\.fraction: .*less than or equal to 1"),
+    ({"split.count": 0}, r"split\.count: .*greater than 0"),
+    ({"model.output_stride": 12}, r"model\.output_stride: .*8, 16 or 32"),
+    ({"augment.scale_min": 3.0}, r"augment: scale_min 3\.0 is larger than scale_max 2\.0"),
+    ({"augment.crop_size": 0}, r"augment\.crop_size"),
+    ({"teacher.steps": 0}, r"teacher\.steps: .*greater than 0"),
+    ({"teacher.batch_size": 1}, r"teacher\.batch_size: .*2"),
+    ({"teacher.momentum": 1.0}, r"teacher\.momentum: .*less than 1"),
+    ({"student.lr": float("nan")}, r"student\.lr: .*finite"),
+    ({"student.lr": float("inf")}, r"student\.lr: .*finite"),
+    ({"student.lr": -0.1}, r"student\.lr: .*greater than 0"),
+    ({"student.weight_decay": -1.0}, r"student\.weight_decay"),
+    ({"student.bn": "dsnb"}, r"student\.bn: .*'dsbn' \(found 'dsnb'\)"),
+    ({"student.loss": "SCL"}, r"student\.loss: .*'scl'"),
+    ({"student.saug": "all"}, r"student\.saug: .*'both'"),
+    ({"student.saug_ops": 0}, r"student\.saug_ops"),
+    ({"student.batch_labelled": 1}, r"student: bn: dsbn needs batch_labelled >= 2"),
+    ({"student.batch_pseudo": 0}, r"student: bn: dsbn needs .*batch_pseudo >= 2"),
+    (
+        {"student.bn": "fixed", "student.batch_labelled": 0, "student.batch_pseudo": 1},
+        r"student: batch_labelled \+ batch_pseudo must be at least 2",
+    ),
+    ({"pseudo_label.scales": []}, r"pseudo_label\.scales: .*at least 1"),
+    ({"pseudo_label.scales": [0.5, 0.0]}, r"pseudo_label\.scales\.1: .*greater than 0"),
+    ({"machine.device": "gpu"}, r"machine\.device: .*cuda.*\(found 'gpu'\)"),
+    ({"machine.workers": -1}, r"machine\.workers"),
+    # the tree of models
+    ({"rounds": {"student_1": "techer"}}, r"rounds\.student_1: unknown teacher 'techer'; expected teacher or"),
+    ({"rounds": {"a": "b", "b": "a"}}, r"rounds\.a: its chain of teachers never reaches teacher; break the cycle"),
+    ({"rounds": {"a": "a"}}, r"rounds\.a: .*break the cycle"),
+    ({"rounds": {"ok": "teacher", "a": "b", "b": "c", "c": "b"}}, r"rounds\.a: .*break the cycle"),
+    ({"rounds": {"teacher": "teacher"}}, r"model name 'teacher' stands twice"),
+    ({"rounds": {"1st": "teacher"}}, r"model name '1st': use letters"),
+    ({"rounds": {"a/b": "teacher"}}, r"model name 'a/b'"),
+    ({"rounds": {"": "teacher"}}, r"model name ''"),
+    ({"rounds": {"a\n": "teacher"}}, r"model name"),
+    ({"rounds": {1: "teacher"}}, r"rounds\.1.*valid string"),
+    ({"baselines": {"supervised": "student_9"}}, r"baselines\.supervised: 'student_9' is no key of rounds"),
+    ({"baselines": {"supervised": "teacher"}}, r"baselines\.supervised: 'teacher' is no key of rounds"),
+    ({"baselines": {"student_1": "student_2"}}, r"model name 'student_1' stands twice"),
+    ({"baselines": {"teacher": "student_2"}}, r"model name 'teacher' stands twice"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), REFUSED, ids=[str(list(case[0].items())) for case in REFUSED])
+def test_refused(committed: dict[str, Any], changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        parse_params(changed(committed, changes), source="my.yaml")
+    assert str(error.value).startswith("my.yaml: ")
+
+
+def test_more_operations_than_the_pool_has_are_refused_before_anything_runs(committed: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="saug_ops"):
+        parse_params(changed(committed, {"student.saug_ops": 18, "student.saug_replace": False}))
+
+
+def test_all_mistakes_are_named_at_once(committed: dict[str, Any]) -> None:
+    with pytest.raises(UserError) as error:
+        parse_params(changed(committed, {"student.lr": "x", "seed": -1, "evaluate.flip": REMOVE, "data.hight": 3}))
+    for key in ("student.lr", "seed", "evaluate.flip: missing", "data.hight: unknown key; did you mean height?"):
+        assert key in str(error.value)
+
+
+@pytest.mark.parametrize("values", [None, [], "text", 3])
+def test_something_else_than_a_mapping_is_refused(values: Any) -> None:
+    with pytest.raises(UserError, match="the file as a whole"):
+        parse_params(values)
+
+
+def written(folder: Path, old: str, new: str) -> Path:
+    text = COMMITTED.read_text()
+    assert text.count(old) >= 1
+    path = folder / "params.yaml"
+    path.write_text(text.replace(old, new))
+    return path
+
+
+@pytest.mark.parametrize("number", ["1e-05", "1.0e-05", "0.00001", "1E-5"])
+def test_small_numbers_as_dvc_writes_them(number: str, tmp_path: Path) -> None:
+    assert load_params(written(tmp_path, "lr: 0.01", f"lr: {number}")).student.lr == 1e-5
+
+
+def test_block_lists_as_dvc_writes_them(tmp_path: Path) -> None:
+    path = written(tmp_path, "  scales: [1.0]  ", "  scales:\n  - 0.5\n  - 1.0\n  ")
+    assert load_params(path).evaluate.scales == [0.5, 1.0]
+
+
+@pytest.mark.parametrize("word", ["yes", "on", "no"])
+def test_words_are_not_truth_values(word: str, tmp_path: Path) -> None:
+    """YAML 1.2: only true and false are."""
+    with pytest.raises(UserError, match=f"found '{word}'"):
+        load_params(written(tmp_path, "flip: true", f"flip: {word}"))
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"params\.yaml not found: run from the root"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("  encoder: tf", "  encoder: [tf"),
+        ("seed: 0", "seed: 0\nseed: 1"),
+        ("seed: 0", "\tseed: 0"),
+        ("seed", "seed\x00"),
+    ],
+    ids=["bracket", "twice", "tab", "nul"],
+)
+def test_broken_yaml(old: str, new: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"params\.yaml is not valid YAML") as error:
+        load_params(written(tmp_path, old, new))
+    assert "\n" not in str(error.value)
+
+
+def test_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("")
+    with pytest.raises(UserError, match="the file as a whole"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_params_cannot_be_changed_after_loading() -> None:
+    params = load_params(COMMITTED)
+    with pytest.raises(ValidationError, match="frozen"):
+        params.student.lr = 1.0
+
+
+def test_steps_in_all() -> None:
+    rounds = {"student_2": "student_1", "student_1": "teacher", "other": "teacher", "student_3": "student_2"}
+    steps = {
+        name: total_steps(rounds, name, teacher_steps=600, student_steps=400)
+        for name in ("teacher", "student_1", "student_2", "student_3", "other")
+    }
+    assert steps == {"teacher": 600, "student_1": 1000, "student_2": 1400, "student_3": 1800, "other": 1000}
+
+
+def keys(values: Any) -> list[str]:
+    """At every depth."""
+    if not isinstance(values, dict):
+        return []
+    return [key for name, value in values.items() for key in (str(name), *keys(value))]
+
+
+def field_names(model: Any) -> list[str]:
+    found = []
+    for name, field in model.model_fields.items():
+        found.append(name)
+        if hasattr(field.annotation, "model_fields"):
+            found += field_names(field.annotation)
+    return found
+
+
+def test_no_key_that_dvcs_run_cache_overlooks(committed: dict[str, Any]) -> None:
+    """dvc leaves `size` and `nfiles` out when it looks for an earlier run (treeverse/dvc 10296)."""
+    assert len(keys(committed)) > 60 and len(field_names(Params)) > 60
+    assert not {"size", "nfiles"} & {*keys(committed), *field_names(Params)}

@@ -1,0 +1,143 @@
+"""The learning-rate schedule, class colours in label files, and files that are there whole or not at all."""
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segsemi.files import file_hash, write_bytes, write_text
+from segsemi.palette import Classes, colourise, write_label_png
+from segsemi.schedule import poly_factor
+
+CLASSES = Classes(("road", "car", "sky"), ((128, 64, 128), (0, 0, 142), (70, 130, 180)), ignore_ids=(11, 255))
+
+
+@pytest.mark.parametrize(
+    ("step", "steps", "power", "expected"),
+    [(0, 100, 0.9, 1.0), (50, 100, 0.9, 0.5**0.9), (75, 100, 1.0, 0.25), (100, 100, 0.9, 0.0), (3, 10, 0.0, 1.0)],
+)
+def test_poly_by_hand(step: int, steps: int, power: float, expected: float) -> None:
+    assert poly_factor(step, steps, power) == pytest.approx(expected, rel=1e-12)
+
+
+def test_poly_equals_torchs_schedule() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+    scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=40, power=0.9)
+    for step in range(40):
+        assert 0.01 * poly_factor(step, 40) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9)
+        optimizer.step()
+        scheduler.step()
+
+
+@pytest.mark.parametrize(("step", "steps"), [(-1, 10), (11, 10), (0, 0), (0, -5)])
+def test_poly_outside_its_steps_is_refused(step: int, steps: int) -> None:
+    with pytest.raises(ValueError, match=f"step {step} is outside 0..{steps}"):
+        poly_factor(step, steps)
+
+
+@pytest.fixture
+def label() -> np.ndarray:
+    label = np.random.default_rng(0).integers(3, size=(21, 34), dtype=np.uint8)
+    label[:2] = 255
+    return label
+
+
+def test_label_png_keeps_ids_and_shows_colours(label: np.ndarray, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "label.png"
+    write_label_png(path, label, CLASSES)
+    with Image.open(path) as image:
+        assert (image.mode, image.format, image.size) == ("P", "PNG", (34, 21))
+        np.testing.assert_array_equal(np.asarray(image), label)
+        shown = np.asarray(image.convert("RGB"))
+    for index, colour in enumerate(CLASSES.colours):
+        assert (shown[label == index] == colour).all()
+    assert (shown[label == 255] == 0).all()
+    np.testing.assert_array_equal(shown, colourise(label, CLASSES))
+    assert path.read_bytes()[24] == 8  # bits a pixel, in the PNG's header
+
+
+@pytest.mark.parametrize("number", [1, 2, 16, 255])
+def test_label_png_of_any_number_of_classes(number: int, tmp_path: Path) -> None:
+    """Pillow packs few colours into fewer bits unless told otherwise; ids come back whatever their number."""
+    classes = Classes(tuple(map(str, range(number))), tuple((i, 255 - i, 7) for i in range(number)))
+    label = (np.arange(300) % number).astype(np.uint8).reshape(15, 20)
+    write_label_png(tmp_path / "label.png", label, classes)
+    with Image.open(tmp_path / "label.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), label)
+        assert (np.asarray(image.convert("RGB")) == np.array(classes.colours)[label]).all()
+
+
+def test_label_png_of_a_view(label: np.ndarray, tmp_path: Path) -> None:
+    write_label_png(tmp_path / "label.png", label[::-1, ::2], CLASSES)
+    with Image.open(tmp_path / "label.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), label[::-1, ::2])
+
+
+def test_label_png_is_the_same_bytes_every_time(label: np.ndarray, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_label_png(tmp_path / name, label, CLASSES)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_classes_go_through_a_file(tmp_path: Path) -> None:
+    CLASSES.save(tmp_path / "folder" / "classes.json")
+    loaded = Classes.load(tmp_path / "folder" / "classes.json")
+    assert loaded == CLASSES and hash(loaded) == hash(CLASSES) and len(loaded) == 3
+
+
+@pytest.mark.parametrize("ignored", [(), (255,), (11, 255), (0,)])
+def test_lookup_ignores_the_named_ids_alone(ignored: tuple[int, ...]) -> None:
+    table = Classes(CLASSES.names, CLASSES.colours, ignored).lookup()
+    assert table.dtype == np.uint8 and table.shape == (256,)
+    assert [int(new) for new in table] == [255 if old in ignored else old for old in range(256)]
+
+
+def test_written_file_holds_the_bytes_and_nothing_else_is_left(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "file"
+    write_bytes(path, b"old")
+    write_bytes(path, b"new")
+    assert path.read_bytes() == b"new"
+    write_text(path, "ü\n")
+    assert path.read_bytes() == "ü\n".encode()
+    assert [entry.name for entry in path.parent.iterdir()] == ["file"]
+
+
+def test_failed_rename_leaves_no_temporary_file(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(OSError):
+        write_bytes(tmp_path / "taken", b"data")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["taken"]
+
+
+def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+
+    def full_disk(self: Path, data: bytes) -> int:
+        with self.open("wb") as file:
+            file.write(data[:2])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_bytes(path, b"new data")
+    assert path.read_bytes() == b"old" and [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_hard_link_to_the_old_file_keeps_its_content(tmp_path: Path) -> None:
+    """dvc's cache may be one: a file is replaced, never overwritten in place."""
+    path = tmp_path / "file"
+    write_bytes(path, b"old")
+    os.link(path, tmp_path / "cache")
+    write_bytes(path, b"new")
+    assert (tmp_path / "cache").read_bytes() == b"old" and path.read_bytes() == b"new"
+
+
+def test_file_hash_is_md5(tmp_path: Path) -> None:
+    data = os.urandom(300_000)
+    (tmp_path / "file").write_bytes(data)
+    assert file_hash(tmp_path / "file") == hashlib.md5(data).hexdigest()
