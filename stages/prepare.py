@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from tqdm import tqdm
 
 from segsemi.config import load_params
@@ -23,6 +25,7 @@ def main() -> None:
             height=data.height,
             width=data.width,
             seed=params.seed,
+            progress=partial(tqdm, desc="draw scenes", unit="image", mininterval=1.0),
         )
     root = data_root(data)
     classes = classes_of(data.name)

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import cv2
@@ -135,11 +136,22 @@ def write_png(path: Path, array: np.ndarray) -> None:
 
 
 def write(
-    folder: Path, *, train: int = 400, val: int = 100, height: int = 192, width: int = 256, seed: int = 0
+    folder: Path,
+    *,
+    train: int = 400,
+    val: int = 100,
+    height: int = 192,
+    width: int = 256,
+    seed: int = 0,
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> None:
-    """Write both subsets in CamVid's layout: <subset>/0000.png (RGB) and <subset>annot/0000.png (8-bit class ids)."""
+    """Write both subsets in CamVid's layout: <subset>/0000.png (RGB) and <subset>annot/0000.png (8-bit class ids).
+
+    Args:
+        progress: wraps the indices of each subset, for a progress bar.
+    """
     for number, (subset, count) in enumerate(zip(SUBSETS, (train, val), strict=True)):
-        for index in range(count):
+        for index in progress(range(count)):
             image, label = scene(np.random.default_rng([seed, number, index]), height, width)
             write_png(folder / subset / f"{index:04d}.png", image)
             write_png(folder / f"{subset}annot" / f"{index:04d}.png", label)
