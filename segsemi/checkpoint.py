@@ -41,8 +41,10 @@ def load_description(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / "model.json"
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} not found: {folder} holds no model; `dvc repro` or `dvc pull` makes it") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(
+            f"{path} not found: {folder} is no model's folder; `dvc repro` or `dvc pull` makes it"
+        ) from None
     except ValueError as error:
         raise UserError(f"{path} is broken ({error}); make the model again") from None
 

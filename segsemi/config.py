@@ -18,6 +18,7 @@ Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+SAUG_POOL = 17  # operations in segsemi.augment.strong; a test holds the two together
 TEACHER = "teacher"  # the name of the first model, from which every chain of rounds starts
 
 
@@ -91,6 +92,8 @@ class StudentParams(OptimParams):
     def _groups(self) -> StudentParams:
         if self.batch_labelled + self.batch_pseudo < 2:
             raise ValueError("batch_labelled + batch_pseudo must be at least 2 (BatchNorm)")
+        if not self.saug_replace and self.saug_ops > SAUG_POOL:
+            raise ValueError(f"saug_ops {self.saug_ops} without replacement is more than SAUG's {SAUG_POOL} operations")
         if self.bn == "dsbn" and min(self.batch_labelled, self.batch_pseudo) < 2:
             raise ValueError(
                 "bn: dsbn needs batch_labelled >= 2 and batch_pseudo >= 2, since each part has its own batch statistics; "

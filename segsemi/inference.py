@@ -68,7 +68,7 @@ def predict_image(
     small, _ = resize_pair(image, None, *inner)
     device = next(model.parameters()).device
     # (H, W, 3) uint8 -> (1, 3, H, W) float32 in 0..1
-    batch = torch.tensor(small, device=device).permute(2, 0, 1).unsqueeze(0).float() / 255
+    batch = torch.tensor(np.ascontiguousarray(small), device=device).permute(2, 0, 1).unsqueeze(0).float() / 255
     batch = batch.contiguous(memory_format=torch.channels_last)
     return _resize(predict_probabilities(model, batch, scales, flip), height, width)[0]
 

@@ -79,7 +79,7 @@ def _log_probabilities(logits: Tensor, target: Tensor, ignore_index: int) -> tup
 
 
 def _reverse(log_p_y: Tensor, log_zero: float) -> Tensor:
-    """RCE of a one-hot label: -A (1 - p_y); expm1 keeps 1 - p_y exact where p_y is close to 1."""
+    """RCE of a one-hot label: -A (1 - p_y), where only the other classes meet log 0."""
     return log_zero * torch.expm1(log_p_y)
 
 

@@ -206,8 +206,9 @@ def test_missing_file(tmp_path: Path) -> None:
         ("seed: 0", "seed: 0\nseed: 1"),
         ("seed: 0", "\tseed: 0"),
         ("seed", "seed\x00"),
+        ("seed: 0", "seed: !!python/object/apply:os.getcwd []"),
     ],
-    ids=["bracket", "twice", "tab", "nul"],
+    ids=["bracket", "twice", "tab", "nul", "code"],
 )
 def test_broken_yaml(old: str, new: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"params\.yaml is not valid YAML") as error:

@@ -251,13 +251,14 @@ def test_a_batch_norm_as_the_whole_network() -> None:
 def test_a_shared_batch_norm_stays_shared() -> None:
     norm = nn.BatchNorm2d(3)
     inner = nn.Sequential(nn.Conv2d(3, 3, 1), norm)
-    network = nn.ModuleDict({"a": nn.Sequential(norm, inner), "b": norm, "c": inner})
+    network = nn.ModuleDict({"a": nn.Sequential(norm, inner, norm), "b": norm, "c": inner})
     keys = list(network.state_dict())
     convert_dsbn(network)
-    places = (network["a"][0], network["a"][1][1], network["b"], network["c"][1])
+    places = (network["a"][0], network["a"][2], network["a"][1][1], network["b"], network["c"][1])
     assert len({id(place) for place in places}) == 1 and isinstance(places[0], DistributionSpecificBatchNorm)
     strip_dsbn(network)
-    assert all(place is norm for place in (network["a"][0], network["a"][1][1], network["b"], network["c"][1]))
+    places = (network["a"][0], network["a"][2], network["a"][1][1], network["b"], network["c"][1])
+    assert all(place is norm for place in places)
     assert list(network.state_dict()) == keys
 
 

@@ -153,7 +153,7 @@ def test_released_gradient_holds_the_weight_constant() -> None:
     np.testing.assert_allclose(logits.grad.numpy(), expected, rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize(("confidence", "weight"), [(0.79, 0.79), (0.81, 1.0)])
+@pytest.mark.parametrize(("confidence", "weight"), [(0.799, 0.799), (0.801, 1.0)])
 def test_released_weight_above_its_threshold_is_one(confidence: float, weight: float) -> None:
     p = torch.tensor([confidence, 1 - confidence], dtype=torch.float64)
     loss = float(released(p.log().view(1, 2), torch.tensor([1])))

@@ -123,7 +123,8 @@ def test_scales_cover_their_range() -> None:
         _, new = weak_augment(painted(label), label, np.random.default_rng(seed), crop_size=90, scale_range=(0.5, 2.0))
         scales.append(np.sqrt((new == 0).sum()) / 40)
     assert 0.49 <= min(scales) < 0.55 and 1.95 < max(scales) <= 2.01
-    assert np.mean(scales) == pytest.approx(1.25, abs=0.1)  # uniform
+    thirds, _ = np.histogram(scales, bins=3, range=(0.49, 2.01))
+    assert thirds.min() > 60 and thirds.max() < 140  # uniform
 
 
 def test_depends_on_its_generator_alone() -> None:
@@ -174,12 +175,12 @@ def test_labels_are_never_mixed() -> None:
 
 
 def test_shrinking_averages_the_image() -> None:
-    """Stripes of one pixel become even grey, not a random pick of them."""
+    """Thin stripes become the grey that they are from afar; interpolation between two pixels would miss them."""
     image = np.zeros((64, 64, 3), np.uint8)
-    image[:, ::2] = 200
+    image[:, ::4] = 200
     small, none = resize_pair(image, None, 16, 16)
     assert none is None
-    assert np.abs(small.astype(int) - 100).max() <= 1
+    assert np.abs(small.astype(int) - 50).max() <= 1
 
 
 def test_resizing_to_the_same_size_changes_nothing() -> None:

@@ -16,6 +16,10 @@ import numpy as np
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import imgaug.augmenters as iaa
+    import imgaug.random
+
+# imgaug seeds its own generator from numpy's global one at first use; it must leave that alone, and we never use it.
+imgaug.random.GLOBAL_RNG = imgaug.random.RNG(0)
 
 Operation = Callable[..., np.ndarray]
 """(image uint8 HxWx3 RGB, rng: numpy Generator | None = None) -> uint8 HxWx3 RGB."""

@@ -58,8 +58,10 @@ class Architecture:
 
 
 def architecture_of(model: ModelParams, augment: AugmentParams) -> Architecture:
-    """The network that `model` describes, looking at images of augment.short_side."""
-    return Architecture(model.decoder, model.encoder, model.output_stride, short_side=augment.short_side)
+    """The network that `model` describes, with its encoder's normalisation, looking at images of augment.short_side."""
+    weights = timm.get_pretrained_cfg(model.encoder)
+    mean, std = (HALF, HALF) if weights is None else (weights.mean, weights.std)
+    return Architecture(model.decoder, model.encoder, model.output_stride, mean, std, augment.short_side)
 
 
 class SegmentationModel(nn.Module):
@@ -131,8 +133,8 @@ def build_model(architecture: Architecture, classes: Classes, *, encoder_weights
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SegmentationModel(architecture, classes)
-    if encoder_weights != "none":
-        _load_encoder(model.encoder, architecture.encoder, encoder_weights)
+        if encoder_weights != "none":
+            _load_encoder(model.encoder, architecture.encoder, encoder_weights)
     return model
 
 
@@ -187,7 +189,10 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+            raise TypeError("expected a state dict: names -> tensors")
+        return state
     except FileNotFoundError:
         raise UserError(f"model.encoder_weights: {path} not found; use none, imagenet or the path of a file") from None
     except Exception as error:  # a cut or foreign file fails in as many ways as there are formats
