@@ -179,7 +179,7 @@ def written(folder: Path, old: str, new: str) -> Path:
 
 @pytest.mark.parametrize("number", ["1e-05", "1.0e-05", "0.00001", "1E-5"])
 def test_small_numbers_as_dvc_writes_them(number: str, tmp_path: Path) -> None:
-    assert load_params(written(tmp_path, "lr: 0.01", f"lr: {number}")).student.lr == 1e-5
+    assert load_params(written(tmp_path, "lr: 0.01", f"lr: {number}")).teacher.lr == 1e-5
 
 
 def test_block_lists_as_dvc_writes_them(tmp_path: Path) -> None:

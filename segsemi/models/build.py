@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -60,8 +60,15 @@ class Architecture:
 def architecture_of(model: ModelParams, augment: AugmentParams) -> Architecture:
     """The network that `model` describes, with its encoder's normalisation, looking at images of augment.short_side."""
     weights = timm.get_pretrained_cfg(model.encoder)
-    mean, std = (HALF, HALF) if weights is None else (weights.mean, weights.std)
-    return Architecture(model.decoder, model.encoder, model.output_stride, mean, std, augment.short_side)
+    mean, std = (HALF, HALF) if weights is None else (_rgb(weights.mean), _rgb(weights.std))
+    return Architecture(
+        **model.model_dump(exclude={"encoder_weights"}), mean=mean, std=std, short_side=augment.short_side
+    )
+
+
+def _rgb(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue
 
 
 class SegmentationModel(nn.Module):
