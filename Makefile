@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Stages run `python` and `dvc` by name; these must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint deps lock clean
+.PHONY: demo test lint deps clean
 
 demo: $(VENV)/.ready
 	dvc repro
@@ -35,5 +35,5 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	touch $@
 
 clean:
-	rm -rf .work .pytest_cache .mypy_cache .ruff_cache build *.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

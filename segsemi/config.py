@@ -49,6 +49,12 @@ class ModelParams(Section):
     encoder_weights: str
     output_stride: Literal[8, 16, 32]
 
+    @model_validator(mode="after")
+    def _dilated(self) -> ModelParams:
+        if self.decoder.lower().startswith("deeplabv3") and self.output_stride == 32:
+            raise ValueError(f"output_stride 32 does not fit {self.decoder}; use 8 or 16")
+        return self
+
 
 class AugmentParams(Section):
     short_side: Annotated[int, Field(ge=32)] | None
@@ -117,6 +123,11 @@ class MachineParams(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
     workers: Annotated[int, Field(ge=0)]
     cache_mb: Annotated[int, Field(ge=0)]
+
+    @property
+    def cache_mb_each(self) -> int:
+        """The share of each process that decodes images."""
+        return self.cache_mb // max(1, self.workers)
 
 
 class Params(Section):

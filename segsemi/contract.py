@@ -24,6 +24,11 @@ def model_folder(name: str) -> Path:
     return Path("models") / name
 
 
+def model_files(name: str) -> list[Path]:
+    """The files of that folder that decide what the model predicts."""
+    return [model_folder(name) / "model.safetensors", model_folder(name) / "model.json"]
+
+
 def pseudo_folder(student: str) -> Path:
     """ID.png and summary.csv: the pseudo labels from which `student` learns."""
     return Path("data/pseudo") / student
@@ -37,6 +42,11 @@ def evaluated_folder(name: str) -> Path:
 def quality_file(student: str) -> Path:
     """The pseudo labels of `student`, measured against the hidden labels."""
     return Path("data/evaluated") / f"{student}_pseudo_labels.json"
+
+
+def steps_file(baseline: str) -> Path:
+    """The number of steps for which a labels-only baseline trains."""
+    return Path("data/steps") / f"{baseline}.txt"
 
 
 def data_root(data: DataParams) -> Path:

@@ -17,9 +17,12 @@ def run_stage(main: Callable[[], None]) -> None:
     With SEGSEMI_TRACEBACK set in the environment the traceback is shown as well.
     """
     try:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # set by torchrun
+            raise UserError("training in several processes is not supported yet; unset LAUNCH")
         main()
     except UserError as error:
         if os.environ.get("SEGSEMI_TRACEBACK"):
             raise
-        print(f"error: {error}", file=sys.stderr)
+        # A loader's worker sends its traceback as the message; the error itself is its end.
+        print(f"error: {str(error).rsplit('UserError: ', 1)[-1].strip()}", file=sys.stderr)
         sys.exit(1)

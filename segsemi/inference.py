@@ -16,16 +16,22 @@ from segsemi.models.build import SegmentationModel
 
 @torch.inference_mode()
 def predict_probabilities(
-    network: nn.Module, images: Tensor, scales: Sequence[float] = (1.0,), flip: bool = False
+    network: nn.Module,
+    images: Tensor,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    *,
+    out_shape: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Softmax at every scale, and of the mirrored image if `flip`, averaged at the resolution of `images`.
+    """Softmax at every scale, and of the mirrored image if `flip`, averaged at one resolution.
 
     Args:
         network: images -> logits of the same height and width; used in the mode in which it is.
         images: (N, 3, H, W) floating point.
+        out_shape: height and width at which to average; those of `images` if None.
 
     Returns:
-        (N, C, H, W) float32, summing to 1 over C.
+        (N, C, H, W), or (N, C, *out_shape), float32, summing to 1 over C.
     """
     if not scales:
         raise ValueError("scales must not be empty")
@@ -38,7 +44,8 @@ def predict_probabilities(
         if flip:
             straight, mirrored = probabilities.chunk(2)
             probabilities = (straight + mirrored.flip(-1)) / 2
-        probabilities = _resize(probabilities, height, width)  # bilinear weights sum to 1, so probabilities still do
+        # bilinear weights sum to 1, so probabilities still do
+        probabilities = _resize(probabilities, *(out_shape or (height, width)))
         total = probabilities if total is None else total + probabilities
     assert total is not None
     return total / len(scales)
@@ -70,7 +77,7 @@ def predict_image(
     # (H, W, 3) uint8 -> (1, 3, H, W) float32 in 0..1
     batch = torch.tensor(np.ascontiguousarray(small), device=device).permute(2, 0, 1).unsqueeze(0).float() / 255
     batch = batch.contiguous(memory_format=torch.channels_last)
-    return _resize(predict_probabilities(model, batch, scales, flip), height, width)[0]
+    return predict_probabilities(model, batch, scales, flip, out_shape=(height, width))[0]
 
 
 def evaluate_model(

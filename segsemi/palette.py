@@ -6,6 +6,7 @@ import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from PIL import Image
@@ -29,13 +30,13 @@ class Classes:
     names: tuple[str, ...]
     colours: tuple[tuple[int, int, int], ...]
     ignore_ids: tuple[int, ...] = (IGNORE_INDEX,)
-    ignore_index: int = IGNORE_INDEX
+    ignore_index: ClassVar[int] = IGNORE_INDEX
 
     def __len__(self) -> int:
         return len(self.names)
 
     def to_dict(self) -> dict[str, object]:
-        return asdict(self)
+        return {**asdict(self), "ignore_index": self.ignore_index}
 
     @staticmethod
     def from_dict(values: dict) -> Classes:
@@ -43,8 +44,11 @@ class Classes:
             names=tuple(values["names"]),
             colours=tuple((int(r), int(g), int(b)) for r, g, b in values["colours"]),
             ignore_ids=tuple(values["ignore_ids"]),
-            ignore_index=values["ignore_index"],
         )
+
+    def as_written(self) -> Classes:
+        """The classes of label files that we wrote, such as pseudo labels: there the ids are those in memory."""
+        return Classes(self.names, self.colours)
 
     def save(self, path: Path) -> None:
         write_bytes(path, (json.dumps(self.to_dict(), indent=1) + "\n").encode())

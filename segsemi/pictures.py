@@ -34,10 +34,12 @@ def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
 
 
 def save_png(path: Path, image: np.ndarray, *, max_width: int | None = None) -> None:
-    """Write (H, W, 3) uint8 RGB, shrunk to `max_width` if it is wider, atomically."""
+    """Write (H, W, 3) uint8 RGB, atomically; with `max_width`, for the report, at most so wide and in 256 colours."""
     picture = Image.fromarray(image)
     if max_width is not None and picture.width > max_width:
         picture = picture.resize((max_width, round(picture.height * max_width / picture.width)), Image.Resampling.BOX)
+    if max_width is not None:
+        picture = picture.quantize(256, dither=Image.Dither.NONE)  # a third of the bytes: these are kept in git
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     write_bytes(path, buffer.getvalue())

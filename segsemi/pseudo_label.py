@@ -35,7 +35,7 @@ def write_pseudo_labels(
 ) -> None:
     """Write out/ID.png, 8-bit palette PNGs of the most probable class at the image's own size, and out/summary.csv.
 
-    The files are made in `work`, where those of an interrupted run are found again, and moved to `out` at the end.
+    The files are made in `work`, where those of an interrupted run are found again, and copied to `out` at the end.
 
     Args:
         rows: unlabelled images; their paths start at `root`.
@@ -59,9 +59,9 @@ def write_pseudo_labels(
         shares = np.bincount(ids.ravel(), minlength=len(model.classes)) / ids.size
         write_text(note, json.dumps({"confidence": float(confidence.mean()), "shares": shares.tolist()}))
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "summary.csv", _summary(rows, work, model.classes))
     for row in rows:
         shutil.copyfile(work / f"{row.id}.png", out / f"{row.id}.png")
+    write_text(out / "summary.csv", _summary(rows, work, model.classes))
 
 
 def _summary(rows: Sequence[Row], work: Path, classes: Classes) -> str:

@@ -25,10 +25,9 @@ def measure_quality(pseudo: Path, hidden: Sequence[Row], root: Path, classes: Cl
     if not hidden:
         return {"images": 0}
     confusion = ConfusionMatrix(len(classes), classes.ignore_index)
-    plain = Classes(classes.names, classes.colours)  # pseudo labels are written in the ids of memory
     for row in hidden:
         label = read_label(root / row.label, classes)
-        prediction = read_label(pseudo / f"{row.id}.png", plain)
-        label[prediction == plain.ignore_index] = classes.ignore_index
+        prediction = read_label(pseudo / f"{row.id}.png", classes.as_written())
+        label[prediction == classes.ignore_index] = classes.ignore_index
         confusion.update(prediction, label)
     return {"images": len(hidden), **confusion.summary(classes.names)}

@@ -112,20 +112,24 @@ def summary_table(models: Sequence[Measured]) -> pd.DataFrame:
     by_name = {model.name: model for model in models}
     rows = []
     for model in models:
-        teacher = by_name[model.teacher] if model.teacher else None
-        gain = f"{100 * (model.metrics['miou'] - teacher.metrics['miou']):+.2f}" if teacher else ""
-        quality = f"{100 * model.quality['miou']:.2f}" if model.quality and model.quality["images"] else ""
+        miou, gain = model.metrics["miou"], None
+        if model.teacher and miou is not None:
+            gain = miou - by_name[model.teacher].metrics["miou"]
         rows.append(
             {
                 "model": model.name,
                 "steps in all": str(model.steps),
-                "mIoU": f"{100 * model.metrics['miou']:.2f}",
-                "gain on its teacher": gain,
-                "pixel accuracy": f"{100 * model.metrics['pixel_accuracy']:.2f}",
-                "mIoU of its pseudo labels": quality,
+                "mIoU": _cell(miou),
+                "gain on its teacher": _cell(gain, "+.2f"),
+                "pixel accuracy": _cell(model.metrics["pixel_accuracy"]),
+                "mIoU of its pseudo labels": _cell((model.quality or {}).get("miou")),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _cell(share: float | None, style: str = ".2f") -> str:
+    return "" if share is None else format(100 * share, style)
 
 
 def _confusion(model: Measured) -> pd.DataFrame:
@@ -144,6 +148,7 @@ def _write_examples(
     models: Sequence[Measured], classes: Classes, val: Sequence[Row], root: Path, out: Path
 ) -> list[Path]:
     """One picture an example image: image, truth and every model's prediction; the paths written."""
+    out.mkdir(parents=True, exist_ok=True)  # declared in dvc.yaml, also where there is no example
     paths = []
     for row in val:
         predictions = [model.evaluated / "predictions" / f"{row.id}.png" for model in models]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from segsemi.checkpoint import load_description, load_model
-from segsemi.config import AugmentParams, DataParams, MachineParams, ModelParams, StudentParams
-from segsemi.contract import CLASSES, LABELLED, UNLABELLED, VAL, data_root, model_folder, pseudo_folder
+from segsemi.config import AugmentParams, MachineParams, ModelParams, StudentParams
+from segsemi.contract import CLASSES, LABELLED, UNLABELLED, VAL, model_files, model_folder, pseudo_folder
 from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
 from segsemi.data.manifest import read_rows
 from segsemi.engine import choose_device
@@ -23,19 +25,20 @@ def train_student(
     params: StudentParams,
     own_model: ModelParams,
     augment: AugmentParams,
-    data: DataParams,
+    root: Path,
     machine: MachineParams,
 ) -> None:
     """Train student `name` of `teacher` on the labels and the teacher's pseudo labels; write it to models/NAME.
 
     Args:
+        root: where the paths of the lists start.
         own_model: the student's network where params.init is `pretrained`; with `teacher` it is the teacher's.
 
     Raises:
         UserError: see `load_model`, `build_model` and `train`.
     """
     device = choose_device(machine.device)
-    classes, root = Classes.load(CLASSES), data_root(data)
+    classes = Classes.load(CLASSES)
     teacher_folder, pseudo = model_folder(teacher), pseudo_folder(name)
     groups = [
         Group(
@@ -50,13 +53,16 @@ def train_student(
             "pseudo",
             pseudo_samples(read_rows(UNLABELLED), root, pseudo),
             params.batch_pseudo,
-            Classes(classes.names, classes.colours),  # pseudo labels are written in the ids of memory
+            classes.as_written(),
+            pseudo=True,
             strong_ops=params.saug_ops if params.saug in ("pseudo", "both") else 0,
             replace=params.saug_replace,
         ),
     ]
     settings = [seed, params.model_dump(), own_model.model_dump(), augment.model_dump()]
-    with work_folder(f"train-{name}", settings, [LABELLED, VAL, UNLABELLED, CLASSES, teacher_folder, pseudo]) as work:
+    with work_folder(
+        f"train-{name}", settings, [LABELLED, VAL, UNLABELLED, CLASSES, *model_files(teacher), pseudo]
+    ) as work:
         if params.init == "teacher":
             network = load_model(teacher_folder)
         else:
@@ -66,12 +72,18 @@ def train_student(
                 encoder_weights=own_model.encoder_weights,
                 seed=derive_seed(seed, name, "weights"),
             )
-        batches = StepBatches(groups, augment, steps=params.steps, seed=seed, stage=name, cache_mb=machine.cache_mb)
+        batches = StepBatches(
+            groups,
+            augment,
+            steps=params.steps,
+            seed=seed,
+            stage=name,
+            cache_mb=machine.cache_mb_each,
+        )
         curve = train(
             network,
             batches,
             params,
-            labelled=params.batch_labelled,
             pseudo_loss=params.loss,
             bn=params.bn,
             work=work,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from segsemi.config import AugmentParams, DataParams, MachineParams, ModelParams, TeacherParams
-from segsemi.contract import CLASSES, LABELLED, VAL, data_root, model_folder
+from pathlib import Path
+
+from segsemi.config import AugmentParams, MachineParams, ModelParams, TeacherParams
+from segsemi.contract import CLASSES, LABELLED, VAL, model_folder
 from segsemi.data.batches import Group, StepBatches, labelled_samples
 from segsemi.data.manifest import read_rows
 from segsemi.engine import choose_device
@@ -22,19 +24,21 @@ def train_on_labels(
     model: ModelParams,
     augment: AugmentParams,
     optim: TeacherParams,
-    data: DataParams,
+    root: Path,
     machine: MachineParams,
 ) -> None:
     """Train a new model on the labelled images for `steps` steps and write it to models/NAME.
+
+    Args:
+        root: where the paths of the lists start.
 
     Raises:
         UserError: see `build_model` and `train`.
     """
     device = choose_device(machine.device)
-    optim = optim.model_copy(update={"steps": steps})
-    classes, root = Classes.load(CLASSES), data_root(data)
+    classes = Classes.load(CLASSES)
     samples = labelled_samples(read_rows(LABELLED), root)
-    settings = [seed, model.model_dump(), augment.model_dump(), optim.model_dump()]
+    settings = [seed, model.model_dump(), augment.model_dump(), optim.model_dump(), steps]
     with work_folder(f"train-{name}", settings, [LABELLED, VAL, CLASSES]) as work:
         network = build_model(
             architecture_of(model, augment),
@@ -48,13 +52,12 @@ def train_on_labels(
             steps=steps,
             seed=seed,
             stage=name,
-            cache_mb=machine.cache_mb,
+            cache_mb=machine.cache_mb_each,
         )
         curve = train(
             network,
             batches,
             optim,
-            labelled=optim.batch_size,
             work=work,
             device=device,
             workers=machine.workers,

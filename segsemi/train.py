@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import get_total_norm
 from tqdm import tqdm
 
 from segsemi.checkpoint import save_model
@@ -49,7 +50,6 @@ def train(
     batches: StepBatches,
     params: OptimParams,
     *,
-    labelled: int,
     pseudo_loss: str = "ce",
     bn: str = "trainable",
     work: Path,
@@ -57,12 +57,11 @@ def train(
     workers: int = 0,
     val: Callable[[], Sequence[tuple[np.ndarray, np.ndarray]]] | None = None,
 ) -> list[dict[str, Any]]:
-    """Train `model` in place for params.steps steps: CE on labels + `pseudo_loss` on pseudo labels.
+    """Train `model` in place for batches.steps steps: CE on labels + `pseudo_loss` on pseudo labels.
 
     Resumes from the checkpoint in `work` if there is one. The model ends as a plain network, on `device`, in eval mode.
 
     Args:
-        batches: the batch of each step; its first `labelled` images have labels, the rest pseudo labels.
         pseudo_loss: a key of LOSSES.
         bn: `trainable`: one BN for all; `fixed`: running statistics stay as they are and normalise; `dsbn`.
         val: the validation pairs, read when first needed; measured every params.val_every steps (0: never). For the
@@ -72,7 +71,7 @@ def train(
         The training curve: dicts with step, loss, lr and, where measured, val_miou.
 
     Raises:
-        UserError: the loss is not finite; names the step, the images and the last good checkpoint.
+        UserError: the loss or its gradient is not finite; names the step, the images and the file of the last good state.
     """
     if bn == "dsbn":
         convert_dsbn(model.network)
@@ -84,29 +83,34 @@ def train(
     saved = time.monotonic()
     pairs: Sequence[tuple[np.ndarray, np.ndarray]] | None = None
 
-    with tqdm(total=params.steps, initial=start, desc=batches.stage, unit="step", mininterval=1.0) as bar:
+    with tqdm(total=batches.steps, initial=start, desc=batches.stage, unit="step", mininterval=1.0) as bar:
         for step, batch in enumerate(batch_loader(batches, start=start, workers=workers), start=start):
-            factor = poly_factor(step, params.steps, params.power)
+            factor = poly_factor(step, batches.steps, params.power)
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
             torch.manual_seed(derive_seed(batches.seed, batches.stage, "step", step))  # dropout
             _set_train_mode(model, bn)
-            with labelled_first(model, labelled) if bn == "dsbn" else nullcontext():
-                loss = _loss(model, batch, labelled, LOSSES[pseudo_loss], device)
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                raise _non_finite(step, value, batch, checkpoint)
+            with labelled_first(model, batch.labelled) if bn == "dsbn" else nullcontext():
+                loss = _loss(model, batch, LOSSES[pseudo_loss], device)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
+            value = float(loss.detach())
+            norm = float(get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+            if not math.isfinite(value + norm):  # before the update: the weights are still good
+                _save(work / "last_good.pt", model, optimizer, step, curve)
+                raise UserError(
+                    f"loss {value}, norm of the gradient {norm} at step {step}, images {', '.join(batch.ids)}; the last good "
+                    f"state is {work / 'last_good.pt'}. Lower lr, or look at these images"
+                )
             optimizer.step()
 
             done = step + 1
             recent.append(value)
             bar.update()
             measured = (
-                val is not None and params.val_every > 0 and (done % params.val_every == 0 or done == params.steps)
+                val is not None and params.val_every > 0 and (done % params.val_every == 0 or done == batches.steps)
             )
-            if measured or done % CURVE_EVERY == 0 or done == params.steps:
+            if measured or done % CURVE_EVERY == 0 or done == batches.steps:
                 row: dict[str, Any] = {"step": done, "loss": float(np.mean(recent)), "lr": params.lr * factor}
                 recent.clear()
                 bar.set_postfix(loss=f"{row['loss']:.3f}")
@@ -117,7 +121,7 @@ def train(
                     bar.write(f"{batches.stage} step {done}: val mIoU {100 * row['val_miou']:.2f}")
                 curve.append(row)
                 # Only here, where `recent` is empty, so that a resumed curve equals an unbroken one.
-                if time.monotonic() - saved > CHECKPOINT_SECONDS and done < params.steps:
+                if time.monotonic() - saved > CHECKPOINT_SECONDS and done < batches.steps:
                     _save(checkpoint, model, optimizer, done, curve)
                     saved = time.monotonic()
     strip_dsbn(model.network)
@@ -144,16 +148,16 @@ def save_trained(model: SegmentationModel, curve: list[dict[str, Any]], folder: 
     save_model(model, folder, {"steps_in_all": steps_in_all})
 
 
-def _loss(model: nn.Module, batch: Batch, labelled: int, pseudo_loss: Loss, device: torch.device) -> Tensor:
+def _loss(model: nn.Module, batch: Batch, pseudo_loss: Loss, device: torch.device) -> Tensor:
     """CE(y*, y) + SCL(y~*, y~) of algorithm 1, line 9, from one forward pass of the concatenated batch (line 8)."""
     images = batch.images.to(device, memory_format=torch.channels_last)
     targets = batch.targets.to(device)
     logits = model(images)
-    parts = []
-    if labelled > 0:
-        parts.append(cross_entropy(logits[:labelled], targets[:labelled]))
-    if labelled < len(images):
-        parts.append(pseudo_loss(logits[labelled:], targets[labelled:]))
+    count, parts = batch.labelled, []
+    if count > 0:
+        parts.append(cross_entropy(logits[:count], targets[:count]))
+    if count < len(images):
+        parts.append(pseudo_loss(logits[count:], targets[count:]))
     return torch.stack(parts).sum()
 
 
@@ -202,10 +206,3 @@ def _save(
     buffer = io.BytesIO()
     torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "curve": curve}, buffer)
     write_bytes(checkpoint, buffer.getvalue())
-
-
-def _non_finite(step: int, value: float, batch: Batch, checkpoint: Path) -> UserError:
-    good = f"the last good state is {checkpoint}" if checkpoint.exists() else "no checkpoint had been written yet"
-    return UserError(
-        f"loss is {value} at step {step}, images {', '.join(batch.ids)}; {good}. Lower lr, or look at these images"
-    )

@@ -6,7 +6,7 @@ import argparse
 
 from segsemi.checkpoint import load_model
 from segsemi.config import load_params
-from segsemi.contract import UNLABELLED, data_root, model_folder, pseudo_folder
+from segsemi.contract import UNLABELLED, data_root, model_files, model_folder, pseudo_folder
 from segsemi.data.manifest import read_rows
 from segsemi.engine import choose_device
 from segsemi.errors import run_stage
@@ -20,10 +20,9 @@ def main() -> None:
     parser.add_argument("--student", required=True, help="name of the model that will learn from them")
     args = parser.parse_args()
     params = load_params()
-    teacher = model_folder(args.teacher)
-    model = load_model(teacher).to(choose_device(params.machine.device))
+    model = load_model(model_folder(args.teacher)).to(choose_device(params.machine.device))
     settings = params.pseudo_label.model_dump()
-    with work_folder(f"pseudo-{args.student}", settings, [teacher, UNLABELLED]) as work:
+    with work_folder(f"pseudo-{args.student}", settings, [*model_files(args.teacher), UNLABELLED]) as work:
         write_pseudo_labels(
             model,
             read_rows(UNLABELLED),

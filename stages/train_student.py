@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from segsemi.config import load_params
+from segsemi.contract import data_root
 from segsemi.errors import run_stage
 from segsemi.student import train_student
 
@@ -22,7 +23,7 @@ def main() -> None:
         params=params.student,
         own_model=params.student_model,
         augment=params.augment,
-        data=params.data,
+        root=data_root(params.data),
         machine=params.machine,
     )
 

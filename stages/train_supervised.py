@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from segsemi.config import load_params, total_steps
+from segsemi.config import load_params
+from segsemi.contract import data_root, steps_file
 from segsemi.errors import run_stage
 from segsemi.supervised import train_on_labels
 
@@ -12,19 +13,16 @@ from segsemi.supervised import train_on_labels
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True, help="name of the baseline")
-    parser.add_argument("--beside", required=True, help="the student whose steps it may use")
     args = parser.parse_args()
     params = load_params()
     train_on_labels(
         args.name,
-        steps=total_steps(
-            params.rounds, args.beside, teacher_steps=params.teacher.steps, student_steps=params.student.steps
-        ),
+        steps=int(steps_file(args.name).read_text()),
         seed=params.seed,
         model=params.model,
         augment=params.augment,
         optim=params.teacher,
-        data=params.data,
+        root=data_root(params.data),
         machine=params.machine,
     )
 

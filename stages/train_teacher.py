@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from segsemi.config import TEACHER, load_params
+from segsemi.contract import data_root
 from segsemi.errors import run_stage
 from segsemi.supervised import train_on_labels
 
@@ -16,7 +17,7 @@ def main() -> None:
         model=params.model,
         augment=params.augment,
         optim=params.teacher,
-        data=params.data,
+        root=data_root(params.data),
         machine=params.machine,
     )
 

@@ -163,9 +163,9 @@ def test_list_file_chooses_by_id_or_path(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("# comment only\n\n")
     assert read_list(path) is None
-    path.write_text("t0001  # why\ntrain/t0003.png trainannot/t0003.png\n")
+    path.write_text("# three ways\nt0001\ntrain/t0003.png trainannot/t0003.png\nt0000.png\n")
     split = split_rows(rows_of(5), ids=read_list(path), seed=0)
-    assert [row.id for row in split.labelled] == ["t0001", "t0003"]
+    assert [row.id for row in split.labelled] == ["t0000", "t0001", "t0003"]
     with pytest.raises(UserError, match="missing.txt"):
         read_list(tmp_path / "missing.txt")
 
@@ -185,7 +185,7 @@ def groups(raw: Path, tmp_path: Path) -> list[Group]:
         write_label_png(tmp_path / "pseudo" / f"{row.id}.png", np.full((48, 64), 7, dtype=np.uint8), SYNTHETIC)
     return [
         Group("labelled", labelled_samples(rows[:2], raw), 2, SYNTHETIC),
-        Group("pseudo", pseudo_samples(rows[2:4], raw, tmp_path / "pseudo"), 1, SYNTHETIC, strong_ops=3),
+        Group("pseudo", pseudo_samples(rows[2:4], raw, tmp_path / "pseudo"), 1, SYNTHETIC, pseudo=True, strong_ops=3),
     ]
 
 
@@ -195,7 +195,8 @@ def make(groups: list[Group], **changes: object) -> StepBatches:
 
 
 def test_batch_is_labelled_first_and_pseudo_labels_come_from_the_pngs(raw: Path, tmp_path: Path) -> None:
-    batch = make(groups(raw, tmp_path))[0]
+    batch = make(groups(raw, tmp_path)[::-1])[0]
+    assert batch.labelled == 2
     assert batch.images.shape == (3, 3, 40, 40) and batch.images.dtype.is_floating_point
     assert batch.images.min() >= 0 and batch.images.max() <= 1
     assert batch.targets.shape == (3, 40, 40)

@@ -9,6 +9,8 @@ import pytest
 from conftest import RAW, Project, ran_stages
 from PIL import Image
 
+from segsemi.data.manifest import read_rows
+
 pytestmark = pytest.mark.pipeline
 
 ROUND = ("pseudo_label", "pseudo_quality", "train_student", "evaluate")
@@ -32,11 +34,14 @@ def test_first_run_runs_every_stage_and_writes_what_the_contract_says(finished: 
     assert list(metrics) == ["teacher", *STUDENTS]
     assert all(0 < value["miou"] < 100 for value in metrics.values())
     assert "pseudo_label_miou" in metrics["student_1"]
-    pngs = sorted((project.folder / "data/pseudo/student_1").glob("*.png"))
-    assert len(pngs) == 6
-    with Image.open(pngs[0]) as png:
-        assert png.mode == "P" and png.size == (64, 48)
-        assert np.asarray(png).max() < 11
+    unlabelled = read_rows(project.folder / "data/split/unlabelled.csv")
+    assert len(unlabelled) == 6 and len({(row.height, row.width) for row in unlabelled}) == 2
+    for row in unlabelled:
+        with Image.open(project.folder / f"data/pseudo/student_1/{row.id}.png") as png:
+            assert png.mode == "P" and png.size == (row.width, row.height)
+            assert np.asarray(png).max() < 11
+    summary = (project.folder / "data/pseudo/student_1/summary.csv").read_text().splitlines()
+    assert len(summary) == 7 and summary[0].startswith("id,confidence,sky,")
     for name in (
         "index.html",
         "table.md",
@@ -89,13 +94,16 @@ def test_one_round_more_one_fewer_and_the_baseline_rerun_nothing_else(finished: 
     output = project.run(
         *("dvc", "exp", "run", "-S", "+rounds.student_3=student_2", "-S", "+baselines.supervised=student_3")
     )
-    baseline = {"train_supervised@supervised", "evaluate_baseline@supervised"}
+    baseline = {"count_steps@supervised", "train_supervised@supervised", "evaluate_baseline@supervised"}
     assert set(ran_stages(output)) - {"check_params"} == stages_of("student_3") | baseline | {"report"}
     table = project.bytes_of("reports/table.md").decode()
     steps = {line.split("|")[1].strip(): line.split("|")[2].strip() for line in table.splitlines()[2:]}
     assert steps == {"teacher": "3", "supervised": "9", "student_1": "5", "student_2": "7", "student_3": "9"}
-
+    project.set_params({"rounds": {"student_4": "student_3"}})  # the baseline's number of steps stays the same
+    output = project.run("dvc", "repro", "train_supervised@supervised")
+    assert set(ran_stages(output)) == {"check_params", "count_steps@supervised"}
     restore(project)
+
     output = project.run("dvc", "exp", "run", "-S", "~rounds.student_2")
     assert set(ran_stages(output)) - {"check_params"} == {"report"}
     assert list(json.loads(project.bytes_of("reports/metrics.json"))) == ["teacher", "student_1"]
@@ -120,6 +128,44 @@ def test_corrupted_hidden_labels_change_no_model(finished: tuple[Project, list[s
             project.run("python", "-m", f"stages.{stage}", *command)
     project.run("python", "-m", "stages.train_teacher")
     assert models(project) == before
+
+
+def test_student_may_be_another_network(finished: tuple[Project, list[str]]) -> None:
+    project, _ = finished
+    project.set_params({"student": {"init": "pretrained"}, "student_model": {"decoder": "FPN", "output_stride": 32}})
+    project.run("dvc", "repro", "evaluate@student_1")
+    description = json.loads(project.bytes_of("models/student_1/model.json"))
+    assert description["architecture"]["decoder"] == "FPN"
+    restore(project)
+
+
+def test_all_labels_and_no_round_is_plain_supervised_training(finished: tuple[Project, list[str]]) -> None:
+    project, _ = finished
+    output = project.run(
+        *("dvc", "exp", "run", "-S", "split.fraction=1", "-S", "~rounds.student_1", "-S", "~rounds.student_2")
+    )
+    expected = {"check_params", "split", "show_saug", "train_teacher", "evaluate_teacher", "report"}
+    assert set(ran_stages(output)) <= expected and "train_teacher" in ran_stages(output)
+    assert list(json.loads(project.bytes_of("reports/metrics.json"))) == ["teacher"]
+    restore(project)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"student": {"sagu": "none"}}, "student.sagu: unknown key; did you mean saug?"),
+        ({"augment": {"crop_size": 0}}, "augment.crop_size"),
+        ({"data": {"root": "data/raw/nowhere"}}, "data/raw/nowhere"),
+    ],
+)
+def test_wrong_params_stop_the_first_stage_with_one_clear_line(
+    finished: tuple[Project, list[str]], change: dict[str, dict[str, object]], message: str
+) -> None:
+    project, _ = finished
+    project.set_params(change)
+    output = project.run("dvc", "repro", check=False)
+    assert message in output and "Traceback" not in output
+    restore(project)
 
 
 def restore(project: Project) -> None:

@@ -49,7 +49,7 @@ def groups(tmp_path_factory: pytest.TempPathFactory) -> list[Group]:
         write_label_png(raw / "pseudo" / f"{row.id}.png", np.full((64, 64), 3, dtype=np.uint8), SYNTHETIC)
     return [
         Group("labelled", labelled_samples(rows[:2], raw), 2, SYNTHETIC),
-        Group("pseudo", pseudo_samples(rows[2:4], raw, raw / "pseudo"), 2, SYNTHETIC, strong_ops=3),
+        Group("pseudo", pseudo_samples(rows[2:4], raw, raw / "pseudo"), 2, SYNTHETIC, pseudo=True, strong_ops=3),
     ]
 
 
@@ -59,7 +59,7 @@ def batches(groups: list[Group], steps: int) -> StepBatches:
 
 
 def run(model: SegmentationModel, groups: list[Group], work: Path, steps: int, **options: object) -> list[dict]:
-    settings: dict = {"labelled": 2, "pseudo_loss": "scl", "bn": "dsbn", "work": work, "device": CPU, **options}
+    settings: dict = {"pseudo_loss": "scl", "bn": "dsbn", "work": work, "device": CPU, **options}
     params = settings.pop("params", optim(steps))
     return train(model, batches(groups, steps), params, **settings)
 
@@ -129,21 +129,25 @@ def test_resumed_training_equals_an_unbroken_one(
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-def test_loss_that_is_not_finite_stops_with_step_and_images(
-    groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_loss_or_gradient_that_is_not_finite_stops_with_step_images_and_the_last_good_state(
+    where: str, groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segsemi.train, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(segsemi.train, "CURVE_EVERY", 1)
     real, calls = segsemi.train._loss, []
 
     def broken(*args: object) -> torch.Tensor:
         calls.append(1)
-        return real(*args) * (float("nan") if len(calls) == 3 else 1.0)  # type: ignore[arg-type]
+        loss = real(*args)  # type: ignore[arg-type]
+        if len(calls) == 3 and where == "loss":
+            loss = loss * float("nan")
+        if len(calls) == 3 and where == "gradient":
+            loss.register_hook(lambda gradient: gradient * float("inf"))
+        return loss
 
     monkeypatch.setattr(segsemi.train, "_loss", broken)
-    with pytest.raises(UserError, match=r"loss is nan at step 2, images train_000.*checkpoint\.pt"):
+    with pytest.raises(UserError, match=r"at step 2, images train_000.*last_good\.pt"):
         run(new_model(), groups, tmp_path, 5)
-    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    state = torch.load(tmp_path / "last_good.pt", weights_only=True)
     assert state["step"] == 2 and all(value.isfinite().all() for value in state["model"].values())
 
 

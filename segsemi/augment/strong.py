@@ -60,14 +60,14 @@ OPERATIONS: Mapping[str, Operation] = {
 
 
 class StrongAugment:
-    """Draws `num_ops` operations for every image and applies them in drawn order.
+    """Draws `num_ops` operations for every image and applies them one after the other.
 
     Args:
         num_ops: N of the paper's Figure 1.
         operations: the pool: names of OPERATIONS, or a mapping of name -> operation.
         rng: source of all randomness; a fresh, unseeded one if None.
-        replace: draw with replacement, as `np.random.choice(Transforms, N)` of Figure 1 does; without, an operation
-            comes at most once an image (the released code).
+        replace: draw with replacement and apply in drawn order, as `np.random.choice(Transforms, N)` of Figure 1 does;
+            without, an operation comes at most once an image, in the pool's order (the released code).
 
     Raises:
         ValueError: for an unknown name, an empty pool, or more operations than the pool has without replacement.
@@ -97,7 +97,8 @@ class StrongAugment:
     def draw(self) -> list[str]:
         """The names of the operations for the next image, in the order in which they are applied."""
         pool = list(self.operations)
-        return [pool[i] for i in self.rng.choice(len(pool), self.num_ops, replace=self.replace)]
+        drawn = self.rng.choice(len(pool), self.num_ops, replace=self.replace)
+        return [pool[i] for i in (drawn if self.replace else sorted(drawn))]
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
         """uint8 HxWx3 RGB -> uint8 HxWx3 RGB; the input is left as it was."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-FILL = 128  # grey that becomes 0 under the mean of 0.5 which the networks subtract
+FILL = 128  # padding: 0 under a mean of 0.5, near it under ImageNet's
 
 
 def resize_pair(

@@ -36,6 +36,7 @@ class Group:
 
     Attributes:
         name: keeps the group's random choices apart from the others'.
+        pseudo: whether its labels are pseudo labels.
         classes: how its label files are read.
         strong_ops: number of SAUG operations before the weak augmentation; 0: weak only.
         replace: whether SAUG draws with replacement.
@@ -45,17 +46,22 @@ class Group:
     samples: Sequence[Sample]
     batch_size: int
     classes: Classes
+    pseudo: bool = False
     strong_ops: int = 0
     replace: bool = True
 
 
 @dataclass(frozen=True)
 class Batch:
-    """images: (N, 3, crop, crop) float32 RGB in 0..1; targets: (N, crop, crop) int64; ids: N image ids."""
+    """images: (N, 3, crop, crop) float32 RGB in 0..1; targets: (N, crop, crop) int64; ids: N image ids.
+
+    The first `labelled` samples have labels, the rest pseudo labels.
+    """
 
     images: Tensor
     targets: Tensor
     ids: list[str]
+    labelled: int
 
 
 class StepBatches(Dataset[Batch]):
@@ -67,7 +73,8 @@ class StepBatches(Dataset[Batch]):
     def __init__(
         self, groups: Sequence[Group], augment: AugmentParams, *, steps: int, seed: int, stage: str, cache_mb: int
     ) -> None:
-        self.groups = [group for group in groups if group.batch_size > 0]
+        used = [group for group in groups if group.batch_size > 0]
+        self.groups = sorted(used, key=lambda group: group.pseudo)  # labelled first
         self.augment = augment
         self.steps = steps
         self.seed = seed
@@ -89,7 +96,8 @@ class StepBatches(Dataset[Batch]):
                 ids.append(sample.id)
         # (N, H, W, 3) uint8 -> (N, 3, H, W) float32
         batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(255)
-        return Batch(batch, torch.from_numpy(np.stack(targets)).long(), ids)
+        labelled = sum(group.batch_size for group in self.groups if not group.pseudo)
+        return Batch(batch, torch.from_numpy(np.stack(targets)).long(), ids, labelled)
 
     def _sample_at(self, group: Group, position: int) -> Sample:
         epoch, index = divmod(position, len(group.samples))

@@ -52,25 +52,31 @@ def split_rows(
 
 
 def read_list(path: Path) -> list[str] | None:
-    """Image ids, one a line, `#` begins a comment; an image path, alone or with its label's path behind it, counts as
-    its stem. None if the file names no image, which means: no list.
+    """The lines that name an image; lines that begin with `#` are comments. None if there is none: no list.
 
     Raises:
-        UserError: if the file is missing.
+        UserError: if the file is missing or no text.
     """
     try:
-        lines = [line.split("#")[0].split() for line in path.read_text().splitlines()]
-    except FileNotFoundError:
-        raise UserError(f"split.labelled_list: {path} not found") from None
-    return [PurePosixPath(words[0]).with_suffix("").name for words in lines if words] or None
+        lines = [line.strip() for line in path.read_text().splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"split.labelled_list: {path} cannot be read ({error})") from None
+    return [line for line in lines if line and not line.startswith("#")] or None
 
 
-def _known_ids(ids: list[str], train: list[Row]) -> set[str]:
+def _known_ids(lines: list[str], train: list[Row]) -> set[str]:
+    """A line is an id, an image's path or file name, or such a path with its label's path behind it."""
     by_name = {PurePosixPath(row.image).stem: row.id for row in train} | {row.id: row.id for row in train}
-    unknown = [name for name in ids if name not in by_name]
-    if unknown:
-        raise UserError(f"split.labelled_list names {len(unknown)} unknown training images, first {unknown[0]!r}")
-    return {by_name[name] for name in ids}
+    chosen = set()
+    for line in lines:
+        path = PurePosixPath(line.split()[0])
+        names = [name for name in (line, path.name, path.stem) if name in by_name]
+        if not names:
+            raise UserError(
+                f"split.labelled_list names {line!r}, which is no training image; see the ids in manifest.csv"
+            )
+        chosen.add(by_name[names[0]])
+    return chosen
 
 
 def write_split(split: Split, folder: Path) -> None:

@@ -59,7 +59,10 @@ class Architecture:
 
 def architecture_of(model: ModelParams, augment: AugmentParams) -> Architecture:
     """The network that `model` describes, with its encoder's normalisation, looking at images of augment.short_side."""
-    weights = timm.get_pretrained_cfg(model.encoder)
+    try:
+        weights = timm.get_pretrained_cfg(model.encoder)
+    except RuntimeError as error:  # an unknown tag behind the encoder's name
+        raise UserError(f"model.encoder {model.encoder!r}: {error}") from None
     mean, std = (HALF, HALF) if weights is None else (_rgb(weights.mean), _rgb(weights.std))
     return Architecture(
         **model.model_dump(exclude={"encoder_weights"}), mean=mean, std=std, short_side=augment.short_side

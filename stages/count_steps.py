@@ -1,0 +1,29 @@
+"""How many steps a labels-only baseline may take: as many as went into a student and its teachers together.
+
+A stage of its own, so that a round more or less does not train a baseline again whose number of steps stays the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from segsemi.config import load_params, total_steps
+from segsemi.contract import steps_file
+from segsemi.errors import run_stage
+from segsemi.files import write_text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--name", required=True, help="name of the baseline")
+    parser.add_argument("--beside", required=True, help="the student whose steps it may use")
+    args = parser.parse_args()
+    params = load_params()
+    steps = total_steps(
+        params.rounds, args.beside, teacher_steps=params.teacher.steps, student_steps=params.student.steps
+    )
+    write_text(steps_file(args.name), f"{steps}\n")
+
+
+if __name__ == "__main__":
+    run_stage(main)
