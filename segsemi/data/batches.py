@@ -105,10 +105,12 @@ class StepBatches(Dataset[Batch]):
         return group.samples[order[index]]
 
     def _augmented(self, group: Group, sample: Sample, position: int) -> tuple[np.ndarray, np.ndarray]:
-        image, label = self._read(sample, group.classes)
+        image, label = self._read(group, sample)
         rng = derive_rng(self.seed, self.stage, group.name, "augment", position)
         if group.strong_ops:
+            # On the image at its own size, before it shrinks: blur and noise are measured in pixels.
             image = StrongAugment(group.strong_ops, rng=rng, replace=group.replace)(image)
+            image, _ = resize_pair(image, None, *label.shape)
         return weak_augment(
             image,
             label,
@@ -119,18 +121,20 @@ class StepBatches(Dataset[Batch]):
             ignore_index=group.classes.ignore_index,
         )
 
-    def _read(self, sample: Sample, classes: Classes) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, group: Group, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """The label at the size at which the network sees it, and the image too, unless SAUG comes first."""
         if sample in self._cache:
             return self._cache[sample]
-        image, label = read_image(sample.image), read_label(sample.label, classes)
+        image, label = read_image(sample.image), read_label(sample.label, group.classes)
         size = scaled_to_short_side(image.shape[0], image.shape[1], self.augment.short_side)
-        image, resized = resize_pair(image, label, *size)
-        assert resized is not None
-        used = image.nbytes + resized.nbytes
+        small, small_label = resize_pair(image, label, *size)
+        assert small_label is not None
+        pair = (image if group.strong_ops else small), small_label
+        used = pair[0].nbytes + pair[1].nbytes
         if used <= self._cache_left:
             self._cache_left -= used
-            self._cache[sample] = image, resized
-        return image, resized
+            self._cache[sample] = pair
+        return pair
 
 
 def batch_loader(batches: StepBatches, *, start: int, workers: int) -> DataLoader[Batch]:
