@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from segsemi.errors import UserError
-from segsemi.files import write_bytes
+from segsemi.files import write_bytes, write_json
 from segsemi.models.build import Architecture, SegmentationModel
 from segsemi.palette import Classes
 
@@ -29,7 +29,7 @@ def save_model(model: SegmentationModel, folder: Path, training: dict[str, Any])
         "classes": model.classes.to_dict(),
         "training": training,
     }
-    write_bytes(folder / "model.json", (json.dumps(description, indent=1) + "\n").encode())
+    write_json(folder / "model.json", description)
 
 
 def load_description(folder: Path | str) -> dict[str, Any]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,7 +10,7 @@ from tqdm import tqdm
 
 from segsemi.data.images import LabelledPairs
 from segsemi.data.manifest import Row
-from segsemi.files import write_text
+from segsemi.files import write_csv, write_json
 from segsemi.inference import evaluate_model
 from segsemi.models.build import SegmentationModel
 from segsemi.palette import Classes, colourise, write_label_png
@@ -65,13 +62,13 @@ def write_evaluation(
         on_prediction=save_example,
     )
     metrics = {"images": len(rows), **confusion.summary(classes.names)}
-    write_text(out / "metrics.json", json.dumps(metrics, indent=1) + "\n")
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["truth", "prediction", "pixels"])
-    for truth, counts in zip(classes.names, confusion.matrix, strict=True):
-        writer.writerows([truth, name, int(count)] for name, count in zip(classes.names, counts, strict=True))
-    write_text(out / "confusion.csv", text.getvalue())
+    write_json(out / "metrics.json", metrics)
+    cells = [
+        {"truth": truth, "prediction": prediction, "pixels": int(count)}
+        for truth, counts in zip(classes.names, confusion.matrix, strict=True)
+        for prediction, count in zip(classes.names, counts, strict=True)
+    ]
+    write_csv(out / "confusion.csv", ["truth", "prediction", "pixels"], cells)
 
 
 def _with_progress(pairs: LabelledPairs, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from segsemi.files import write_bytes
+from segsemi.files import write_bytes, write_json
 
 IGNORE_INDEX = 255
 VOID_COLOUR = (0, 0, 0)
@@ -51,7 +51,7 @@ class Classes:
         return Classes(self.names, self.colours)
 
     def save(self, path: Path) -> None:
-        write_bytes(path, (json.dumps(self.to_dict(), indent=1) + "\n").encode())
+        write_json(path, self.to_dict())
 
     @staticmethod
     def load(path: Path) -> Classes:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,7 @@ from tqdm import tqdm
 from segsemi.data.images import read_image
 from segsemi.data.manifest import Row
 from segsemi.errors import UserError
-from segsemi.files import write_text
+from segsemi.files import write_csv, write_json
 from segsemi.inference import predict_image
 from segsemi.models.build import SegmentationModel
 from segsemi.palette import Classes, write_label_png
@@ -57,19 +55,16 @@ def write_pseudo_labels(
         ids = label.to(torch.uint8).cpu().numpy()
         write_label_png(png, ids, model.classes)
         shares = np.bincount(ids.ravel(), minlength=len(model.classes)) / ids.size
-        write_text(note, json.dumps({"confidence": float(confidence.mean()), "shares": shares.tolist()}))
+        write_json(note, {"confidence": float(confidence.mean()), "shares": shares.tolist()})
     out.mkdir(parents=True, exist_ok=True)
     for row in rows:
         shutil.copyfile(work / f"{row.id}.png", out / f"{row.id}.png")
-    write_text(out / "summary.csv", _summary(rows, work, model.classes))
+    write_csv(out / "summary.csv", ["id", "confidence", *model.classes.names], _summary(rows, work, model.classes))
 
 
-def _summary(rows: Sequence[Row], work: Path, classes: Classes) -> str:
+def _summary(rows: Sequence[Row], work: Path, classes: Classes) -> Iterator[dict[str, str]]:
     """One line an image: the mean probability of the chosen class, and each class's share of the pixels."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "confidence", *classes.names])
     for row in rows:
         note = json.loads((work / f"{row.id}.json").read_text())
-        writer.writerow([row.id, f"{note['confidence']:.4f}", *(f"{share:.4f}" for share in note["shares"])])
-    return text.getvalue()
+        shares = {name: f"{share:.4f}" for name, share in zip(classes.names, note["shares"], strict=True)}
+        yield {"id": row.id, "confidence": f"{note['confidence']:.4f}", **shares}

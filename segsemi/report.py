@@ -15,7 +15,7 @@ from PIL import Image
 from segsemi.contract import evaluated_folder, model_folder, quality_file
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
-from segsemi.files import write_text
+from segsemi.files import write_json, write_text
 from segsemi.page import render_page
 from segsemi.palette import Classes, colourise
 from segsemi.pictures import captioned, grid, save_png
@@ -73,7 +73,7 @@ def write_report(
     Returns:
         The table, as plain text for the terminal.
     """
-    write_text(out / "metrics.json", json.dumps({model.name: _key_numbers(model) for model in models}, indent=1) + "\n")
+    write_json(out / "metrics.json", {model.name: _key_numbers(model) for model in models})
     per_class = pd.DataFrame(
         [{"model": m.name, "class": c, "iou": percent(m.metrics["iou"][c])} for m in models for c in classes.names]
     )

@@ -8,12 +8,13 @@ from segsemi.checkpoint import load_description, load_model
 from segsemi.config import AugmentParams, MachineParams, ModelParams, StudentParams
 from segsemi.contract import CLASSES, LABELLED, UNLABELLED, VAL, model_files, model_folder, pseudo_folder
 from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
+from segsemi.data.images import LabelledPairs
 from segsemi.data.manifest import read_rows
 from segsemi.engine import choose_device
 from segsemi.models.build import architecture_of, build_model
 from segsemi.palette import Classes
 from segsemi.rng import derive_seed
-from segsemi.train import save_trained, train, validation_pairs
+from segsemi.train import save_trained, train
 from segsemi.work import work_folder
 
 
@@ -89,7 +90,7 @@ def train_student(
             work=work,
             device=device,
             workers=machine.workers,
-            val=validation_pairs(VAL, root, classes),
+            val=LabelledPairs(read_rows(VAL), root, classes),
         )
         steps = load_description(teacher_folder)["training"]["steps_in_all"] + params.steps
         save_trained(network, curve, model_folder(name), steps_in_all=steps)

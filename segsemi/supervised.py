@@ -7,12 +7,13 @@ from pathlib import Path
 from segsemi.config import AugmentParams, MachineParams, ModelParams, TeacherParams
 from segsemi.contract import CLASSES, LABELLED, VAL, model_folder
 from segsemi.data.batches import Group, StepBatches, labelled_samples
+from segsemi.data.images import LabelledPairs
 from segsemi.data.manifest import read_rows
 from segsemi.engine import choose_device
 from segsemi.models.build import architecture_of, build_model
 from segsemi.palette import Classes
 from segsemi.rng import derive_seed
-from segsemi.train import save_trained, train, validation_pairs
+from segsemi.train import save_trained, train
 from segsemi.work import work_folder
 
 
@@ -61,6 +62,6 @@ def train_on_labels(
             work=work,
             device=device,
             workers=machine.workers,
-            val=validation_pairs(VAL, root, classes),
+            val=LabelledPairs(read_rows(VAL), root, classes),
         )
         save_trained(network, curve, model_folder(name), steps_in_all=steps)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 import time
@@ -21,15 +20,12 @@ from tqdm import tqdm
 from segsemi.checkpoint import save_model
 from segsemi.config import OptimParams
 from segsemi.data.batches import Batch, StepBatches, batch_loader
-from segsemi.data.images import LabelledPairs
-from segsemi.data.manifest import read_rows
 from segsemi.dsbn import convert_dsbn, labelled_first, strip_dsbn
 from segsemi.errors import UserError
-from segsemi.files import write_bytes, write_text
+from segsemi.files import write_bytes, write_csv
 from segsemi.inference import evaluate_model
 from segsemi.losses import cross_entropy, self_correction_loss, symmetric_cross_entropy
 from segsemi.models.build import SegmentationModel
-from segsemi.palette import Classes
 from segsemi.rng import derive_seed
 from segsemi.schedule import poly_factor
 
@@ -55,7 +51,7 @@ def train(
     work: Path,
     device: torch.device,
     workers: int = 0,
-    val: Callable[[], Sequence[tuple[np.ndarray, np.ndarray]]] | None = None,
+    val: Sequence[tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> list[dict[str, Any]]:
     """Train `model` in place for batches.steps steps: CE on labels + `pseudo_loss` on pseudo labels.
 
@@ -64,8 +60,8 @@ def train(
     Args:
         pseudo_loss: a key of LOSSES.
         bn: `trainable`: one BN for all; `fixed`: running statistics stay as they are and normalise; `dsbn`.
-        val: the validation pairs, read when first needed; measured every params.val_every steps (0: never). For the
-            curve alone: the model of the last step is kept, whatever val says.
+        val: validation images and labels, as `evaluate_model` takes them; measured every params.val_every steps (0:
+            never). For the curve alone: the model of the last step is kept, whatever val says.
 
     Returns:
         The training curve: dicts with step, loss, lr and, where measured, val_miou.
@@ -81,7 +77,6 @@ def train(
     start, curve = _resume(checkpoint, model, optimizer)
     recent: list[float] = []
     saved = time.monotonic()
-    pairs: Sequence[tuple[np.ndarray, np.ndarray]] | None = None
 
     with tqdm(total=batches.steps, initial=start, desc=batches.stage, unit="step", mininterval=1.0) as bar:
         for step, batch in enumerate(batch_loader(batches, start=start, workers=workers), start=start):
@@ -90,13 +85,16 @@ def train(
                 group["lr"] = group["base_lr"] * factor
             torch.manual_seed(derive_seed(batches.seed, batches.stage, "step", step))  # dropout
             _set_train_mode(model, bn)
+            statistics = [buffer.clone() for buffer in model.buffers()]
             with labelled_first(model, batch.labelled) if bn == "dsbn" else nullcontext():
                 loss = _loss(model, batch, LOSSES[pseudo_loss], device)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             value = float(loss.detach())
             norm = float(get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
-            if not math.isfinite(value + norm):  # before the update: the weights are still good
+            if not math.isfinite(value + norm):  # before the update: the weights are still good, BN's statistics not
+                for buffer, before in zip(model.buffers(), statistics, strict=True):
+                    buffer.copy_(before)
                 _save(work / "last_good.pt", model, optimizer, step, curve)
                 raise UserError(
                     f"loss {value}, norm of the gradient {norm} at step {step}, images {', '.join(batch.ids)}; the last good "
@@ -107,17 +105,13 @@ def train(
             done = step + 1
             recent.append(value)
             bar.update()
-            measured = (
-                val is not None and params.val_every > 0 and (done % params.val_every == 0 or done == batches.steps)
-            )
-            if measured or done % CURVE_EVERY == 0 or done == batches.steps:
+            due = params.val_every > 0 and (done % params.val_every == 0 or done == batches.steps)
+            if (due and val is not None) or done % CURVE_EVERY == 0 or done == batches.steps:
                 row: dict[str, Any] = {"step": done, "loss": float(np.mean(recent)), "lr": params.lr * factor}
                 recent.clear()
                 bar.set_postfix(loss=f"{row['loss']:.3f}")
-                if measured:
-                    assert val is not None
-                    pairs = val() if pairs is None else pairs
-                    row["val_miou"] = _validate(model, pairs)
+                if due and val is not None:
+                    row["val_miou"] = _validate(model, val)
                     bar.write(f"{batches.stage} step {done}: val mIoU {100 * row['val_miou']:.2f}")
                 curve.append(row)
                 # Only here, where `recent` is empty, so that a resumed curve equals an unbroken one.
@@ -129,22 +123,13 @@ def train(
     return curve
 
 
-def validation_pairs(val: Path, root: Path, classes: Classes) -> Callable[[], Sequence[tuple[np.ndarray, np.ndarray]]]:
-    """A function that reads the images and labels of the list `val` from disk when they are first asked for."""
-    return lambda: LabelledPairs(read_rows(val), root, classes)
-
-
 def save_trained(model: SegmentationModel, curve: list[dict[str, Any]], folder: Path, *, steps_in_all: int) -> None:
     """Write the model and curve.csv to `folder`.
 
     Args:
         steps_in_all: optimizer steps that went into the model, those of its teachers included.
     """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ["step", "loss", "lr", "val_miou"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(curve)
-    write_text(folder / "curve.csv", text.getvalue())
+    write_csv(folder / "curve.csv", ["step", "loss", "lr", "val_miou"], curve)
     save_model(model, folder, {"steps_in_all": steps_in_all})
 
 

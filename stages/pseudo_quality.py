@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 
 from segsemi.config import load_params
 from segsemi.contract import CLASSES, HIDDEN, data_root, pseudo_folder, quality_file
 from segsemi.data.manifest import read_rows
 from segsemi.errors import run_stage
-from segsemi.files import write_text
+from segsemi.files import write_json
 from segsemi.palette import Classes
 from segsemi.quality import measure_quality
 
@@ -24,7 +23,7 @@ def main() -> None:
         data_root(load_params().data),
         Classes.load(CLASSES),
     )
-    write_text(quality_file(args.student), json.dumps(quality, indent=1) + "\n")
+    write_json(quality_file(args.student), quality)
     if quality["images"]:
         print(f"pseudo labels for {args.student}: mIoU {100 * quality['miou']:.2f} against the hidden labels")
 

@@ -234,11 +234,14 @@ def test_any_decoder_and_encoder_of_smp_and_timm(decoder: str, encoder: str) -> 
         assert model(torch.rand(1, 3, 40, 50)).shape == (1, 3, 40, 50)
 
 
-@pytest.mark.parametrize("stride", [8, 16])
-def test_output_stride_reaches_the_encoder(stride: int) -> None:
+@pytest.mark.parametrize(("stride", "rates"), [(8, {2, 4, 12, 24, 36}), (16, {2, 6, 12, 18})])
+def test_output_stride_reaches_the_encoder_and_the_rates_of_aspp(stride: int, rates: set[int]) -> None:
+    """DeepLabV3, section 3.3: rates (6, 12, 18) at output stride 16, doubled at 8."""
     model = plain(architecture=Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", stride))
     with torch.no_grad():
         assert model.encoder(torch.rand(1, 3, 64, 64))[-1].shape[-2:] == (64 // stride, 64 // stride)
+    dilations = {m.dilation[0] for m in model.modules() if isinstance(m, torch.nn.Conv2d)}
+    assert dilations - {1} == rates
 
 
 def test_architecture_goes_through_json() -> None:
@@ -293,7 +296,9 @@ def test_saving_twice_writes_the_same_bytes(pretrained: SegmentationModel, saved
 
 def test_weights_file_is_readable_without_segsemi(pretrained: SegmentationModel, saved: Path) -> None:
     state = safetensors.torch.load_file(saved / "model.safetensors")
-    network = smp.DeepLabV3Plus("tu-tf_efficientnet_lite0", encoder_weights=None, classes=3)
+    network = smp.DeepLabV3Plus(
+        "tu-tf_efficientnet_lite0", encoder_weights=None, classes=3, decoder_atrous_rates=(6, 12, 18)
+    )
     network.load_state_dict({name.removeprefix("network."): value for name, value in state.items()})
     x = torch.rand(1, 3, 32, 32)
     with torch.no_grad():

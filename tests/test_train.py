@@ -129,7 +129,7 @@ def test_resumed_training_equals_an_unbroken_one(
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-@pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.parametrize("where", ["images", "loss", "gradient"])
 def test_loss_or_gradient_that_is_not_finite_stops_with_step_images_and_the_last_good_state(
     where: str, groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +137,8 @@ def test_loss_or_gradient_that_is_not_finite_stops_with_step_images_and_the_last
 
     def broken(*args: object) -> torch.Tensor:
         calls.append(1)
+        if len(calls) == 3 and where == "images":  # spoils the running statistics of every batch norm too
+            args[1].images.fill_(float("inf"))  # type: ignore[attr-defined]
         loss = real(*args)  # type: ignore[arg-type]
         if len(calls) == 3 and where == "loss":
             loss = loss * float("nan")

@@ -7,13 +7,12 @@ lies. The lists carry the files' hashes: a stage that depends on a list depends 
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from segsemi.errors import UserError
-from segsemi.files import write_text
+from segsemi.files import write_csv
 
 
 @dataclass(frozen=True)
@@ -38,11 +37,7 @@ HIDDEN_COLUMNS = ("id", "label", "label_hash")
 
 def write_rows(path: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:
     """Write the named columns of `rows` as CSV, atomically."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
-    write_text(path, text.getvalue())
+    write_csv(path, columns, (asdict(row) for row in rows))
 
 
 def read_rows(path: Path) -> list[Row]:

