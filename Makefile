@@ -25,12 +25,13 @@ lint: $(VENV)/.ready
 deps: $(VENV)/.ready
 	python tests/stage_deps.py --write
 
-# pyimgaug asks for the desktop build of OpenCV, which needs a screen's libraries; the lock has the headless one.
+# Without their dependencies: pyimgaug asks for the desktop build of OpenCV, which needs a screen's libraries (the lock has
+# the headless one), cityscapesScripts, whose table of ids a test reads, for a `typing` that hides Python's own.
 $(VENV)/.ready: requirements.lock pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=python3.12')"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps pyimgaug==0.5.0
+	$(BIN)/python -m pip install --quiet --no-deps pyimgaug==0.5.0 cityscapesScripts==2.3.0
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -61,8 +61,8 @@ def load_model(folder: Path | str) -> SegmentationModel:
         model = SegmentationModel(
             Architecture.from_dict(description["architecture"]), Classes.from_dict(description["classes"])
         )
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{folder}/model.json is incomplete ({error}); make the model again") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}/model.json is incomplete or wrong ({error}); make the model again") from None
     try:
         state = safetensors.torch.load_file(path)
     except FileNotFoundError:

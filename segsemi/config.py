@@ -29,18 +29,21 @@ class Section(BaseModel):
 
 
 class DataParams(Section):
-    name: Literal["synthetic", "camvid"]
+    name: Literal["synthetic", "camvid", "cityscapes", "voc", "folder"]
     root: str
     train_images: Positive
     val_images: Positive
     height: Annotated[int, Field(ge=32)]
     width: Annotated[int, Field(ge=32)]
+    val_fraction: Annotated[float, Field(gt=0, lt=1)]
 
 
 class SplitParams(Section):
     fraction: Annotated[float, Field(gt=0, le=1)]
     count: Positive | None
     labelled_list: str
+    extra: Literal["unlabelled", "labelled", "unused"]
+    unlabelled_ratio: PositiveFloat | None
 
 
 class ModelParams(Section):
@@ -51,7 +54,7 @@ class ModelParams(Section):
 
     @model_validator(mode="after")
     def _dilated(self) -> ModelParams:
-        if self.decoder.lower().startswith("deeplabv3") and self.output_stride == 32:
+        if self.decoder.lower().startswith("deeplab") and self.output_stride == 32:
             raise ValueError(f"output_stride 32 does not fit {self.decoder}; use 8 or 16")
         return self
 
@@ -78,10 +81,24 @@ class OptimParams(Section):
     weight_decay: NonNegativeFloat
     power: NonNegativeFloat
     val_every: Annotated[int, Field(ge=0)]
+    accumulate: Positive
+
+
+def _check_pieces(accumulate: int, **batch: int) -> None:
+    for name, value in batch.items():
+        if value % accumulate:
+            raise ValueError(f"{name} {value} is no multiple of accumulate {accumulate}")
+    if sum(batch.values()) // accumulate < 2:  # BatchNorm needs two samples where the encoder pools to 1x1
+        raise ValueError(f"{' + '.join(batch)} must be at least 2 (times accumulate, BatchNorm)")
 
 
 class TeacherParams(OptimParams):
-    batch_size: Annotated[int, Field(ge=2)]  # BatchNorm needs two samples where the encoder pools to 1x1
+    batch_size: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _pieces(self) -> TeacherParams:
+        _check_pieces(self.accumulate, batch_size=self.batch_size)
+        return self
 
 
 class StudentParams(OptimParams):
@@ -96,14 +113,13 @@ class StudentParams(OptimParams):
 
     @model_validator(mode="after")
     def _groups(self) -> StudentParams:
-        if self.batch_labelled + self.batch_pseudo < 2:
-            raise ValueError("batch_labelled + batch_pseudo must be at least 2 (BatchNorm)")
+        _check_pieces(self.accumulate, batch_labelled=self.batch_labelled, batch_pseudo=self.batch_pseudo)
         if not self.saug_replace and self.saug_ops > SAUG_POOL:
             raise ValueError(f"saug_ops {self.saug_ops} without replacement is more than SAUG's {SAUG_POOL} operations")
-        if self.bn == "dsbn" and min(self.batch_labelled, self.batch_pseudo) < 2:
+        if self.bn == "dsbn" and min(self.batch_labelled, self.batch_pseudo) // self.accumulate < 2:
             raise ValueError(
-                "bn: dsbn needs batch_labelled >= 2 and batch_pseudo >= 2, since each part has its own batch statistics; "
-                "raise them or set bn: trainable"
+                "bn: dsbn needs batch_labelled and batch_pseudo of at least 2 (times accumulate), since each part has its "
+                "own batch statistics; raise them or set bn: trainable"
             )
         return self
 
@@ -114,8 +130,10 @@ class PseudoLabelParams(Section):
 
 
 class EvaluateParams(Section):
+    subset: Literal["val", "test"]
     scales: Annotated[list[PositiveFloat], Field(min_length=1)]
     flip: bool
+    window: Annotated[int, Field(ge=32)] | None
     examples: Annotated[int, Field(ge=0)]
 
 

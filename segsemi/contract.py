@@ -15,8 +15,14 @@ LABELLED = SPLIT / "labelled.csv"
 UNLABELLED = SPLIT / "unlabelled.csv"  # no label column
 HIDDEN = SPLIT / "hidden.csv"  # the labels of the unlabelled images: to measure with, never to train with
 VAL = SPLIT / "val.csv"
+TEST = SPLIT / "test.csv"  # without rows where the data set has none
 
 REPORTS = Path("reports")
+
+
+def evaluation_list(subset: str) -> Path:
+    """The list of the images on which models are measured: those of `val` or `test`."""
+    return {"val": VAL, "test": TEST}[subset]
 
 
 def model_folder(name: str) -> Path:

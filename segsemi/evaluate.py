@@ -1,4 +1,4 @@
-"""Measure a model on the validation set: mIoU, per-class IoU, pixel accuracy, confusion matrix, example pictures."""
+"""Measure a model on labelled images: mIoU, per-class IoU, pixel accuracy, confusion matrix, example pictures."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from segsemi.data.images import LabelledPairs
 from segsemi.data.manifest import Row
+from segsemi.errors import UserError
 from segsemi.files import write_csv, write_json
 from segsemi.inference import evaluate_model
 from segsemi.models.build import SegmentationModel
@@ -26,6 +27,7 @@ def write_evaluation(
     *,
     scales: Sequence[float],
     flip: bool,
+    window: int | None,
     examples: int,
     progress: str,
 ) -> None:
@@ -33,7 +35,12 @@ def write_evaluation(
     some images examples/ID.png (image, truth, prediction, errors) and predictions/ID.png (class ids).
 
     The examples are spread evenly over the rows, so that every model shows the same images.
+
+    Raises:
+        UserError: if there are no rows.
     """
+    if not rows:
+        raise UserError("evaluate.subset: the data set has no labelled image there; choose val, or another data set")
     pairs = LabelledPairs(rows, root, classes)
     shown = set(np.linspace(0, len(rows) - 1, num=min(examples, len(rows)), dtype=int).tolist())
 
@@ -59,6 +66,7 @@ def write_evaluation(
         ignore_index=classes.ignore_index,
         scales=scales,
         flip=flip,
+        window=window,
         on_prediction=save_example,
     )
     metrics = {"images": len(rows), **confusion.summary(classes.names)}

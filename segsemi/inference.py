@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -57,15 +58,50 @@ def _resize(x: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=False)
 
 
+def windows(height: int, width: int, side: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of square windows, at most `side` pixels a side, that cover an image and overlap by a third."""
+
+    def starts(length: int) -> list[int]:
+        steps = math.ceil(max(length - side, 0) / max(1, side * 2 // 3))
+        return [round(index * (length - side) / steps) if steps else 0 for index in range(steps + 1)]
+
+    for top in starts(height):
+        for left in starts(width):
+            yield slice(top, min(top + side, height)), slice(left, min(left + side, width))
+
+
+@torch.inference_mode()
+def predict_windows(
+    network: nn.Module, images: Tensor, side: int, scales: Sequence[float] = (1.0,), flip: bool = False
+) -> Tensor:
+    """`predict_probabilities` of overlapping windows, averaged where they overlap: (N, C, H, W) float32."""
+    height, width = images.shape[-2:]
+    total: Tensor | None = None
+    count = torch.zeros(height, width, device=images.device)
+    for rows, columns in windows(height, width, side):
+        part = predict_probabilities(network, images[..., rows, columns], scales, flip)
+        if total is None:
+            total = torch.zeros(*part.shape[:2], height, width, device=part.device)
+        total[..., rows, columns] += part
+        count[rows, columns] += 1
+    assert total is not None
+    return total / count
+
+
 @torch.inference_mode()
 def predict_image(
-    model: SegmentationModel, image: np.ndarray, scales: Sequence[float] = (1.0,), flip: bool = False
+    model: SegmentationModel,
+    image: np.ndarray,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    window: int | None = None,
 ) -> Tensor:
     """Probabilities of one image at its own size, whatever the size at which the model looks at it.
 
     Args:
         model: in eval mode.
         image: (H, W, 3) uint8 RGB.
+        window: side, in pixels of what the model looks at, of sliding windows; None: the whole image at once.
 
     Returns:
         (C, H, W) float32 on the model's device.
@@ -77,6 +113,8 @@ def predict_image(
     # (H, W, 3) uint8 -> (1, 3, H, W) float32 in 0..1
     batch = torch.tensor(np.ascontiguousarray(small), device=device).permute(2, 0, 1).unsqueeze(0).float() / 255
     batch = batch.contiguous(memory_format=torch.channels_last)
+    if window is not None:
+        return _resize(predict_windows(model, batch, window, scales, flip), height, width)[0]
     return predict_probabilities(model, batch, scales, flip, out_shape=(height, width))[0]
 
 
@@ -88,6 +126,7 @@ def evaluate_model(
     ignore_index: int = 255,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    window: int | None = None,
     on_prediction: Callable[[int, np.ndarray], None] | None = None,
 ) -> ConfusionMatrix:
     """Confusion matrix over (image, label) pairs, at the labels' own size.
@@ -98,7 +137,7 @@ def evaluate_model(
     """
     confusion = ConfusionMatrix(num_classes, ignore_index)
     for index, (image, label) in enumerate(pairs):
-        prediction = predict_image(model, image, scales, flip).argmax(0).to(torch.uint8).cpu().numpy()
+        prediction = predict_image(model, image, scales, flip, window).argmax(0).to(torch.uint8).cpu().numpy()
         confusion.update(prediction, label)
         if on_prediction is not None:
             on_prediction(index, prediction)

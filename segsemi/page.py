@@ -31,7 +31,7 @@ svg { max-width: 100%; height: auto; }
 </style></head><body>
 <h1>segsemi: teacher and students</h1>
 <p>{% for name, value in facts.items() %}{{ name }}: <b>{{ value }}</b>{{ ", " if not loop.last }}{% endfor %}</p>
-<h2>Results on the validation set</h2>
+<h2>Results</h2>
 {{ table }}
 <p>"steps in all" counts the optimizer steps that went into a model, those of its teachers included. Models without a
 value under "gain on its teacher" learnt from labels alone.</p>
@@ -42,7 +42,7 @@ value under "gain on its teacher" learnt from labels alone.</p>
 {% endfor %}</table>
 <h2>Training</h2>
 {{ curves }}
-<h2>Examples from the validation set</h2>
+<h2>Examples</h2>
 {% for example in examples %}<img alt="{{ example.name }}" src="data:image/png;base64,{{ example.data }}">
 {% endfor %}
 </body></html>

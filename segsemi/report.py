@@ -60,13 +60,13 @@ def read_measured(name: str, teacher: str | None) -> Measured:
 
 
 def write_report(
-    models: Sequence[Measured], classes: Classes, val: Sequence[Row], root: Path, facts: dict[str, Any], out: Path
+    models: Sequence[Measured], classes: Classes, rows: Sequence[Row], root: Path, facts: dict[str, Any], out: Path
 ) -> str:
     """Write metrics.json, per_class.csv, curves.csv, validation.csv, confusion.csv, table.md, examples/ and index.html.
 
     Args:
         models: in the order of the report; the confusion matrix is that of the last student.
-        val: the rows that were evaluated; their paths start at `root`.
+        rows: the images that were evaluated; their paths start at `root`.
         facts: settings to state on the page.
         out: the folder of the report.
 
@@ -87,7 +87,7 @@ def write_report(
 
     table = summary_table(models)
     write_text(out / "table.md", table.to_markdown(index=False, disable_numparse=True) + "\n")
-    examples = _write_examples(models, classes, val, root, out / "examples")
+    examples = _write_examples(models, classes, rows, root, out / "examples")
     by_class = per_class.pivot(index="class", columns="model", values="iou")
     by_class = by_class.loc[list(classes.names), [model.name for model in models]]
     write_text(out / "index.html", render_page(table, by_class, curves, facts, examples, classes))
@@ -145,12 +145,12 @@ def _write_csv(path: Path, frame: pd.DataFrame) -> None:
 
 
 def _write_examples(
-    models: Sequence[Measured], classes: Classes, val: Sequence[Row], root: Path, out: Path
+    models: Sequence[Measured], classes: Classes, rows: Sequence[Row], root: Path, out: Path
 ) -> list[Path]:
     """One picture an example image: image, truth and every model's prediction; the paths written."""
     out.mkdir(parents=True, exist_ok=True)  # declared in dvc.yaml, also where there is no example
     paths = []
-    for row in val:
+    for row in rows:
         predictions = [model.evaluated / "predictions" / f"{row.id}.png" for model in models]
         if not all(path.exists() for path in predictions):
             continue  # not one of the examples

@@ -86,11 +86,13 @@ def train(
             torch.manual_seed(derive_seed(batches.seed, batches.stage, "step", step))  # dropout
             _set_train_mode(model, bn)
             statistics = [buffer.clone() for buffer in model.buffers()]
-            with labelled_first(model, batch.labelled) if bn == "dsbn" else nullcontext():
-                loss = _loss(model, batch, LOSSES[pseudo_loss], device)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            value = float(loss.detach())
+            value = 0.0
+            for piece in batch.pieces(params.accumulate):
+                with labelled_first(model, piece.labelled) if bn == "dsbn" else nullcontext():
+                    loss = _loss(model, piece, LOSSES[pseudo_loss], device) / params.accumulate
+                loss.backward()
+                value += float(loss.detach())
             norm = float(get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
             if not math.isfinite(value + norm):  # before the update: the weights are still good, BN's statistics not
                 for buffer, before in zip(model.buffers(), statistics, strict=True):

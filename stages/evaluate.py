@@ -1,4 +1,4 @@
-"""Measure one model on the validation set."""
+"""Measure one model on the validation set, or on the test set."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 
 from segsemi.checkpoint import load_model
 from segsemi.config import load_params
-from segsemi.contract import CLASSES, VAL, data_root, evaluated_folder, model_folder
+from segsemi.contract import CLASSES, data_root, evaluated_folder, evaluation_list, model_folder
 from segsemi.data.manifest import read_rows
 from segsemi.engine import choose_device
 from segsemi.errors import run_stage
@@ -21,11 +21,11 @@ def main() -> None:
     params = load_params()
     write_evaluation(
         load_model(model_folder(args.model)).to(choose_device(params.machine.device)),
-        read_rows(VAL),
+        read_rows(evaluation_list(params.evaluate.subset)),
         data_root(params.data),
         Classes.load(CLASSES),
         evaluated_folder(args.model),
-        **params.evaluate.model_dump(),
+        **params.evaluate.model_dump(exclude={"subset"}),
         progress=args.model,
     )
 

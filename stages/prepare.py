@@ -9,7 +9,7 @@ from tqdm import tqdm
 from segsemi.config import load_params
 from segsemi.contract import CLASSES, MANIFEST, PREPARED, data_root
 from segsemi.data import synthetic
-from segsemi.data.datasets import check_entries, classes_of, find_entries
+from segsemi.data.datasets import check_entries, find_dataset
 from segsemi.data.manifest import write_rows
 from segsemi.errors import run_stage
 
@@ -28,12 +28,12 @@ def main() -> None:
             progress=partial(tqdm, desc="draw scenes", unit="image", mininterval=1.0),
         )
     root = data_root(data)
-    classes = classes_of(data.name)
-    entries = find_entries(root)
-    rows = check_entries(root, tqdm(entries, desc="check images and labels", unit="image"), classes, warn=tqdm.write)
-    classes.save(CLASSES)
+    found = find_dataset(data.name, root, val_fraction=data.val_fraction, seed=params.seed)
+    entries = tqdm(found.entries, desc="check images and labels", unit="image", mininterval=1.0)
+    rows = check_entries(root, entries, found.classes, warn=tqdm.write)
+    found.classes.save(CLASSES)
     write_rows(MANIFEST, rows)
-    print(f"{data.name}: {len(rows)} images, {len(classes)} classes")
+    print(f"{data.name}: {len(rows)} images, {len(found.classes)} classes")
 
 
 if __name__ == "__main__":

@@ -18,10 +18,15 @@ def main() -> None:
         fraction=params.split.fraction,
         count=params.split.count,
         ids=read_list(Path(params.split.labelled_list)),
+        extra=params.split.extra,
+        unlabelled_ratio=params.split.unlabelled_ratio,
         seed=params.seed,
     )
     write_split(split, SPLIT)
-    print(f"{len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.val)} validation images")
+    print(
+        f"{len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.val)} validation, "
+        f"{len(split.test)} test images"
+    )
 
 
 if __name__ == "__main__":

@@ -116,8 +116,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"student.loss": "SCL"}, r"student\.loss: .*'scl'"),
     ({"student.saug": "all"}, r"student\.saug: .*'both'"),
     ({"student.saug_ops": 0}, r"student\.saug_ops"),
-    ({"student.batch_labelled": 1}, r"student: bn: dsbn needs batch_labelled >= 2"),
-    ({"student.batch_pseudo": 0}, r"student: bn: dsbn needs .*batch_pseudo >= 2"),
+    ({"teacher.accumulate": 3}, r"teacher: batch_size 8 is no multiple of accumulate 3"),
+    ({"student.accumulate": 4}, r"student: bn: dsbn needs"),
+    ({"student.batch_labelled": 1}, r"student: bn: dsbn needs batch_labelled and batch_pseudo of at least 2"),
+    ({"student.batch_pseudo": 0}, r"student: bn: dsbn needs .*batch_pseudo of at least 2"),
     (
         {"student.bn": "fixed", "student.batch_labelled": 0, "student.batch_pseudo": 1},
         r"student: batch_labelled \+ batch_pseudo must be at least 2",

@@ -11,7 +11,8 @@ from PIL import Image
 from segsemi.config import AugmentParams
 from segsemi.data import synthetic
 from segsemi.data.batches import Group, Sample, StepBatches, batch_loader, labelled_samples, pseudo_samples
-from segsemi.data.datasets import CAMVID, SYNTHETIC, check_entries, find_entries
+from segsemi.data.datasets import check_entries
+from segsemi.data.datasets.camvid import CAMVID, SYNTHETIC, find_annot_pairs
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import COLUMNS, Row, read_rows, write_rows
 from segsemi.data.split import read_list, split_rows, write_split
@@ -30,7 +31,7 @@ def raw(tmp_path: Path) -> Path:
 
 
 def manifest(raw: Path) -> list[Row]:
-    return check_entries(raw, find_entries(raw), SYNTHETIC, warn=lambda _: None)
+    return check_entries(raw, find_annot_pairs(raw), SYNTHETIC, warn=lambda _: None)
 
 
 def test_manifest_lists_every_image_with_unique_ids_and_survives_the_disk(raw: Path, tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_unique_stems_are_the_ids(raw: Path) -> None:
     for folder in ("val", "valannot"):
         for path in (raw / folder).iterdir():
             path.rename(path.with_name(f"v{path.name}"))
-    assert [entry.id for entry in find_entries(raw)] == ["0000", "0001", "0002", "0003", "v0000", "v0001"]
+    assert [entry.id for entry in find_annot_pairs(raw)] == ["0000", "0001", "0002", "0003", "v0000", "v0001"]
 
 
 def damage_truncate(raw: Path) -> Path:
@@ -117,7 +118,7 @@ def test_class_without_pixels_is_a_warning(raw: Path) -> None:
         ids[ids == 4] = 3
         Image.fromarray(ids).save(path)
     warnings: list[str] = []
-    check_entries(raw, find_entries(raw), SYNTHETIC, warn=warnings.append)
+    check_entries(raw, find_annot_pairs(raw), SYNTHETIC, warn=warnings.append)
     assert "warning: class 4 (pavement) has no pixel in train" in warnings
 
 
@@ -239,3 +240,23 @@ def test_strong_augmentation_changes_the_image_and_never_the_label(raw: Path, tm
         for step in range(8):
             assert np.array_equal(batches[step].targets[0, :48].numpy(), label)
             assert np.allclose(batches[step].images[0, :, :48].numpy(), image, atol=1e-6) == (ops == 0)
+
+
+def test_images_of_every_kind_become_rgb(tmp_path: Path) -> None:
+    grey = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+    rgb = np.repeat(grey[..., None], 3, axis=2)
+    half = np.dstack([rgb, np.full((6, 8), 128, np.uint8)])
+    files = {
+        "grey": Image.fromarray(grey),
+        "sixteen": Image.fromarray(grey.astype(np.uint16) * 256 + 77),
+        "opaque": Image.fromarray(np.dstack([rgb, np.full((6, 8), 255, np.uint8)])),
+    }
+    for name, image in files.items():
+        image.save(tmp_path / f"{name}.png")
+        assert np.array_equal(read_image(tmp_path / f"{name}.png"), rgb), name
+    Image.fromarray(half).save(tmp_path / "half.png")
+    mixed = (rgb * (128 / 255) + 255 * (127 / 255)).round()
+    assert np.abs(read_image(tmp_path / "half.png") - mixed).max() <= 1
+    Image.fromarray(grey.astype(np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(UserError, match=r"float\.tif cannot be read \(its pixels are floating-point"):
+        read_image(tmp_path / "float.tif")

@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segsemi.inference import evaluate_model, predict_image, predict_probabilities
+from segsemi.inference import (
+    evaluate_model,
+    predict_image,
+    predict_probabilities,
+    predict_windows,
+    windows,
+)
 from segsemi.models.build import Architecture, SegmentationModel, build_model
 from segsemi.palette import Classes
 
@@ -256,3 +262,35 @@ def test_evaluation_with_another_ignore_index(model: SegmentationModel) -> None:
     label[:5] = 0
     confusion = evaluate_model(model, [(photo(20, 20), label)], num_classes=4, ignore_index=3)
     assert confusion.matrix.sum() == confusion.matrix[0].sum() == 100
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "side"), [(20, 30, 64), (64, 64, 64), (65, 64, 64), (100, 333, 64), (7, 9, 1)]
+)
+def test_windows_cover_every_pixel_and_stay_inside(height: int, width: int, side: int) -> None:
+    seen = np.zeros((height, width), int)
+    for rows, columns in windows(height, width, side):
+        part = seen[rows, columns]
+        assert part.shape == (min(side, height), min(side, width))
+        part += 1
+    assert seen.min() >= 1
+    if min(height, width) <= side < max(height, width):
+        assert seen.max() <= 3
+
+
+def test_windows_of_a_pointwise_network_change_nothing() -> None:
+    """Where a pixel's class depends on no neighbour, windows, overlapping or not, give what the whole image gives."""
+    network = torch.nn.Conv2d(3, 4, kernel_size=1)
+    images = torch.rand(2, 3, 37, 53)
+    whole = predict_probabilities(network, images, flip=True)
+    torch.testing.assert_close(predict_windows(network, images, 16, flip=True), whole)
+    torch.testing.assert_close(predict_windows(network, images, 100, flip=True), whole)
+
+
+def test_window_reaches_the_evaluation() -> None:
+    model = build(decoder="DeepLabV3Plus", encoder="tf_efficientnet_lite0", output_stride=16)
+    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    small, whole = predict_image(model, image, window=48), predict_image(model, image)
+    assert small.shape == whole.shape and not torch.allclose(small, whole)
+    torch.testing.assert_close(predict_image(model, image, window=90), whole)
+    torch.testing.assert_close(small.sum(0), torch.ones(70, 90))

@@ -350,6 +350,7 @@ def other_classes(folder: Path) -> None:
     values = json.loads((folder / "model.json").read_text())
     values["classes"]["names"].append("tree")
     values["classes"]["colours"].append([0, 9, 0])
+    values["classes"]["ignore_ids"] = [255]
     (folder / "model.json").write_text(json.dumps(values))
 
 
@@ -404,3 +405,37 @@ def test_random_weights_tell_images_apart() -> None:
     with torch.no_grad():
         one, other = model(torch.rand(1, 3, 32, 32)), model(torch.rand(1, 3, 32, 32))
     assert np.abs((one - other).numpy()).max() > 1e-4
+
+
+def test_deeplabv2_is_that_of_the_paper() -> None:
+    """ResNet-101 at output stride 8 and four summed branches: 42.5 M + 2048 * 9 * 4 * classes weights, and biases."""
+    model = plain(architecture=Architecture("DeepLabV2", "resnet101", 8))
+    network = model.network
+    encoder = sum(parameter.numel() for parameter in model.encoder.parameters())
+    reference = sum(parameter.numel() for parameter in timm.create_model("resnet101", num_classes=0).parameters())
+    assert encoder == reference
+    assert sum(p.numel() for p in network.parameters()) == encoder + 4 * (2048 * 9 + 1) * len(CLASSES)
+    assert [conv.dilation for conv in network.classifier] == [(6, 6), (12, 12), (18, 18), (24, 24)]
+    x = torch.rand(1, 3, 48, 64)
+    with torch.no_grad():
+        features = model.encoder(x)[-1]
+        assert features.shape == (1, 2048, 6, 8)
+        written = sum(
+            torch.nn.functional.conv2d(features, conv.weight, conv.bias, padding=rate, dilation=rate)
+            for conv, rate in zip(network.classifier, (6, 12, 18, 24), strict=True)
+        )
+        expected = torch.nn.functional.interpolate(written, size=(48, 64), mode="bilinear", align_corners=True)
+        torch.testing.assert_close(network(x), expected)
+        assert model(torch.rand(1, 3, 41, 50)).shape == (1, len(CLASSES), 41, 50)
+
+
+def test_deeplabv2_refuses_what_it_cannot_build() -> None:
+    with pytest.raises(UserError, match="cannot build decoder 'DeepLabV2' on encoder 'resnet9000'"):
+        plain(architecture=Architecture("DeepLabV2", "resnet9000", 8))
+
+
+def test_xception_65_of_the_paper_has_its_output_stride() -> None:
+    model = plain(architecture=Architecture("DeepLabV3Plus", "xception65", 16))
+    with torch.no_grad():
+        assert model.encoder(torch.rand(1, 3, 64, 64))[-1].shape[-2:] == (4, 4)
+        assert model(torch.rand(1, 3, 49, 65)).shape[-2:] == (49, 65)

@@ -13,8 +13,10 @@ import segsemi.train
 from segsemi.config import AugmentParams, OptimParams
 from segsemi.data import synthetic
 from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
-from segsemi.data.datasets import SYNTHETIC, check_entries, find_entries
+from segsemi.data.datasets import check_entries
+from segsemi.data.datasets.camvid import SYNTHETIC, find_synthetic
 from segsemi.errors import UserError
+from segsemi.losses import cross_entropy
 from segsemi.models.build import Architecture, SegmentationModel, build_model
 from segsemi.palette import write_label_png
 from segsemi.train import train
@@ -32,6 +34,7 @@ def optim(steps: int, **changes: object) -> OptimParams:
         "weight_decay": 4e-5,
         "power": 0.9,
         "val_every": 0,
+        "accumulate": 1,
     }
     return OptimParams(**{**values, **changes})
 
@@ -44,7 +47,7 @@ def new_model() -> SegmentationModel:
 def groups(tmp_path_factory: pytest.TempPathFactory) -> list[Group]:
     raw = tmp_path_factory.mktemp("raw")
     synthetic.write(raw, train=4, val=1, height=64, width=64, seed=0)
-    rows = check_entries(raw, find_entries(raw), SYNTHETIC, warn=lambda _: None)
+    rows = check_entries(raw, find_synthetic(raw).entries, SYNTHETIC, warn=lambda _: None)
     for row in rows[2:4]:
         write_label_png(raw / "pseudo" / f"{row.id}.png", np.full((64, 64), 3, dtype=np.uint8), SYNTHETIC)
     return [
@@ -74,7 +77,7 @@ def test_student_ends_as_the_plain_network_and_evaluates(groups: list[Group], tm
     model = new_model()
     keys = list(model.state_dict())
     pairs = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8))]
-    curve = run(model, groups, tmp_path, 2, params=optim(2, val_every=1), val=lambda: pairs)
+    curve = run(model, groups, tmp_path, 2, params=optim(2, val_every=1), val=pairs)
     assert list(model.state_dict()) == keys and not model.training
     assert all(0 <= row["val_miou"] <= 1 for row in curve) and len(curve) == 2
 
@@ -151,6 +154,28 @@ def test_loss_or_gradient_that_is_not_finite_stops_with_step_images_and_the_last
         run(new_model(), groups, tmp_path, 5)
     state = torch.load(tmp_path / "last_good.pt", weights_only=True)
     assert state["step"] == 2 and all(value.isfinite().all() for value in state["model"].values())
+
+
+def test_accumulated_step_is_the_step_of_the_mean_loss_of_its_pieces(groups: list[Group], tmp_path: Path) -> None:
+    """Against the sum written out: same weights after one step; each piece has its share of labelled images."""
+    model, reference = new_model(), new_model()
+    for module in [*model.modules(), *reference.modules()]:
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # its masks would differ
+    run(model, groups, tmp_path, 1, params=optim(1, accumulate=2), bn="fixed", pseudo_loss="ce")
+
+    batch = batches(groups, 1)[0]
+    half = batch.labelled // 2
+    first, second = batch.pieces(2)
+    assert first.labelled == second.labelled == half
+    assert [*first.ids[:half], *second.ids[:half], *first.ids[half:], *second.ids[half:]] == batch.ids
+    segsemi.train._set_train_mode(reference, "fixed")
+    optimizer = segsemi.train._optimizer(reference, optim(1))
+    losses = [segsemi.train._loss(reference, piece, cross_entropy, torch.device("cpu")) for piece in (first, second)]
+    (sum(losses) / 2).backward()
+    optimizer.step()
+    for (name, value), expected in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, expected, msg=name)
 
 
 def test_decoder_learns_faster_and_batch_norms_and_biases_do_not_decay() -> None:

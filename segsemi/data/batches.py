@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +62,14 @@ class Batch:
     targets: Tensor
     ids: list[str]
     labelled: int
+
+    def pieces(self, count: int) -> Iterator[Batch]:
+        """The batch cut into `count` equal ones, each with its share of labelled samples (both multiples of `count`)."""
+        size, labelled = len(self.ids) // count, self.labelled // count
+        for index in range(count):
+            start = self.labelled + index * (size - labelled)
+            chosen = [*range(index * labelled, (index + 1) * labelled), *range(start, start + size - labelled)]
+            yield Batch(self.images[chosen], self.targets[chosen], [self.ids[i] for i in chosen], labelled)
 
 
 class StepBatches(Dataset[Batch]):

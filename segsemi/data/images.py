@@ -16,44 +16,99 @@ from segsemi.palette import Classes
 def read_image(path: Path) -> np.ndarray:
     """Any image Pillow reads -> (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
+    Grey becomes RGB, 16 bits become 8, and what is transparent shows white.
+
     Raises:
         UserError: if the file is missing, cut short or no image.
     """
     try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):  # Pillow's conversion would clip 16 bits at 255
+                return _from_16_bits(np.asarray(image))
+            if image.mode == "F":
+                raise ValueError("its pixels are floating-point numbers")
+            if image.has_transparency_data:
+                white = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(white, image.convert("RGBA"))
+            return np.asarray(image.convert("RGB"))
     except FileNotFoundError:
         raise UserError(f"image {path} not found") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"image {path} cannot be read ({error}); replace or remove it") from None
 
 
+def _from_16_bits(grey: np.ndarray) -> np.ndarray:
+    if grey.min() < 0 or grey.max() > 65535:
+        raise ValueError("its pixels have more than 16 bits")
+    return np.repeat((grey // 256).astype(np.uint8)[..., None], 3, axis=2)  # as Pillow reads RGB of 16 bits
+
+
 def read_label(path: Path, classes: Classes) -> np.ndarray:
-    """8-bit PNG of class ids (grey or palette) -> (H, W) uint8; ids in classes.ignore_ids become ignore_index.
+    """A label file, as classes.label_format says -> (H, W) uint8 class ids; what is no class becomes ignore_index.
+
+    Ids are read from 8-bit PNGs (grey or palette) and from SBD's .mat files, colours from RGB pictures.
 
     Raises:
-        UserError: if the file is missing, broken, not 8-bit ids, or has ids that are neither a class nor ignored.
+        UserError: the file is missing, broken, of another kind, or has ids or colours that are neither a class nor ignored.
     """
+    if path.suffix.lower() == ".mat":
+        return _from_ids(_read_mat(path), path, classes)
     try:
         with Image.open(path) as image:
-            mode, raw = image.mode, np.asarray(image)
+            mode = image.mode
+            if classes.label_format == "colours" and mode in ("RGB", "RGBA", "P"):
+                return _from_colours(np.asarray(image.convert("RGB")), path, classes)
+            raw = np.asarray(image)
     except FileNotFoundError:
         raise UserError(f"label {path} not found") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"label {path} cannot be read ({error}); replace or remove it") from None
+    if classes.label_format == "colours":
+        raise UserError(f"label {path} has mode {mode}; expected the classes' colours in RGB, as classes.json says")
     if mode not in ("L", "P"):
         raise UserError(f"label {path} has mode {mode}; expected an 8-bit PNG of class ids (mode L or P), one channel")
+    return _from_ids(raw, path, classes)
+
+
+def _from_ids(raw: np.ndarray, path: Path, classes: Classes) -> np.ndarray:
     known = np.zeros(256, dtype=bool)
-    known[: len(classes)] = True
-    known[list(classes.ignore_ids)] = True
+    known[[*classes.label_ids, *classes.ignore_ids]] = True
     present = np.bincount(raw.ravel(), minlength=256) > 0
     wrong = np.flatnonzero(present & ~known)
     if wrong.size:
+        expected = f"0..{len(classes) - 1}" if not classes.file_ids else f"{list(classes.file_ids)}"
         raise UserError(
-            f"label {path} has ids {wrong[:5].tolist()} outside 0..{len(classes) - 1} and the ignored "
+            f"label {path} has ids {wrong[:5].tolist()} outside {expected} and the ignored "
             f"{list(classes.ignore_ids)}; fix the file, or the list of classes"
         )
     return classes.lookup()[raw]
+
+
+def _from_colours(raw: np.ndarray, path: Path, classes: Classes) -> np.ndarray:
+    codes = raw.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], dtype=np.uint32)  # (H, W, 3) -> (H, W)
+    present, inverse = np.unique(codes, return_inverse=True)
+    table = classes.colour_lookup()
+    wrong = [int(code) for code in present if int(code) not in table]
+    if wrong:
+        colours = [[code >> 16, code >> 8 & 255, code & 255] for code in wrong[:3]]
+        raise UserError(
+            f"label {path} has {len(wrong)} colours that are no class, first {colours}; fix the file, or name them under "
+            "ignore_colours in classes.json"
+        )
+    return np.array([table[int(code)] for code in present], dtype=np.uint8)[inverse].reshape(codes.shape)
+
+
+def _read_mat(path: Path) -> np.ndarray:
+    """(H, W) uint8 ids of SBD's GTcls.Segmentation."""
+    from scipy.io import loadmat  # slow to import, and needed by SBD alone
+
+    try:
+        return np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0], dtype=np.uint8)
+    except FileNotFoundError:
+        raise UserError(f"label {path} not found") from None
+    except Exception as error:  # a broken file fails in many ways
+        raise UserError(f"label {path} cannot be read as SBD's .mat ({error}); replace or remove it") from None
 
 
 class LabelledPairs(Sequence[tuple[np.ndarray, np.ndarray]]):

@@ -17,7 +17,10 @@ from segsemi.files import write_csv
 
 @dataclass(frozen=True)
 class Row:
-    """One image. `label` and `label_hash` are empty where there is no label; heights and widths are in pixels."""
+    """One image. `subset` is train, val, test, or extra (images beside the training images, usually without labels).
+
+    `label` and `label_hash` are empty where there is no label; heights and widths are in pixels.
+    """
 
     id: str
     subset: str
@@ -33,6 +36,7 @@ COLUMNS = tuple(field.name for field in fields(Row))
 LABELLED_COLUMNS = COLUMNS
 UNLABELLED_COLUMNS = tuple(name for name in COLUMNS if not name.startswith("label"))
 HIDDEN_COLUMNS = ("id", "label", "label_hash")
+HELD_OUT = ("val", "test")  # subsets that are measured on and never learnt from
 
 
 def write_rows(path: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from segsemi.data.manifest import HIDDEN_COLUMNS, LABELLED_COLUMNS, UNLABELLED_COLUMNS, Row, write_rows
+from segsemi.data.manifest import HELD_OUT, HIDDEN_COLUMNS, LABELLED_COLUMNS, UNLABELLED_COLUMNS, Row, write_rows
 from segsemi.errors import UserError
 
 
@@ -18,20 +18,34 @@ class Split:
     labelled: list[Row]
     unlabelled: list[Row]
     val: list[Row]
+    test: list[Row]
 
 
 def split_rows(
-    rows: list[Row], *, fraction: float = 1.0, count: int | None = None, ids: list[str] | None = None, seed: int
+    rows: list[Row],
+    *,
+    fraction: float = 1.0,
+    count: int | None = None,
+    ids: list[str] | None = None,
+    extra: str = "unlabelled",
+    unlabelled_ratio: float | None = None,
+    seed: int,
 ) -> Split:
     """Choose the labelled images: by `ids` if given, else `count`, else round(fraction * number of train images).
 
-    Chosen at random from `seed`; with one seed a smaller choice is part of every larger one. Images of the subset
-    `extra` are always unlabelled.
+    Chosen at random from `seed`; with one seed a smaller choice is part of every larger one.
+
+    Args:
+        extra: images of the subset extra are `unlabelled`; or `labelled`: those with labels count as training images,
+            the others are unlabelled; or `unused`.
+        unlabelled_ratio: so many unlabelled images for each labelled one (paper, Figure 3); None: all.
 
     Raises:
         UserError: no labelled image would be left, more are asked for than there are, or an id is unknown.
     """
-    train = [row for row in rows if row.subset == "train"]
+    rows = [row for row in rows if row.subset != "extra" or extra != "unused"]
+    subsets = ("train", "extra") if extra == "labelled" else ("train",)
+    train = [row for row in rows if row.subset in subsets and row.label]
     if ids is not None:
         chosen = _known_ids(ids, train)
     else:
@@ -44,11 +58,19 @@ def split_rows(
             raise UserError(f"split.count {number} is more than the {len(train)} training images; lower it")
         order = np.random.default_rng(seed).permutation(len(train))
         chosen = {train[i].id for i in order[:number]}
-    return Split(
-        labelled=[row for row in train if row.id in chosen],
-        unlabelled=[row for row in rows if row.subset != "val" and row.id not in chosen],
-        val=[row for row in rows if row.subset == "val"],
-    )
+    labelled = [row for row in train if row.id in chosen]
+    unlabelled = [row for row in rows if row.subset not in HELD_OUT and row.id not in chosen]
+    if unlabelled_ratio is not None:
+        number = round(unlabelled_ratio * len(labelled))
+        if number > len(unlabelled):
+            raise UserError(
+                f"split.unlabelled_ratio {unlabelled_ratio} asks for {number} unlabelled images, there are "
+                f"{len(unlabelled)}; lower it"
+            )
+        order = np.random.default_rng([seed, 1]).permutation(len(unlabelled))
+        unlabelled = [unlabelled[index] for index in sorted(order[:number])]
+    val, test = ([row for row in rows if row.subset == subset] for subset in HELD_OUT)
+    return Split(labelled, unlabelled, val, test)
 
 
 def read_list(path: Path) -> list[str] | None:
@@ -84,5 +106,6 @@ def write_split(split: Split, folder: Path) -> None:
     hidden.csv, which has it, is read only to measure the quality of pseudo labels."""
     write_rows(folder / "labelled.csv", split.labelled, LABELLED_COLUMNS)
     write_rows(folder / "val.csv", split.val, LABELLED_COLUMNS)
+    write_rows(folder / "test.csv", split.test, LABELLED_COLUMNS)
     write_rows(folder / "unlabelled.csv", split.unlabelled, UNLABELLED_COLUMNS)
     write_rows(folder / "hidden.csv", [row for row in split.unlabelled if row.label], HIDDEN_COLUMNS)

@@ -1,4 +1,4 @@
-"""Networks from segmentation-models-pytorch and timm, with backbone weights that load online or offline."""
+"""Networks from segmentation-models-pytorch and timm, and DeepLabV2, with backbone weights that load online or offline."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from segsemi.config import AugmentParams, ModelParams
 from segsemi.errors import UserError
+from segsemi.models.deeplabv2 import DeepLabV2
 from segsemi.models.torchvision_ops import import_torchvision
 from segsemi.palette import Classes
 
@@ -37,7 +38,7 @@ class Architecture:
     """All that is needed to build a network without its weights.
 
     Attributes:
-        decoder: an architecture of segmentation-models-pytorch, such as DeepLabV3Plus.
+        decoder: DeepLabV2, or an architecture of segmentation-models-pytorch, such as DeepLabV3Plus.
         encoder: an encoder of segmentation-models-pytorch or timm.
         mean, std: RGB normalisation of images in 0..1.
         short_side: images are shrunk to this shorter side before they enter the network; None: never.
@@ -118,19 +119,35 @@ class SegmentationModel(nn.Module):
 def _create_network(architecture: Architecture, num_classes: int) -> nn.Module:
     encoder = architecture.encoder
     name = encoder if encoder in smp.encoders.encoders else f"tu-{encoder}"
+    if architecture.decoder == "DeepLabV2":
+        return _create_deeplabv2(architecture, name, num_classes)
     options: dict[str, Any] = {}
     if architecture.decoder.lower().startswith("deeplabv3"):
         options["encoder_output_stride"] = architecture.output_stride
-        options["decoder_atrous_rates"] = ATROUS_RATES[architecture.output_stride]
+        if architecture.output_stride in ATROUS_RATES:  # others are refused below
+            options["decoder_atrous_rates"] = ATROUS_RATES[architecture.output_stride]
     try:
         return smp.create_model(
             architecture.decoder, encoder_name=name, encoder_weights=None, in_channels=3, classes=num_classes, **options
         )
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise UserError(
-            f"model: cannot build decoder {architecture.decoder!r} on encoder {encoder!r} with output stride "
-            f"{architecture.output_stride} ({error}); see segmentation_models_pytorch for decoders, timm for encoders"
-        ) from None
+        raise _cannot_build(architecture, error) from None
+
+
+def _create_deeplabv2(architecture: Architecture, encoder_name: str, num_classes: int) -> nn.Module:
+    try:
+        encoder = smp.encoders.get_encoder(encoder_name, weights=None, output_stride=architecture.output_stride)
+    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise _cannot_build(architecture, error) from None
+    return DeepLabV2(encoder, encoder.out_channels[-1], num_classes)
+
+
+def _cannot_build(architecture: Architecture, error: Exception) -> UserError:
+    return UserError(
+        f"model: cannot build decoder {architecture.decoder!r} on encoder {architecture.encoder!r} with output stride "
+        f"{architecture.output_stride} ({error}); decoders are DeepLabV2 and those of segmentation_models_pytorch, "
+        "encoders its own and timm's"
+    )
 
 
 def build_model(architecture: Architecture, classes: Classes, *, encoder_weights: str, seed: int) -> SegmentationModel:

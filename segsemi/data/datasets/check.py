@@ -1,0 +1,70 @@
+"""The check of every file of a data set, and its manifest (stage prepare)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from segsemi.data.datasets.entry import Entry
+from segsemi.data.images import read_image, read_label
+from segsemi.data.manifest import HELD_OUT, Row
+from segsemi.errors import UserError
+from segsemi.files import file_hash
+from segsemi.palette import Classes
+
+
+def check_entries(
+    root: Path, entries: Iterable[Entry], classes: Classes, warn: Callable[[str], None] = print
+) -> list[Row]:
+    """Read every file once and check it; the rows of the manifest.
+
+    Raises:
+        UserError: an unreadable or wrong file, a label of another size than its image, or the same image, by
+            content, in train and val (leakage).
+    """
+    rows: list[Row] = []
+    pixels: dict[str, np.ndarray] = {}
+    for entry in entries:
+        image = read_image(root / entry.image)
+        height, width = image.shape[:2]
+        if entry.label is not None:
+            label = read_label(root / entry.label, classes)
+            if label.shape != (height, width):
+                raise UserError(
+                    f"label {root / entry.label} is {label.shape[0]}x{label.shape[1]}, its image {height}x{width} (height "
+                    "x width); they must be equal"
+                )
+            counts = pixels.setdefault(entry.subset, np.zeros(256, dtype=np.int64))
+            counts += np.bincount(label.ravel(), minlength=256)
+        rows.append(
+            Row(
+                id=entry.id,
+                subset=entry.subset,
+                image=entry.image.as_posix(),
+                label="" if entry.label is None else entry.label.as_posix(),
+                height=height,
+                width=width,
+                image_hash=file_hash(root / entry.image),
+                label_hash="" if entry.label is None else file_hash(root / entry.label),
+            )
+        )
+    _refuse_leakage(rows)
+    for subset, counts in pixels.items():
+        for id_, name in enumerate(classes.names):
+            if counts[id_] == 0:
+                warn(f"warning: class {id_} ({name}) has no pixel in {subset}")
+    return rows
+
+
+def _refuse_leakage(rows: list[Row]) -> None:
+    """No image of val or test may be, by content, among the others."""
+    learnt = {row.image_hash: row for row in rows if row.subset not in HELD_OUT}
+    for row in rows:
+        if row.subset in HELD_OUT and row.image_hash in learnt:
+            other = learnt[row.image_hash]
+            raise UserError(
+                f"{row.image} ({row.subset}) and {other.image} ({other.subset}) are the same image: results on "
+                f"{row.subset} would be worthless; remove one"
+            )

@@ -1,0 +1,116 @@
+"""Any folder of images: images/, labels/, perhaps unlabelled/ and lists, and classes.json."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from segsemi.data.datasets.entry import IMAGE_ENDINGS, DataSet, Entry, read_ids, stems
+from segsemi.errors import UserError
+from segsemi.palette import Classes
+
+EXAMPLE = '{"names": ["background", "cat"], "colours": [[0, 0, 0], [255, 0, 0]]}'
+
+
+def find_folder(root: Path, *, val_fraction: float, seed: int) -> DataSet:
+    """images/ with the labels of equal stem in labels/; images without one, and those of unlabelled/, are extra.
+
+    val.txt and test.txt name the images of these subsets, train.txt, if it is there, those of train; without val.txt,
+    `val_fraction` of the labelled images are drawn from `seed` to be val.
+
+    Raises:
+        UserError: a folder or classes.json is missing or wrong; a label has no image; a list names an unknown image.
+    """
+    classes = read_classes(root / "classes.json")
+    images, labels = stems(root, "images", IMAGE_ENDINGS), stems(root, "labels", (".png",))
+    for stem, label in labels.items():
+        if stem not in images:
+            raise UserError(f"label {root / label} has no image images/{stem}.*; add or remove it")
+    subsets = _subsets(root, sorted(labels), images, val_fraction, seed)
+    entries = [
+        Entry(_id(stem), subsets.get(stem, "extra"), image, labels.get(stem))
+        for stem, image in images.items()
+        if stem in subsets or stem not in labels
+    ]
+    if (root / "unlabelled").is_dir():
+        more = stems(root, "unlabelled", IMAGE_ENDINGS)
+        twice = sorted(images.keys() & more.keys())
+        if twice:
+            raise UserError(
+                f"{root / images[twice[0]]} and {root / more[twice[0]]} have one name; rename or remove one"
+            )
+        entries += [Entry(_id(stem), "extra", image, None) for stem, image in more.items()]
+    return DataSet(classes, entries)
+
+
+def _id(stem: str) -> str:
+    return stem.replace("/", "__")
+
+
+def _subsets(
+    root: Path, labelled: list[str], images: dict[str, Path], val_fraction: float, seed: int
+) -> dict[str, str]:
+    """stem -> train, val or test, of the labelled images; those that train.txt leaves out are in none."""
+    subsets: dict[str, str] = {}
+    for subset in ("train", "val", "test"):
+        path = root / f"{subset}.txt"
+        for line in read_ids(path) if path.exists() else []:
+            stem = next((s for s in (line, str(Path(line).with_suffix("")), Path(line).stem) if s in images), None)
+            if stem is None:
+                raise UserError(f"{path} names {line!r}, which is not in {root / 'images'}; mend the list")
+            if stem not in labelled:
+                raise UserError(f"{path} names {line!r}, which has no label in {root / 'labels'}; mend the list")
+            if subsets.setdefault(stem, subset) != subset:
+                raise UserError(f"{line!r} is in {subset}.txt and in {subsets[stem]}.txt; remove it from one")
+    rest = [stem for stem in labelled if stem not in subsets]
+    if not (root / "val.txt").exists():
+        pool = [stem for stem in labelled if subsets.get(stem, "train") == "train"]
+        number = round(val_fraction * len(pool))
+        if not 0 < number < len(pool):
+            raise UserError(
+                f"data.val_fraction {val_fraction} of {len(pool)} labelled images leaves none for "
+                f"{'validation' if number == 0 else 'training'}; change it, or name them in {root / 'val.txt'}"
+            )
+        chosen = np.random.default_rng(seed).permutation(len(pool))[:number]
+        subsets |= {pool[index]: "val" for index in chosen}
+    if not (root / "train.txt").exists():
+        subsets |= {stem: "train" for stem in rest if stem not in subsets}
+    return subsets
+
+
+def read_classes(path: Path) -> Classes:
+    """classes.json: names and colours, in the order of the ids; the rest may be left out.
+
+    Keys: names, colours ([red, green, blue] each), labels ("ids", the default, or "colours": what the label files hold),
+    ids (those of the classes in the label files, if not 0, 1, 2...), ignore_ids (default [255]), ignore_colours.
+
+    Raises:
+        UserError: the file is missing or wrong.
+    """
+    try:
+        values = json.loads(path.read_text())
+        unknown = values.keys() - {"names", "colours", "labels", "ids", "ignore_ids", "ignore_colours"}
+        if unknown:
+            raise ValueError(f"unknown key {sorted(unknown)[0]}")
+        return Classes(
+            names=tuple(str(name) for name in values["names"]),
+            colours=_colours(values["colours"]),
+            ignore_ids=tuple(int(id_) for id_ in values.get("ignore_ids", [255])),
+            file_ids=tuple(int(id_) for id_ in values.get("ids", [])),
+            label_format=values.get("labels", "ids"),
+            ignore_colours=_colours(values.get("ignore_colours", [])),
+        )
+    except FileNotFoundError:
+        raise UserError(
+            f"{path} not found; it names the classes in the order of their ids, such as {EXAMPLE}"
+        ) from None
+    except KeyError as error:
+        raise UserError(f"{path} has no key {error}; expected something like {EXAMPLE}") from None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is wrong ({error}); expected something like {EXAMPLE}") from None
+
+
+def _colours(values: list[list[int]]) -> tuple[tuple[int, int, int], ...]:
+    return tuple((int(red), int(green), int(blue)) for red, green, blue in values)
