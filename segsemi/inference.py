@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segsemi.augment.weak import resize_pair, scaled_to_short_side
 from segsemi.metrics import ConfusionMatrix
 from segsemi.models.build import SegmentationModel
 
@@ -107,12 +106,7 @@ def predict_image(
         (C, H, W) float32 on the model's device.
     """
     height, width = image.shape[:2]
-    inner = scaled_to_short_side(height, width, model.architecture.short_side)
-    small, _ = resize_pair(image, None, *inner)
-    device = next(model.parameters()).device
-    # (H, W, 3) uint8 -> (1, 3, H, W) float32 in 0..1
-    batch = torch.tensor(np.ascontiguousarray(small), device=device).permute(2, 0, 1).unsqueeze(0).float() / 255
-    batch = batch.contiguous(memory_format=torch.channels_last)
+    batch = model.as_batch(image)
     if window is not None:
         return _resize(predict_windows(model, batch, window, scales, flip), height, width)[0]
     return predict_probabilities(model, batch, scales, flip, out_shape=(height, width))[0]

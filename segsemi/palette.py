@@ -71,9 +71,9 @@ class Classes:
             names=tuple(values["names"]),
             colours=tuple((int(r), int(g), int(b)) for r, g, b in values["colours"]),
             ignore_ids=tuple(values["ignore_ids"]),
-            file_ids=tuple(values["file_ids"]),
-            label_format=values["label_format"],
-            ignore_colours=tuple((int(r), int(g), int(b)) for r, g, b in values["ignore_colours"]),
+            file_ids=tuple(values.get("file_ids", ())),
+            label_format=values.get("label_format", "ids"),
+            ignore_colours=tuple((int(r), int(g), int(b)) for r, g, b in values.get("ignore_colours", ())),
         )
 
     def as_written(self) -> Classes:

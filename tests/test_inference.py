@@ -294,3 +294,13 @@ def test_window_reaches_the_evaluation() -> None:
     assert small.shape == whole.shape and not torch.allclose(small, whole)
     torch.testing.assert_close(predict_image(model, image, window=90), whole)
     torch.testing.assert_close(small.sum(0), torch.ones(70, 90))
+
+
+@pytest.mark.parametrize("short_side", [None, 32])
+def test_predict_is_the_class_of_predict_image(short_side: int | None) -> None:
+    architecture = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16, short_side=short_side)
+    model = build_model(architecture, CLASSES, encoder_weights="imagenet", seed=0).eval()
+    image = np.random.default_rng(0).integers(0, 256, (50, 61, 3), dtype=np.uint8)
+    labels = model.predict(image)
+    assert labels.dtype == np.uint8
+    assert np.array_equal(labels, predict_image(model, image).argmax(0).numpy())

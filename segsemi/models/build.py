@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segsemi.augment.weak import resize_pair, scaled_to_short_side
 from segsemi.config import AugmentParams, ModelParams
 from segsemi.errors import UserError
 from segsemi.models.deeplabv2 import DeepLabV2
@@ -99,11 +101,30 @@ class SegmentationModel(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) float RGB in 0..1, any H and W -> logits (N, num_classes, H, W)."""
-        height, width = images.shape[-2:]
-        x = (images - self.mean) / self.std
+        return self.forward_normalised((images - self.mean) / self.std)
+
+    def forward_normalised(self, x: Tensor) -> Tensor:
+        """The same for images whose mean and standard deviation have been taken out already."""
+        height, width = x.shape[-2:]
         stride = self.padding_multiple
         x = F.pad(x, (0, -width % stride, 0, -height % stride))  # zeros: the mean colour
         return self.network(x)[..., :height, :width]
+
+    def as_batch(self, image: np.ndarray) -> Tensor:
+        """(H, W, 3) uint8 RGB -> (1, 3, h, w) float32 in 0..1, shrunk to architecture.short_side, on the model's device."""
+        height, width = image.shape[:2]
+        inner = scaled_to_short_side(height, width, self.architecture.short_side)
+        small, _ = resize_pair(image, None, *inner)
+        batch = torch.tensor(np.ascontiguousarray(small), device=self.mean.device)
+        batch = batch.permute(2, 0, 1).unsqueeze(0).float() / 255
+        return batch.contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 RGB -> (H, W) uint8 class ids, as evaluated: one scale, no flip. Scales: segsemi.inference."""
+        probabilities = self(self.as_batch(image)).float().softmax(dim=1)
+        probabilities = F.interpolate(probabilities, size=image.shape[:2], mode="bilinear", align_corners=False)
+        return probabilities[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
 
     @property
     def encoder(self) -> nn.Module:

@@ -1,0 +1,7 @@
+"""python -m segsemi"""
+
+import sys
+
+from segsemi.cli import main
+
+sys.exit(main())

@@ -1,0 +1,136 @@
+"""Look before a long run: machine, params and data, and what the run will take. `python -m segsemi doctor`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segsemi.config import Params
+from segsemi.contract import data_root
+from segsemi.data.datasets import DataSet, find_dataset
+from segsemi.data.images import read_image, read_label
+from segsemi.engine import choose_device
+from segsemi.errors import UserError
+from segsemi.models.build import architecture_of, build_model
+from segsemi.palette import Classes, colourise
+from segsemi.pictures import captioned, grid, save_png
+from segsemi.predict import laid_over
+
+SAMPLE = 200  # labels that are read for the shares of the classes
+PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "pyimgaug", "numpy", "dvc")
+
+
+def machine_lines(params: Params) -> Iterator[str]:
+    """Versions, device, processor cores and free disk."""
+    for package in PACKAGES:
+        try:
+            yield f"{package} {importlib.metadata.version(package)}"
+        except importlib.metadata.PackageNotFoundError:
+            yield f"{package}: not installed; pip install {package}"
+    device = choose_device(params.machine.device)
+    name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
+    yield f"device {device}{name}, {os.cpu_count()} cores, {shutil.disk_usage('.').free / 2**30:.1f} GiB of disk free"
+
+
+def find_data(params: Params) -> DataSet:
+    """The data set that params name.
+
+    Raises:
+        UserError: it is not as expected; the embedded one has not been written yet.
+    """
+    root = data_root(params.data)
+    if params.data.name == "synthetic" and not root.exists():
+        raise UserError("the embedded data set is not there yet: `dvc repro prepare` writes it")
+    return find_dataset(params.data.name, root, val_fraction=params.data.val_fraction, seed=params.seed)
+
+
+def data_lines(data: DataSet, root: Path) -> Iterator[str]:
+    """Images and labels of each subset, sizes, and each class's share of the pixels, from an even sample of the labels.
+
+    Raises:
+        UserError: a file of the sample is broken.
+    """
+    counts = Counter((entry.subset, entry.label is not None) for entry in data.entries)
+    for subset in sorted({entry.subset for entry in data.entries}):
+        yield f"{subset}: {counts[subset, True]} images with a label, {counts[subset, False]} without"
+    labelled = [entry for entry in data.entries if entry.label is not None]
+    chosen = [labelled[index] for index in _even(len(labelled), SAMPLE)]
+    pixels, sizes = np.zeros(256, np.int64), Counter[tuple[int, int]]()
+    for entry in chosen:
+        assert entry.label is not None
+        label = read_label(root / entry.label, data.classes)
+        pixels += np.bincount(label.ravel(), minlength=256)
+        sizes[label.shape[0], label.shape[1]] += 1
+    most = ", ".join(f"{height}x{width} ({count})" for (height, width), count in sizes.most_common(3))
+    yield f"sizes, height x width, in a sample of {len(chosen)} labels: {most}{' ...' if len(sizes) > 3 else ''}"
+    for id_, name in enumerate(data.classes.names):
+        note = "  <- no pixel in the sample" if pixels[id_] == 0 else ""
+        yield f"class {id_:3d} {name:20s} {100 * pixels[id_] / pixels.sum():6.2f} % of the pixels{note}"
+    yield f"no class (ignored)        {100 * pixels[data.classes.ignore_index] / pixels.sum():6.2f} %"
+
+
+def _even(length: int, number: int) -> list[int]:
+    return np.unique(np.linspace(0, length - 1, num=min(number, length), dtype=int)).tolist() if length else []
+
+
+def save_nine(data: DataSet, root: Path, path: Path) -> None:
+    """A picture of nine labelled images with their labels laid over them, each at most 320 pixels wide."""
+    labelled = [entry for entry in data.entries if entry.label is not None]
+    panel = []
+    for index in _even(len(labelled), 9):
+        entry = labelled[index]
+        assert entry.label is not None
+        picture = _laid_over(root / entry.image, root / entry.label, data.classes)
+        step = -(-picture.shape[1] // 320)
+        panel.append(captioned(np.ascontiguousarray(picture[::step, ::step]), entry.id))
+    if panel:
+        save_png(path, grid(panel, columns=3))
+
+
+def _laid_over(image: Path, label: Path, classes: Classes) -> np.ndarray:
+    return laid_over(read_image(image), colourise(read_label(label, classes), classes))
+
+
+def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
+    """Time and disk that `dvc repro` will take, from three training steps with made-up images of the right size."""
+    device, size = choose_device(params.machine.device), params.augment.crop_size
+    model = build_model(architecture_of(params.model, params.augment), data.classes, encoder_weights="none", seed=0)
+    model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    rounds = len(params.rounds)
+    batches = {
+        "teacher": params.teacher.batch_size,
+        "student": params.student.batch_labelled + params.student.batch_pseudo,
+    }
+    batches = {name: batch // getattr(params, name).accumulate for name, batch in batches.items()}
+    seconds = {}
+    for name, batch in batches.items():
+        seconds[name] = _seconds_of_a_step(model, batch, size, device) * getattr(params, name).accumulate
+        yield f"{name}: {seconds[name]:.2f} s a step of computing on {device}, {getattr(params, name).steps} steps"
+    total = seconds["teacher"] * params.teacher.steps + seconds["student"] * params.student.steps * rounds
+    yield f"training in all, with {rounds} rounds: {total / 60:.0f} minutes and more (loading, pseudo labels, evaluation)"
+    weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    disk = 2 * weights * (1 + rounds) + 3 * weights  # models in workspace and cache, one checkpoint with momentum
+    yield f"disk for models and checkpoints: {disk / 2**20:.0f} MiB"
+    free = shutil.disk_usage(".").free
+    if free < 2 * disk:
+        yield f"warning: only {free / 2**20:.0f} MiB free"
+
+
+def _seconds_of_a_step(model: torch.nn.Module, batch: int, size: int, device: torch.device) -> float:
+    images = torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        float(model(images).square().mean().backward() or 0)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return min(times)

@@ -1,0 +1,183 @@
+"""A trained model for other programs: ONNX, or the folder that segmentation-models-pytorch's `from_pretrained` reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segsemi.checkpoint import load_description, load_model
+from segsemi.errors import UserError
+from segsemi.files import write_text
+from segsemi.models.build import ATROUS_RATES, SegmentationModel
+
+TOLERANCE = 1e-3  # of probabilities
+SIZES = ((1, 192, 256), (2, 161, 225))  # batch, height, width of the images on which both are compared
+
+
+class Exported(nn.Module):
+    """What is exported: (N, 3, H, W) float32 RGB -> probabilities (N, C, H, W) float32, or class ids (N, H, W) int64."""
+
+    def __init__(self, model: SegmentationModel, *, normalise: bool, argmax: bool) -> None:
+        super().__init__()
+        self.model, self.normalise, self.argmax = model, normalise, argmax
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.model(images) if self.normalise else self.model.forward_normalised(images)
+        return logits.argmax(dim=1) if self.argmax else logits.softmax(dim=1)
+
+
+def export_onnx(folder: Path, out: Path, *, normalise: bool = True, argmax: bool = False) -> float:
+    """Write out/model.onnx, with any batch size, height and width, and out/README.md; compare it with PyTorch.
+
+    Args:
+        folder: a model's folder.
+        normalise: whether the file takes RGB in 0..1, or images that are normalised already.
+        argmax: whether it gives class ids instead of probabilities.
+
+    Returns:
+        The largest difference of a probability; with `argmax` the share of pixels of another class.
+
+    Raises:
+        UserError: onnx is not installed, or the exported network differs from the model.
+    """
+    try:
+        import onnxruntime
+        import onnxscript  # noqa: F401  # torch.onnx needs it
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"export to ONNX needs the package {error.name}: pip install onnx onnxruntime onnxscript"
+        ) from None
+    wrapped = Exported(load_model(folder), normalise=normalise, argmax=argmax).eval()
+    path = out / "model.onnx"
+    out.mkdir(parents=True, exist_ok=True)
+    temporary = out / f".{path.name}.tmp"
+    dimensions = {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
+    torch.onnx.export(
+        wrapped,
+        (torch.rand(2, 3, 193, 257),),  # sizes that need padding, so that it is part of the graph
+        temporary,
+        input_names=["images"],
+        output_names=["classes" if argmax else "probabilities"],
+        dynamic_shapes=(dimensions,),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
+    difference = _largest_difference(wrapped, lambda images: session.run(None, {"images": images})[0])
+    if difference > TOLERANCE:
+        temporary.unlink()
+        raise UserError(
+            f"the exported network differs from {folder} by {difference:.2g}; report this with your versions"
+        )
+    temporary.replace(path)
+    takes = "RGB in 0..1" if normalise else "RGB, normalised by mean and standard deviation below"
+    gives = "class ids (N, H, W) int64" if argmax else "probabilities (N, classes, H, W) float32"
+    write_text(out / "README.md", model_card(folder, f"`model.onnx`: images (N, 3, H, W) float32, {takes} -> {gives}."))
+    return difference
+
+
+def _largest_difference(network: nn.Module, run: Callable[[np.ndarray], np.ndarray]) -> float:
+    largest = 0.0
+    for batch, height, width in SIZES:
+        images = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            expected = network(images).numpy()
+        found = run(images.numpy())
+        if found.shape != expected.shape:
+            raise UserError(f"the exported network gives {found.shape} for {tuple(images.shape)}, not {expected.shape}")
+        wrong = np.mean(found != expected) if expected.dtype.kind == "i" else np.abs(found - expected).max()
+        largest = max(largest, float(wrong))
+    return largest
+
+
+def export_hub(folder: Path, out: Path) -> None:
+    """Write what `segmentation_models_pytorch.from_pretrained(out)` reads, and out/README.md.
+
+    Raises:
+        UserError: the decoder is not one of that library's.
+    """
+    model = load_model(folder)
+    save = getattr(model.network, "save_pretrained", None)
+    if save is None:
+        raise UserError(
+            f"{model.architecture.decoder} is not part of segmentation_models_pytorch; export to onnx instead"
+        )
+    save(out)
+    use = "`segmentation_models_pytorch.from_pretrained(folder)` gives the network; it takes normalised images, see below."
+    write_text(out / "README.md", model_card(folder, use))
+
+
+def model_card(folder: Path, use: str) -> str:
+    """The README of a model: how to use it, its classes, how it was made, and how to load it without segsemi."""
+    description = load_description(folder)
+    architecture, classes = description["architecture"], description["classes"]
+    metrics = _metrics(folder)
+    lines = [
+        f"# {folder.name}",
+        "",
+        use,
+        "",
+        f"- Network: {architecture['decoder']} on {architecture['encoder']}, output stride {architecture['output_stride']}.",
+        f"- Classes, in the order of their ids: {', '.join(classes['names'])}. {classes['ignore_index']} is no class.",
+        f"- Images: RGB / 255, minus {architecture['mean']}, divided by {architecture['std']} (mean, standard deviation);"
+        f" padded with zeros to multiples of {architecture['output_stride']}.",
+        f"- Shrunk to a shorter side of {architecture['short_side']} pixels first."
+        if architecture["short_side"]
+        else "- Seen at their own size.",
+        f"- Trained for {description['training']['steps_in_all']} steps in all, those of its teachers included.",
+        *(f"- {line}" for line in metrics),
+        "- The backbone's ImageNet weights come from timm or segmentation_models_pytorch; see there for their licence.",
+        "",
+        "Without segsemi, from the folder with `model.safetensors` and `model.json`:",
+        "",
+        "```python",
+        loading_code(architecture, len(classes["names"])),
+        "```",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _metrics(folder: Path) -> list[str]:
+    """What stage evaluate measured, where the model lies in a repository that has it."""
+    path = folder.parent.parent / "data/evaluated" / folder.name / "metrics.json"
+    if not path.exists():
+        return []
+    metrics = json.loads(path.read_text())
+    return [f"mIoU {100 * metrics['miou']:.2f} on {metrics['images']} images."]
+
+
+def loading_code(architecture: dict, num_classes: int) -> str:
+    """Lines of Python that load the weights with torch, segmentation-models-pytorch and safetensors alone."""
+    decoder, stride = architecture["decoder"], architecture["output_stride"]
+    if decoder == "DeepLabV2":
+        return "# DeepLabV2 is not part of segmentation_models_pytorch: use segsemi.load_model(folder)"
+    options = f'encoder_name="{_smp_name(architecture["encoder"])}", encoder_weights=None, classes={num_classes}'
+    lines = [
+        "import segmentation_models_pytorch as smp",
+        "from safetensors.torch import load_file",
+        "",
+        "network = smp.create_model(",
+        f'    "{decoder}", {options},',
+    ]
+    if decoder.lower().startswith("deeplabv3"):
+        lines.append(f"    encoder_output_stride={stride}, decoder_atrous_rates={ATROUS_RATES[stride]},")
+    lines += [
+        ")",
+        'weights = load_file("model.safetensors")',
+        'network.load_state_dict({name.removeprefix("network."): value for name, value in weights.items()})',
+        f"network.eval()  # normalised images (N, 3, H, W), H and W padded -> logits (N, {num_classes}, H, W)",
+    ]
+    return "\n".join(lines)
+
+
+def _smp_name(encoder: str) -> str:
+    import segmentation_models_pytorch as smp
+
+    return encoder if encoder in smp.encoders.encoders else f"tu-{encoder}"
