@@ -40,8 +40,8 @@ class Classes:
 
     def __post_init__(self) -> None:
         count = len(self.names)
-        if not 0 < count < IGNORE_INDEX or len(set(self.names)) < count:
-            raise ValueError(f"names must be 1 to {IGNORE_INDEX - 1} different ones, found {list(self.names)}")
+        if not 0 < count <= IGNORE_INDEX or len(set(self.names)) < count:
+            raise ValueError(f"names must be 1 to {IGNORE_INDEX} different ones, found {list(self.names)}")
         if len(self.colours) != count or any(not 0 <= value <= 255 for colour in self.colours for value in colour):
             raise ValueError(f"colours must be {count}, one a name, each [red, green, blue] in 0..255")
         if self.label_format not in ("ids", "colours"):

@@ -213,7 +213,7 @@ def test_code_in_the_card_loads_the_model_without_segsemi(decoder: str, tmp_path
     x = torch.rand(1, 3, 64, 64)
     with torch.no_grad():
         expected = load_model(folder).forward_normalised(x)
-    torch.testing.assert_close(torch.load(folder / "out.pt", weights_only=True), expected)
+    torch.testing.assert_close(torch.load(folder / "out.pt", weights_only=True), expected, atol=1e-4, rtol=1e-3)
 
 
 # doctor

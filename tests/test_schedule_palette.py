@@ -89,11 +89,17 @@ def test_classes_go_through_a_file(tmp_path: Path) -> None:
     assert loaded == CLASSES and hash(loaded) == hash(CLASSES) and len(loaded) == 3
 
 
-@pytest.mark.parametrize("ignored", [(), (255,), (11, 255), (0,)])
-def test_lookup_ignores_the_named_ids_alone(ignored: tuple[int, ...]) -> None:
-    table = Classes(CLASSES.names, CLASSES.colours, ignored).lookup()
+@pytest.mark.parametrize(("file_ids", "ignored"), [((), ()), ((), (11, 255)), ((7, 0, 254), (255, 1))])
+def test_lookup_gives_class_ids_and_ignores_the_rest(file_ids: tuple[int, ...], ignored: tuple[int, ...]) -> None:
+    table = Classes(CLASSES.names, CLASSES.colours, ignored, file_ids).lookup()
     assert table.dtype == np.uint8 and table.shape == (256,)
-    assert [int(new) for new in table] == [255 if old in ignored else old for old in range(256)]
+    ids = list(file_ids or (0, 1, 2))
+    assert [int(new) for new in table] == [ids.index(old) if old in ids else 255 for old in range(256)]
+
+
+def test_an_id_cannot_be_a_class_and_ignored() -> None:
+    with pytest.raises(ValueError, match="all different and not ignored"):
+        Classes(CLASSES.names, CLASSES.colours, (0,))
 
 
 def test_written_file_holds_the_bytes_and_nothing_else_is_left(tmp_path: Path) -> None:
