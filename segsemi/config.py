@@ -82,6 +82,13 @@ class OptimParams(Section):
     power: NonNegativeFloat
     val_every: Annotated[int, Field(ge=0)]
     accumulate: Positive
+    keep: Literal["last", "best"]
+
+    @model_validator(mode="after")
+    def _measured(self) -> OptimParams:
+        if self.keep == "best" and self.val_every == 0:
+            raise ValueError("keep: best needs measurements on val; set val_every above 0")
+        return self
 
 
 def _check_pieces(accumulate: int, **batch: int) -> None:

@@ -19,6 +19,7 @@ from segsemi.data.datasets import DataSet, find_dataset
 from segsemi.data.images import read_image, read_label
 from segsemi.engine import choose_device
 from segsemi.errors import UserError
+from segsemi.memory import step_memory
 from segsemi.models.build import architecture_of, build_model
 from segsemi.palette import Classes, colourise
 from segsemi.pictures import captioned, grid, save_png
@@ -102,7 +103,8 @@ def _laid_over(image: Path, label: Path, classes: Classes) -> np.ndarray:
 def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
     """Time and disk that `dvc repro` will take, from three training steps with made-up images of the right size."""
     device, size = choose_device(params.machine.device), params.augment.crop_size
-    model = build_model(architecture_of(params.model, params.augment), data.classes, encoder_weights="none", seed=0)
+    architecture = architecture_of(params.model, params.augment)
+    model = build_model(architecture, data.classes, encoder_weights="none", seed=0)
     model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     rounds = len(params.rounds)
     batches = {
@@ -114,6 +116,8 @@ def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
     for name, batch in batches.items():
         seconds[name] = _seconds_of_a_step(model, batch, size, device) * getattr(params, name).accumulate
         yield f"{name}: {seconds[name]:.2f} s a step of computing on {device}, {getattr(params, name).steps} steps"
+        memory = step_memory(architecture, data.classes, batch=batch, crop_size=size)
+        yield f"{name}: {memory / 2**30:.1f} GiB and about a quarter more for a step; raise {name}.accumulate for less"
     total = seconds["teacher"] * params.teacher.steps + seconds["student"] * params.student.steps * rounds
     yield f"training in all, with {rounds} rounds: {total / 60:.0f} minutes and more (loading, pseudo labels, evaluation)"
     weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())

@@ -32,6 +32,7 @@ class Measured:
         evaluated: the folder that stage evaluate wrote.
         metrics: metrics.json of that folder.
         steps: optimizer steps in all, those of its teachers included.
+        keep: `last`, or `best` if its checkpoint was chosen on val.
         curve: the training curve, columns step, loss, lr, val_miou.
         quality: its pseudo labels against the hidden labels; None without pseudo labels.
     """
@@ -41,6 +42,7 @@ class Measured:
     evaluated: Path
     metrics: dict[str, Any]
     steps: int
+    keep: str
     curve: pd.DataFrame
     quality: dict[str, Any] | None
 
@@ -48,12 +50,14 @@ class Measured:
 def read_measured(name: str, teacher: str | None) -> Measured:
     """Read one model's evaluation, training curve and, for a student, the quality of the labels it learnt from."""
     evaluated, model = evaluated_folder(name), model_folder(name)
+    training = json.loads((model / "model.json").read_text())["training"]
     return Measured(
         name=name,
         teacher=teacher,
         evaluated=evaluated,
         metrics=json.loads((evaluated / "metrics.json").read_text()),
-        steps=json.loads((model / "model.json").read_text())["training"]["steps_in_all"],
+        steps=training["steps_in_all"],
+        keep=training["keep"],
         curve=pd.read_csv(model / "curve.csv"),
         quality=json.loads(quality_file(name).read_text()) if teacher is not None else None,
     )

@@ -64,4 +64,4 @@ def train_on_labels(
             workers=machine.workers,
             val=LabelledPairs(read_rows(VAL), root, classes),
         )
-        save_trained(network, curve, model_folder(name), steps_in_all=steps)
+        save_trained(network, curve, model_folder(name), steps_in_all=steps, keep=optim.keep)

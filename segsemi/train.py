@@ -61,7 +61,8 @@ def train(
         pseudo_loss: a key of LOSSES.
         bn: `trainable`: one BN for all; `fixed`: running statistics stay as they are and normalise; `dsbn`.
         val: validation images and labels, as `evaluate_model` takes them; measured every params.val_every steps (0:
-            never). For the curve alone: the model of the last step is kept, whatever val says.
+            never). For the curve alone, unless params.keep is `best`: then the model ends as it was where val was best,
+            at the earliest of equals.
 
     Returns:
         The training curve: dicts with step, loss, lr and, where measured, val_miou.
@@ -69,12 +70,14 @@ def train(
     Raises:
         UserError: the loss or its gradient is not finite; names the step, the images and the file of the last good state.
     """
+    if params.keep == "best" and not val:
+        raise UserError("keep: best needs validation images, and there are none; set keep: last")
     if bn == "dsbn":
         convert_dsbn(model.network)
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(model, params)
-    checkpoint = work / "checkpoint.pt"
-    start, curve = _resume(checkpoint, model, optimizer)
+    checkpoint, best = work / "checkpoint.pt", work / "best.pt"
+    start, curve = _restore(checkpoint, model, optimizer)
     recent: list[float] = []
     saved = time.monotonic()
 
@@ -114,25 +117,37 @@ def train(
                 bar.set_postfix(loss=f"{row['loss']:.3f}")
                 if due and val is not None:
                     row["val_miou"] = _validate(model, val)
+                    if params.keep == "best" and row["val_miou"] > best_miou(curve):
+                        _save(best, model, optimizer, done, curve)
                     bar.write(f"{batches.stage} step {done}: val mIoU {100 * row['val_miou']:.2f}")
                 curve.append(row)
                 # Only here, where `recent` is empty, so that a resumed curve equals an unbroken one.
                 if time.monotonic() - saved > CHECKPOINT_SECONDS and done < batches.steps:
                     _save(checkpoint, model, optimizer, done, curve)
                     saved = time.monotonic()
+    if params.keep == "best":
+        _restore(best, model, optimizer)
     strip_dsbn(model.network)
     model.eval()
     return curve
 
 
-def save_trained(model: SegmentationModel, curve: list[dict[str, Any]], folder: Path, *, steps_in_all: int) -> None:
+def best_miou(curve: list[dict[str, Any]]) -> float:
+    """The highest validation mIoU of a curve; -1 where nothing was measured."""
+    return max((row["val_miou"] for row in curve if "val_miou" in row), default=-1.0)
+
+
+def save_trained(
+    model: SegmentationModel, curve: list[dict[str, Any]], folder: Path, *, steps_in_all: int, keep: str
+) -> None:
     """Write the model and curve.csv to `folder`.
 
     Args:
         steps_in_all: optimizer steps that went into the model, those of its teachers included.
+        keep: which checkpoint it is, as in `OptimParams`.
     """
     write_csv(folder / "curve.csv", ["step", "loss", "lr", "val_miou"], curve)
-    save_model(model, folder, {"steps_in_all": steps_in_all})
+    save_model(model, folder, {"steps_in_all": steps_in_all, "keep": keep})
 
 
 def _loss(model: nn.Module, batch: Batch, pseudo_loss: Loss, device: torch.device) -> Tensor:
@@ -178,7 +193,7 @@ def _validate(model: SegmentationModel, pairs: Sequence[tuple[np.ndarray, np.nda
     return evaluate_model(model, pairs, num_classes=len(classes), ignore_index=classes.ignore_index).miou()
 
 
-def _resume(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict[str, Any]]]:
+def _restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict[str, Any]]]:
     if not checkpoint.exists():
         return 0, []
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)

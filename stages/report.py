@@ -14,15 +14,18 @@ def main() -> None:
     params = load_params()
     teachers = {TEACHER: None, **dict.fromkeys(params.baselines), **params.rounds}
     rows = read_rows(evaluation_list(params.evaluate.subset))
+    models = [read_measured(name, teacher) for name, teacher in teachers.items()]
+    chosen = [model.name for model in models if model.keep == "best"]
     facts = {
         "data set": params.data.name,
         "labelled images": len(read_rows(LABELLED)),
         "unlabelled": len(read_rows(UNLABELLED)),
         "measured on": f"{params.evaluate.subset}, {len(rows)} images",
         "seed": params.seed,
+        "checkpoints": f"the best on val of {', '.join(chosen)}; the last of the others" if chosen else "the last",
     }
     table = write_report(
-        [read_measured(name, teacher) for name, teacher in teachers.items()],
+        models,
         Classes.load(CLASSES),
         rows,
         data_root(params.data),

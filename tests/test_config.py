@@ -117,6 +117,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"student.saug": "all"}, r"student\.saug: .*'both'"),
     ({"student.saug_ops": 0}, r"student\.saug_ops"),
     ({"teacher.accumulate": 3}, r"teacher: batch_size 8 is no multiple of accumulate 3"),
+    ({"teacher.keep": "best", "teacher.val_every": 0}, r"teacher: keep: best needs measurements on val"),
     ({"student.accumulate": 4}, r"student: bn: dsbn needs"),
     ({"student.batch_labelled": 1}, r"student: bn: dsbn needs batch_labelled and batch_pseudo of at least 2"),
     ({"student.batch_pseudo": 0}, r"student: bn: dsbn needs .*batch_pseudo of at least 2"),

@@ -171,6 +171,40 @@ def test_list_file_chooses_by_id_or_path(tmp_path: Path) -> None:
         read_list(tmp_path / "missing.txt")
 
 
+PUBLISHED = [  # lines of the lists that the field shares
+    ("leftImg8bit/train/ulm/ulm_0_1_leftImg8bit.png gtFine/train/ulm/ulm_0_1_gtFine_labelIds.png", "ulm_0_1"),
+    ("/data/cityscapes/leftImg8bit/train/ulm/ulm_0_1_leftImg8bit.png\t/data/gt.png", "ulm_0_1"),
+    ("leftImg8bit/train/ulm/ulm_0_1_leftImg8bit.png,gtFine/train/ulm/x.png", "ulm_0_1"),
+    ("ulm_0_1_leftImg8bit", "ulm_0_1"),
+    ("/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png", "2007_000032"),
+    ("2007_000032", "2007_000032"),
+    ("day 1/a cat.jpg", "day 1__a cat"),
+    ("day 1/a cat", "day 1__a cat"),
+    ("images/day 2/a cat.jpg labels/day 2/a cat.png", "day 2__a cat"),
+]
+
+
+def listed_rows() -> list[Row]:
+    images = {
+        "ulm_0_1": "leftImg8bit/train/ulm/ulm_0_1_leftImg8bit.png",
+        "2007_000032": "VOC2012/JPEGImages/2007_000032.jpg",
+        "day 1__a cat": "images/day 1/a cat.jpg",
+        "day 2__a cat": "images/day 2/a cat.jpg",
+    }
+    return [Row(id_, "train", image, "label.png", 4, 4, "a", "b") for id_, image in images.items()]
+
+
+@pytest.mark.parametrize(("line", "expected"), PUBLISHED)
+def test_lists_as_the_field_shares_them(line: str, expected: str) -> None:
+    assert [row.id for row in split_rows(listed_rows(), ids=[line], seed=0).labelled] == [expected]
+
+
+@pytest.mark.parametrize("line", ["a cat.jpg", "/", "other/2007_000033.jpg", "."])
+def test_list_line_of_two_or_no_images_is_refused(line: str) -> None:
+    with pytest.raises(UserError, match=r"split.labelled_list.*(day 1__a cat, day 2__a cat|no training image)"):
+        split_rows(listed_rows(), ids=[line], seed=0)
+
+
 def test_unlabelled_list_has_no_trace_of_labels(tmp_path: Path) -> None:
     write_split(split_rows(rows_of(8), count=2, seed=0), tmp_path)
     assert "label" not in (tmp_path / "unlabelled.csv").read_text().splitlines()[0]

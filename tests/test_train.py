@@ -35,6 +35,7 @@ def optim(steps: int, **changes: object) -> OptimParams:
         "power": 0.9,
         "val_every": 0,
         "accumulate": 1,
+        "keep": "last",
     }
     return OptimParams(**{**values, **changes})
 
@@ -80,6 +81,32 @@ def test_student_ends_as_the_plain_network_and_evaluates(groups: list[Group], tm
     curve = run(model, groups, tmp_path, 2, params=optim(2, val_every=1), val=pairs)
     assert list(model.state_dict()) == keys and not model.training
     assert all(0 <= row["val_miou"] <= 1 for row in curve) and len(curve) == 2
+
+
+@pytest.mark.parametrize("mious", [[0.2, 0.5, 0.5, 0.1], [0.1, 0.2, 0.3, 0.4]])
+def test_best_checkpoint_is_the_model_of_that_step(
+    groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mious: list[float]
+) -> None:
+    states: list[dict[str, torch.Tensor]] = []
+
+    def measured(model: SegmentationModel, _: object) -> float:
+        states.append({name: value.clone() for name, value in model.state_dict().items()})
+        return mious[len(states) - 1]
+
+    monkeypatch.setattr(segsemi.train, "_validate", measured)
+    pairs = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8))]
+    model = new_model()
+    run(model, groups, tmp_path, 4, params=optim(4, val_every=1, keep="best"), val=pairs)
+    expected = states[mious.index(max(mious))]  # the earliest of equals
+    for name, value in model.state_dict().items():  # DSBN's own tensors have another name in `expected`
+        if name in expected:
+            assert torch.equal(value, expected[name]), name
+    assert sum(name in expected for name in model.state_dict()) > 50
+
+
+def test_best_checkpoint_needs_validation_images(groups: list[Group], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="keep: best needs validation images"):
+        run(new_model(), groups, tmp_path, 1, params=optim(1, val_every=1, keep="best"), val=[])
 
 
 def statistics(model: nn.Module) -> list[torch.Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -87,18 +88,32 @@ def read_list(path: Path) -> list[str] | None:
 
 
 def _known_ids(lines: list[str], train: list[Row]) -> set[str]:
-    """A line is an id, an image's path or file name, or such a path with its label's path behind it."""
-    by_name = {PurePosixPath(row.image).stem: row.id for row in train} | {row.id: row.id for row in train}
-    chosen = set()
-    for line in lines:
-        path = PurePosixPath(line.split()[0])
-        names = [name for name in (line, path.name, path.stem) if name in by_name]
-        if not names:
-            raise UserError(
-                f"split.labelled_list names {line!r}, which is no training image; see the ids in manifest.csv"
-            )
-        chosen.add(by_name[names[0]])
-    return chosen
+    """A line is an id, an image's path or file name, with or without its ending, or one of these and its label's path."""
+    by_name: dict[str, set[str]] = {}
+    for row in train:
+        for name in {row.id, *_ends(row.image)}:
+            by_name.setdefault(name, set()).add(row.id)
+    return {_find_id(line, by_name) for line in lines}
+
+
+def _ends(path: str) -> set[str]:
+    """`a/b.png` -> a/b.png, b.png, a/b, b."""
+    parts = path.split("/")
+    paths = [PurePosixPath(*parts[start:]) for start in range(len(parts)) if parts[-1]]
+    return {str(path) for path in paths} | {str(path.with_suffix("")) for path in paths if path.name}
+
+
+def _find_id(line: str, by_name: dict[str, set[str]]) -> str:
+    """The image with the longest name that the line, up to its end or a separator (names may have spaces), ends with."""
+    stops = [len(line), *(match.start() for match in re.finditer(r"[\s,;]+", line))]
+    names = {line}.union(*(_ends(line[:stop]) for stop in stops))
+    name = max((name for name in names if name in by_name), key=len, default=None)
+    if name is None:
+        raise UserError(f"split.labelled_list names {line!r}, which is no training image; see the ids in manifest.csv")
+    if len(ids := by_name[name]) > 1:
+        some = ", ".join(sorted(ids)[:3])
+        raise UserError(f"split.labelled_list: {line!r} may mean {some}; write one of these ids, or a path")
+    return next(iter(ids))
 
 
 def write_split(split: Split, folder: Path) -> None:
