@@ -7,8 +7,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from segsemi.errors import UserError
+
+if TYPE_CHECKING:
+    from segsemi.grid import Cell
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,6 +46,23 @@ def _parser() -> argparse.ArgumentParser:
     preset.add_argument("--params", type=Path, default=Path("params.yaml"))
     preset.add_argument("--dry-run", action="store_true", help="only show what would change")
     preset.set_defaults(run=_preset)
+
+    experiment = commands.add_parser("experiment", help="run a table or figure of the paper as dvc experiments")
+    experiment.add_argument("name", nargs="?", help="which, or the path of a grid of your own; without it, list them")
+    experiment.add_argument("--list", action="store_true", help="list what there is")
+    experiment.add_argument(
+        "--dry-run", action="store_true", help="only show the cells, which are done, and the time to come"
+    )
+    experiment.add_argument("--collect", action="store_true", help="only write the table of what is done")
+    experiment.add_argument("--queue", action="store_true", help="only queue the runs, for `dvc queue start --jobs N`")
+    experiment.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    experiment.add_argument("--columns", nargs="+", default=[], help="only these")
+    experiment.add_argument(
+        "-S", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="for all cells"
+    )
+    experiment.add_argument("--params", type=Path, default=Path("params.yaml"))
+    experiment.add_argument("-o", "--out", type=Path, default=Path("reports/experiments"), help="folder of the tables")
+    experiment.set_defaults(run=_experiment)
 
     predict = commands.add_parser("predict", help="label pictures with a trained model")
     predict.add_argument("model", type=Path, help="a model's folder, such as models/student_2")
@@ -100,6 +121,60 @@ def _preset(args: argparse.Namespace) -> int:
     print("\n".join(changes) or "nothing to change")
     if not args.dry_run:
         print(f"{args.params} written; set data.root to the folder of the data set")
+    return 0
+
+
+def _experiment(args: argparse.Namespace) -> int:
+    from segsemi import experiments
+    from segsemi.config import load_values
+    from segsemi.grid import cells_of, grid_names, read_grid
+
+    if args.name is None or args.list:
+        for name in grid_names():
+            print(f"{name}\n    {read_grid(name)[1]}")
+        return 0
+    grid, title = read_grid(args.name)
+    values = load_values(args.params)
+    extra = experiments.absolute_root(args.overrides, values)
+    cells = cells_of(grid, values, seeds=args.seeds, columns=args.columns, extra=extra)
+    code = experiments.code_hash()
+    keys = [experiments.run_key(cell, code) for cell in cells]
+    finished = experiments.finished_runs()
+    missing: dict[str, Cell] = {}
+    for cell, key in zip(cells, keys, strict=True):
+        if key not in finished:
+            missing.setdefault(key, cell)  # the first cell that needs a run gives it the name
+    if args.dry_run:
+        return _show_cells(cells, keys, finished, missing)
+    failed = [] if args.collect else experiments.run_cells(Path(args.name).stem, missing, queue=args.queue)
+    if args.queue:
+        print(f"{len(missing)} runs queued; `dvc queue start --jobs N` runs them, `--collect` then writes the table")
+        return 1 if failed else 0
+    results = experiments.collect(cells, keys, experiments.finished_runs())
+    path = args.out / Path(args.name).stem
+    print(experiments.write_tables(grid, title, results, experiments.facts(cells, sys.argv[1:]), path))
+    print(
+        f"{path}.md, {path}.csv: {len(results)} of {len(cells)} cells"
+        + (f"; {len(failed)} runs failed" if failed else "")
+    )
+    return 1 if failed else 0
+
+
+def _show_cells(cells: list[Cell], keys: list[str], finished: dict[str, str], missing: dict[str, Cell]) -> int:
+    from segsemi import doctor, experiments
+
+    for cell, key in zip(cells, keys, strict=True):
+        print(f"{'done' if key in finished else 'to do':5s} {key}  seed {cell.seed}  {cell.column}  {cell.row}")
+    done = [cell for cell, key in zip(cells, keys, strict=True) if key in finished]
+    steps = experiments.remaining_steps(missing.values(), done)
+    print(
+        f"{len(missing)} runs to do: {steps['teacher']} steps of teachers and baselines, {steps['student']} of students"
+    )
+    if missing:
+        params = next(iter(missing.values())).params
+        seconds = doctor.step_seconds(params, doctor.find_data(params))
+        total = sum(steps[kind] * seconds[kind] for kind in steps)
+        print(f"about {total / 60:.0f} minutes of training here, and more (loading, pseudo labels, evaluation)")
     return 0
 
 

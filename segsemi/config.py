@@ -218,13 +218,21 @@ def load_params(path: Path | str = "params.yaml") -> Params:
     Raises:
         UserError: naming each key that is unknown, missing, or has a wrong type or value.
     """
+    return parse_params(load_values(path), source=str(path))
+
+
+def load_values(path: Path | str = "params.yaml") -> Any:
+    """params.yaml as nested dicts, unchecked.
+
+    Raises:
+        UserError: if it is missing or no YAML.
+    """
     try:
-        values = YAML(typ="safe").load(Path(path))
+        return YAML(typ="safe").load(Path(path))
     except FileNotFoundError:
         raise UserError(f"{path} not found: run from the root of the repository") from None
     except YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    return parse_params(values, source=str(path))
 
 
 def parse_params(values: Any, *, source: str = "params.yaml") -> Params:

@@ -20,7 +20,7 @@ from segsemi.data.images import read_image, read_label
 from segsemi.engine import choose_device
 from segsemi.errors import UserError
 from segsemi.memory import step_memory
-from segsemi.models.build import architecture_of, build_model
+from segsemi.models.build import SegmentationModel, architecture_of
 from segsemi.palette import Classes, colourise
 from segsemi.pictures import captioned, grid, save_png
 from segsemi.predict import laid_over
@@ -101,31 +101,42 @@ def _laid_over(image: Path, label: Path, classes: Classes) -> np.ndarray:
 
 
 def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
-    """Time and disk that `dvc repro` will take, from three training steps with made-up images of the right size."""
-    device, size = choose_device(params.machine.device), params.augment.crop_size
-    architecture = architecture_of(params.model, params.augment)
-    model = build_model(architecture, data.classes, encoder_weights="none", seed=0)
-    model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    rounds = len(params.rounds)
-    batches = {
-        "teacher": params.teacher.batch_size,
-        "student": params.student.batch_labelled + params.student.batch_pseudo,
-    }
-    batches = {name: batch // getattr(params, name).accumulate for name, batch in batches.items()}
-    seconds = {}
-    for name, batch in batches.items():
-        seconds[name] = _seconds_of_a_step(model, batch, size, device) * getattr(params, name).accumulate
-        yield f"{name}: {seconds[name]:.2f} s a step of computing on {device}, {getattr(params, name).steps} steps"
-        memory = step_memory(architecture, data.classes, batch=batch, crop_size=size)
+    """Time, memory and disk that `dvc repro` will take."""
+    architecture, rounds = architecture_of(params.model, params.augment), len(params.rounds)
+    seconds = step_seconds(params, data)
+    for name, batch in _pieces(params).items():
+        yield f"{name}: {seconds[name]:.2f} s a step of computing, {getattr(params, name).steps} steps"
+        memory = step_memory(architecture, data.classes, batch=batch, crop_size=params.augment.crop_size)
         yield f"{name}: {memory / 2**30:.1f} GiB and about a quarter more for a step; raise {name}.accumulate for less"
     total = seconds["teacher"] * params.teacher.steps + seconds["student"] * params.student.steps * rounds
     yield f"training in all, with {rounds} rounds: {total / 60:.0f} minutes and more (loading, pseudo labels, evaluation)"
-    weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
+    state = SegmentationModel(architecture, data.classes).state_dict()
+    weights = sum(value.numel() * value.element_size() for value in state.values())
     disk = 2 * weights * (1 + rounds) + 3 * weights  # models in workspace and cache, one checkpoint with momentum
     yield f"disk for models and checkpoints: {disk / 2**20:.0f} MiB"
     free = shutil.disk_usage(".").free
     if free < 2 * disk:
         yield f"warning: only {free / 2**20:.0f} MiB free"
+
+
+def step_seconds(params: Params, data: DataSet) -> dict[str, float]:
+    """Seconds of computing in one step of teacher and student, from three steps on made-up images of the right size."""
+    device, size = choose_device(params.machine.device), params.augment.crop_size
+    model = SegmentationModel(architecture_of(params.model, params.augment), data.classes)
+    model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    return {
+        name: _seconds_of_a_step(model, batch, size, device) * getattr(params, name).accumulate
+        for name, batch in _pieces(params).items()
+    }
+
+
+def _pieces(params: Params) -> dict[str, int]:
+    """Images that go through the network at once."""
+    student = params.student.batch_labelled + params.student.batch_pseudo
+    return {
+        "teacher": params.teacher.batch_size // params.teacher.accumulate,
+        "student": student // params.student.accumulate,
+    }
 
 
 def _seconds_of_a_step(model: torch.nn.Module, batch: int, size: int, device: torch.device) -> float:

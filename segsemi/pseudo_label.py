@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from segsemi.data.images import read_image
 from segsemi.data.manifest import Row
-from segsemi.errors import UserError
 from segsemi.files import write_csv, write_json
 from segsemi.inference import predict_image
 from segsemi.models.build import SegmentationModel
@@ -36,16 +35,12 @@ def write_pseudo_labels(
     The files are made in `work`, where those of an interrupted run are found again, and copied to `out` at the end.
 
     Args:
-        rows: unlabelled images; their paths start at `root`.
+        rows: unlabelled images, perhaps none; their paths start at `root`.
         progress: the name of the progress bar.
 
     Raises:
-        UserError: if there is nothing to label, or an image is missing or broken.
+        UserError: an image is missing or broken.
     """
-    if not rows:
-        raise UserError(
-            "there is no unlabelled image to make pseudo labels for; lower split.fraction or drop the rounds"
-        )
     for row in tqdm(rows, desc=progress, unit="image", mininterval=1.0):
         png, note = work / f"{row.id}.png", work / f"{row.id}.json"
         if note.exists():  # written last

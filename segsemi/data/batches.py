@@ -17,6 +17,7 @@ from segsemi.augment.weak import resize_pair, scaled_to_short_side, weak_augment
 from segsemi.config import AugmentParams
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
+from segsemi.errors import UserError
 from segsemi.palette import Classes
 from segsemi.rng import derive_rng
 
@@ -76,12 +77,21 @@ class StepBatches(Dataset[Batch]):
     """Item s is the batch of step s, a function of (seed, stage, s) alone: any worker, or a resumed run, makes the same.
 
     Every group runs through its samples in shuffled epochs. Decoded images are kept in memory up to `cache_mb`.
+
+    Raises:
+        UserError: a group that takes part in the batches has no samples.
     """
 
     def __init__(
         self, groups: Sequence[Group], augment: AugmentParams, *, steps: int, seed: int, stage: str, cache_mb: int
     ) -> None:
         used = [group for group in groups if group.batch_size > 0]
+        for group in used:
+            if not group.samples:
+                raise UserError(
+                    f"{stage}: there is no {group.name} image to train on; set its batch size to 0, lower split.fraction or "
+                    "drop the rounds"
+                )
         self.groups = sorted(used, key=lambda group: group.pseudo)  # labelled first
         self.augment = augment
         self.steps = steps

@@ -1,0 +1,206 @@
+"""Run the cells of a grid as dvc experiments, and collect them into a table. `python -m segsemi experiment`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from ruamel.yaml import YAML
+
+from segsemi.config import Params, total_steps
+from segsemi.errors import UserError
+from segsemi.files import file_hash, write_text
+from segsemi.grid import Cell, Grid, overridden
+
+
+def run_key(cell: Cell, code: str) -> str:
+    """12 hexadecimal digits, equal for equal params and code: cells of equal keys need the same run.
+
+    `machine` is left out, since no result depends on it.
+    """
+    params = cell.params.model_dump(exclude={"machine"})
+    return hashlib.sha256(json.dumps([code, params], sort_keys=True).encode()).hexdigest()[:12]
+
+
+def run_name(grid: str, cell: Cell, key: str) -> str:
+    """The name of the dvc experiment of a cell: readable, and found again by the key at its end."""
+    words = [grid, cell.row, cell.column, f"seed{cell.seed}", key]
+    return "-".join(re.sub(r"[^A-Za-z0-9]+", "_", word).strip("_") for word in words)
+
+
+def code_hash(dvc_yaml: Path = Path("dvc.yaml")) -> str:
+    """A hash of the pipeline and of all code on which its stages depend; a report's code is no part of it.
+
+    Raises:
+        UserError: dvc.yaml is missing.
+    """
+    try:
+        stages = YAML(typ="safe").load(dvc_yaml)["stages"]
+    except FileNotFoundError:
+        raise UserError(f"{dvc_yaml} not found: run from the root of the repository") from None
+    measuring = {name: stage for name, stage in stages.items() if name not in ("report", "show_saug")}
+    deps = {dep for stage in measuring.values() for dep in (stage.get("do") or stage)["deps"] if dep.endswith(".py")}
+    digest = hashlib.sha256(json.dumps(measuring, sort_keys=True).encode())
+    for dep in sorted(deps):
+        digest.update(f"{dep} {file_hash(dvc_yaml.parent / dep)}".encode())
+    return digest.hexdigest()
+
+
+def finished_runs() -> dict[str, str]:
+    """Key -> git revision of the dvc experiments of this repository, whatever commit they started from."""
+    listed = _git("for-each-ref", "refs/exps", "--format=%(refname) %(objectname)")
+    return dict(re.findall(r"-([0-9a-f]{12}) (\w+)$", listed, flags=re.MULTILINE))
+
+
+def measured(revision: str) -> dict[str, dict[str, float | None]]:
+    """reports/metrics.json of an experiment: model -> miou, pixel_accuracy and, for students, pseudo_label_miou."""
+    return json.loads(_git("show", f"{revision}:reports/metrics.json"))
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"git {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def run_cells(grid: str, runs: dict[str, Cell], *, queue: bool) -> list[str]:
+    """Run each as `dvc exp run` in a temporary copy, one after the other, or only queue them.
+
+    A run that is cut off goes on from its last checkpoint the next time. Params and code of the working tree are used.
+
+    Args:
+        grid: the name of the table, for the names of the experiments.
+        runs: key -> a cell that needs it.
+
+    Returns:
+        The names of those that failed.
+    """
+    failed = []
+    for number, (key, cell) in enumerate(runs.items(), start=1):
+        name = run_name(grid, cell, key)
+        print(f"[{number}/{len(runs)}] {name}", flush=True)
+        overrides = [argument for override in cell.overrides for argument in ("-S", override)]
+        command = ["dvc", "exp", "run", "--queue" if queue else "--temp", "--name", name, *overrides]
+        if subprocess.run(command).returncode:
+            failed.append(name)
+    return failed
+
+
+def training_units(params: Params) -> Iterator[tuple[str, str, int]]:
+    """(key, teacher or student, steps) of each model that a run trains; equal keys are trained once, dvc keeps them."""
+    values = params.model_dump()
+    base = [values[key] for key in ("seed", "data", "split", "model", "augment", "teacher")]
+    yield json.dumps(base), "teacher", params.teacher.steps
+    for student in params.rounds:
+        steps = total_steps(params.rounds, student, teacher_steps=0, student_steps=1)
+        own = [values[key] for key in ("pseudo_label", "student", "student_model")]
+        yield json.dumps([base, own, steps]), "student", params.student.steps
+    for student in params.baselines.values():
+        steps = total_steps(
+            params.rounds, student, teacher_steps=params.teacher.steps, student_steps=params.student.steps
+        )
+        yield json.dumps([base, steps]), "teacher", steps
+
+
+def remaining_steps(missing: Iterable[Cell], done: Iterable[Cell]) -> dict[str, int]:
+    """Optimizer steps of teachers (and labels-only baselines) and of students that are still to be trained."""
+    trained = {key for cell in done for key, _, _ in training_units(cell.params)}
+    todo = {key: (kind, steps) for cell in missing for key, kind, steps in training_units(cell.params)}
+    sums = {"teacher": 0, "student": 0}
+    for key, (kind, steps) in todo.items():
+        if key not in trained:
+            sums[kind] += steps
+    return sums
+
+
+def absolute_root(overrides: Sequence[str], values: Mapping[str, Any]) -> list[str]:
+    """The overrides, and an absolute data.root: a run in a temporary copy of the repository must find it."""
+    given = overridden(dict(values), overrides)["data"]
+    if given["name"] == "synthetic" or Path(given["root"]).is_absolute():
+        return list(overrides)
+    return [*overrides, f"data.root={Path(given['root']).absolute()}"]
+
+
+def facts(cells: Sequence[Cell], command: Sequence[str]) -> list[str]:
+    """What a table was made from: command, git revision, data, network and steps."""
+    params, revision = cells[0].params, _git("rev-parse", "--short", "HEAD").strip()
+    changed = (
+        " and changes" if _git("status", "--porcelain", "--", "segsemi", "stages", "dvc.yaml", "params.yaml") else ""
+    )
+    return [
+        f"`python -m segsemi {' '.join(command)}` at {revision}{changed}",
+        f"{params.data.name}, {params.model.decoder} on {params.model.encoder}, crop {params.augment.crop_size}",
+        f"teacher {params.teacher.steps} steps, each student {params.student.steps}",
+    ]
+
+
+def collect(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str]) -> pd.DataFrame:
+    """One row a finished cell: row, column, seed, model, its numbers in percent, and the experiment's git revision."""
+    records: list[dict[str, Any]] = []
+    reports = {key: measured(finished[key]) for key in dict.fromkeys(keys) if key in finished}
+    for cell, key in zip(cells, keys, strict=True):
+        if key in reports:
+            place = {"row": cell.row, "column": cell.column, "seed": cell.seed, "model": cell.model}
+            records.append({**place, **reports[key][cell.model], "experiment": finished[key][:10]})
+    return pd.DataFrame(records, columns=["row", "column", "seed", "model", *_NUMBERS, "experiment"])
+
+
+_NUMBERS = ("miou", "pixel_accuracy", "pseudo_label_miou")
+
+
+def write_tables(grid: Grid, title: str, results: pd.DataFrame, facts: Sequence[str], path: Path) -> str:
+    """Write the results to `path`.csv, and as Markdown to `path`.md: mean and standard deviation over the seeds, and the
+    gain on the rows `against`, paired by seed. Returns the Markdown."""
+    columns = [column for column in grid.columns if column in set(results["column"])]
+    parts = [f"# {title}", "\n".join(f"- {fact}" for fact in facts), "mIoU in percent, mean ± standard deviation:"]
+    parts.append(
+        _markdown([[row, *(_cell(_values(results, row, column)) for column in columns)] for row in grid.rows], columns)
+    )
+    for other in grid.against:
+        gains = [
+            [row, *(_gain(_values(results, row, column) - _values(results, other, column)) for column in columns)]
+            for row in grid.rows
+            if row != other
+        ]
+        parts += [f"Gain on {other}, paired by seed:", _markdown(gains, columns)]
+    text = "\n\n".join(parts) + "\n"
+    write_text(path.with_suffix(".csv"), results.to_csv(index=False, lineterminator="\n"))
+    write_text(path.with_suffix(".md"), text)
+    return text
+
+
+def _values(results: pd.DataFrame, row: str, column: str) -> pd.Series:
+    """mIoU by seed."""
+    chosen = results[(results["row"] == row) & (results["column"] == column)]
+    return chosen.set_index("seed")["miou"].astype(float)
+
+
+def _cell(values: pd.Series) -> str:
+    values = values.dropna()
+    if values.empty:
+        return ""
+    return f"{values.mean():.2f}" + (f" ± {np.std(values, ddof=1):.2f} ({len(values)})" if len(values) > 1 else " (1)")
+
+
+def _gain(differences: pd.Series) -> str:
+    """A difference of which the seeds do not agree by more than their spread is called that."""
+    values = differences.dropna()
+    if values.empty:
+        return ""
+    if len(values) == 1:
+        return f"{values.mean():+.2f} (1 seed)"
+    spread = float(np.std(values, ddof=1))
+    note = ", within the spread" if abs(values.mean()) <= spread else ""
+    return f"{values.mean():+.2f} ± {spread:.2f}{note}"
+
+
+def _markdown(rows: list[list[str]], columns: Sequence[str]) -> str:
+    return pd.DataFrame(rows, columns=["", *columns]).to_markdown(index=False, disable_numparse=True)

@@ -1,0 +1,180 @@
+"""Declared grids of experiments: the rows and columns of a table, and the params of each cell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from segsemi.config import TEACHER, Params, Section, parse_params
+from segsemi.errors import UserError
+
+_FOLDER = resources.files("segsemi") / "grids"
+
+
+class GridRow(Section):
+    """One row of a table.
+
+    Attributes:
+        model: the name of the model that is measured.
+        rounds: student_1 learns from teacher, student_2 from student_1, and so on, up to this one; 0: the teacher alone.
+        baseline: the student beside which a model `supervised` is trained on labels alone for as many steps.
+        set: overrides, `section.key=value`; `$section.key` stands for the value in params.yaml.
+    """
+
+    model: str
+    rounds: int = Field(default=1, ge=0)
+    baseline: str | None = None
+    set: list[str] = Field(default_factory=list)
+
+
+class Grid(Section):
+    """A table: every row with every column, for every seed.
+
+    Attributes:
+        columns: heading -> overrides.
+        common: overrides of all cells.
+        against: rows against which the others' gain is given.
+    """
+
+    columns: dict[str, list[str]]
+    rows: dict[str, GridRow]
+    common: list[str] = Field(default_factory=list)
+    against: list[str]
+
+    @model_validator(mode="after")
+    def _known(self) -> Grid:
+        for row in self.against:
+            if row not in self.rows:
+                raise ValueError(f"against: {row!r} is no row")
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement of a table: `model` of the run that `overrides` (as of `dvc exp run -S`) describe.
+
+    `params` are those that the run will have.
+    """
+
+    row: str
+    column: str
+    seed: int
+    model: str
+    overrides: tuple[str, ...]
+    params: Params
+
+
+def grid_names() -> list[str]:
+    """The grids there are."""
+    return sorted(item.name.removesuffix(".yaml") for item in _FOLDER.iterdir() if item.name.endswith(".yaml"))
+
+
+def read_grid(name: str) -> tuple[Grid, str]:
+    """A grid of the package, or of a YAML file of one's own, and the comment in its first line: its title.
+
+    Raises:
+        UserError: there is none of that name, or the file is wrong.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(f"no grid {name!r}; there are {', '.join(grid_names())}, or the path of a YAML file like them")
+    text = path.read_text()
+    try:
+        grid = Grid.model_validate(YAML(typ="safe").load(text))
+    except (YAMLError, ValidationError) as error:
+        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    return grid, text.splitlines()[0].lstrip("# ")
+
+
+def cells_of(
+    grid: Grid, values: dict[str, Any], *, seeds: Sequence[int], columns: Sequence[str] = (), extra: Sequence[str] = ()
+) -> list[Cell]:
+    """All cells, seed by seed, so that a table is complete for one seed before the next begins.
+
+    Args:
+        values: params.yaml.
+        columns: headings; none: all.
+        extra: overrides of all cells; they win over the grid's.
+
+    Raises:
+        UserError: an unknown column, or an override that params.yaml does not allow.
+    """
+    for column in columns:
+        if column not in grid.columns:
+            raise UserError(f"no column {column!r}; there are {', '.join(grid.columns)}")
+    cells = []
+    for seed in seeds:
+        for column in columns or grid.columns:
+            for name, row in grid.rows.items():
+                overrides = [
+                    *_rounds(values, row),
+                    *grid.common,
+                    *grid.columns[column],
+                    *row.set,
+                    *extra,
+                    f"seed={seed}",
+                ]
+                overrides = list({_key(item): item for item in (_filled(item, values) for item in overrides)}.values())
+                params = parse_params(overridden(values, overrides), source=f"row {name!r}, column {column!r}")
+                if row.model not in (TEACHER, *params.rounds, *params.baselines):
+                    raise UserError(f"row {name!r} measures {row.model!r}, which its params do not train")
+                cells.append(Cell(name, column, seed, row.model, tuple(overrides), params))
+    return cells
+
+
+def _rounds(values: dict[str, Any], row: GridRow) -> Iterator[str]:
+    """Overrides that turn rounds and baselines of params.yaml into those of the row."""
+    chain = [TEACHER, *(f"student_{number + 1}" for number in range(row.rounds))]
+    wanted = {
+        "rounds": dict(zip(chain[1:], chain[:-1], strict=True)),
+        "baselines": {} if row.baseline is None else {"supervised": row.baseline},
+    }
+    for section, names in wanted.items():
+        present = values[section]
+        yield from (f"~{section}.{name}" for name in present if name not in names)
+        yield from (f"+{section}.{name}={value}" for name, value in names.items() if name not in present)
+        yield from (f"{section}.{name}={v}" for name, v in names.items() if name in present and present[name] != v)
+
+
+def _filled(override: str, values: dict[str, Any]) -> str:
+    def value(match: re.Match[str]) -> str:
+        section, key = match[1].split(".")
+        found = values[section][key]
+        return "null" if found is None else str(found)
+
+    return re.sub(r"\$(\w+\.\w+)", value, override)
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """What `dvc exp run -S` makes of params: `section.key=value`, `+section.key=value` for a new key, `~section.key`.
+
+    Raises:
+        UserError: an override names no section.
+    """
+    result = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+    for override in overrides:
+        path, _, text = override.lstrip("+~").partition("=")
+        *sections, key = path.split(".")
+        try:
+            target = result[sections[0]] if sections else result
+            if override.startswith("~"):
+                del target[key]
+            else:
+                target[key] = YAML(typ="safe").load(text)
+        except (KeyError, TypeError):
+            raise UserError(f"-S {override}: params.yaml has no {path!r}") from None
+        except YAMLError:
+            raise UserError(f"-S {override}: {text!r} is no value") from None
+    return result

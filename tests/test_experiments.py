@@ -1,0 +1,170 @@
+"""Grids of experiments: their cells, their names, the table that comes out, and the real dvc."""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import RAW, ROOT, Project
+from dvc.utils.hydra import apply_overrides
+
+from segsemi.config import load_values
+from segsemi.errors import UserError
+from segsemi.experiments import code_hash, remaining_steps, run_key, run_name, write_tables
+from segsemi.grid import Cell, Grid, cells_of, grid_names, overridden, read_grid
+
+VALUES = load_values(ROOT / "params.yaml")
+
+
+def cells(name: str, seeds: tuple[int, ...] = (0,), **options: object) -> list[Cell]:
+    return cells_of(read_grid(name)[0], VALUES, seeds=seeds, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", grid_names())
+def test_every_grid_gives_valid_params_that_dvc_gets_too(name: str, tmp_path: Path) -> None:
+    for cell in cells(name):
+        path = tmp_path / "params.yaml"
+        shutil.copyfile(ROOT / "params.yaml", path)
+        apply_overrides(path, list(cell.overrides))  # what `dvc exp run -S` does
+        assert load_values(path) == overridden(VALUES, cell.overrides), cell
+
+
+def test_table1_is_the_papers() -> None:
+    table = {cell.row: cell.params for cell in cells("table1", columns=["1/4"])}
+    students = {row: (p.student.saug, p.student.bn, p.student.loss, len(p.rounds)) for row, p in table.items()}
+    assert {row: students[row] for row in ("ST", "+ SAUG", "+ DSBN", "+ SCL", "+ ITER")} == {
+        "ST": ("none", "trainable", "ce", 1),
+        "+ SAUG": ("pseudo", "trainable", "ce", 1),
+        "+ DSBN": ("pseudo", "dsbn", "ce", 1),
+        "+ SCL": ("pseudo", "dsbn", "scl", 1),
+        "+ ITER": ("pseudo", "dsbn", "scl", 2),
+    }
+    assert table["baseline"].rounds == {} and {p.split.fraction for p in table.values()} == {0.25}
+    assert table["labels only, as many steps as + ITER"].baselines == {"supervised": "student_2"}
+
+
+def test_wishes_of_the_command_line_win_and_bad_ones_are_refused() -> None:
+    cell = cells("table1", columns=["1/8"], extra=["split.fraction=0.5", "teacher.steps=7"])[0]
+    assert (cell.params.split.fraction, cell.params.teacher.steps) == (0.5, 7)
+    with pytest.raises(UserError, match="no column '1/3'; there are 1/8, 1/4, 1/2"):
+        cells("table1", columns=["1/3"])
+    for extra, message in (
+        ("techer.steps=7", "params.yaml has no 'techer.steps'"),
+        ("teacher.setps=7", "did you mean steps"),
+    ):
+        with pytest.raises(UserError, match=message):
+            cells("table1", extra=[extra])
+    with pytest.raises(UserError, match="no grid 'tabel1'; there are figure3"):
+        read_grid("tabel1")
+
+
+def test_grid_of_ones_own_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("# Mine\ncolumns: {all: []}\nrows: {a: {model: teacher}}\nagainst: [b]\n")
+    with pytest.raises(UserError, match="'b' is no row"):
+        read_grid(str(path))
+    path.write_text("# Mine\ncolumns: {all: []}\nrows: {a: {model: student_9}}\nagainst: []\n")
+    grid, title = read_grid(str(path))
+    assert title == "Mine"
+    with pytest.raises(UserError, match="measures 'student_9', which its params do not train"):
+        cells_of(grid, VALUES, seeds=[0])
+
+
+def test_key_follows_params_and_code_but_not_the_machine(tmp_path: Path) -> None:
+    first, other = cells("losses")[:2]
+    assert run_key(first, "code") == run_key(cells("losses")[0], "code") != run_key(other, "code")
+    assert run_key(first, "code") != run_key(first, "newer")
+    assert run_key(first, "code") == run_key(cells("losses", extra=["machine.workers=3"])[0], "code")
+    name = run_name("losses", first, run_key(first, "code"))
+    assert name == f"losses-CE-1_8-seed0-{run_key(first, 'code')}"
+
+    for source in ("dvc.yaml", "segsemi", "stages"):
+        copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copyfile
+        copy(ROOT / source, tmp_path / source)
+    before = code_hash(tmp_path / "dvc.yaml")
+    assert before == code_hash(ROOT / "dvc.yaml")
+    with (tmp_path / "segsemi/page.py").open("a") as file:  # read by the report alone
+        file.write("# more\n")
+    assert code_hash(tmp_path / "dvc.yaml") == before
+    with (tmp_path / "segsemi/losses.py").open("a") as file:
+        file.write("# more\n")
+    assert code_hash(tmp_path / "dvc.yaml") != before
+
+
+def test_time_to_come_counts_every_model_once() -> None:
+    table = cells("table1", seeds=(0, 1), columns=["1/8"])
+    teacher, student = VALUES["teacher"]["steps"], VALUES["student"]["steps"]
+    # A seed: one teacher, two baselines; students ST, SAUG, DSBN, and SCL, which is ITER's first one too.
+    once = {"teacher": 3 * teacher + 3 * student, "student": 5 * student}
+    assert remaining_steps(table, []) == {kind: 2 * steps for kind, steps in once.items()}
+    assert remaining_steps(table[8:], table[:8]) == once
+    assert remaining_steps(table[1:2], table[:1]) == {"teacher": 0, "student": student}
+
+
+def test_table_has_the_mean_the_deviation_and_the_paired_gain(tmp_path: Path) -> None:
+    grid = Grid.model_validate(
+        {
+            "columns": {"1/8": [], "1/4": []},
+            "rows": {row: {"model": "teacher"} for row in ("base", "better", "noisy")},
+            "against": ["base"],
+        }
+    )
+    mious = {"base": [50.0, 52.0, 57.0], "better": [51.0, 53.5, 58.0], "noisy": [54.0, 50.0, 59.0]}
+    records = [
+        {"row": row, "column": "1/8", "seed": seed, "model": "teacher", "miou": value, "experiment": "x"}
+        for row, values in mious.items()
+        for seed, value in enumerate(values)
+    ]
+    records.append({"row": "base", "column": "1/4", "seed": 5, "model": "teacher", "miou": 60.0, "experiment": "x"})
+    text = write_tables(grid, "Title", pd.DataFrame(records), ["a fact"], tmp_path / "table")
+    assert (tmp_path / "table.md").read_text() == text and text.startswith("# Title\n\n- a fact\n")
+    cells_of_lines = [[part.strip() for part in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
+    rows = [cells for cells in cells_of_lines if cells[0] in mious]
+    assert rows[0] == ["base", f"53.00 ± {statistics.stdev(mious['base']):.2f} (3)", "60.00 (1)"]
+    assert rows[3] == ["better", f"+1.17 ± {statistics.stdev([1.0, 1.5, 1.0]):.2f}", ""]
+    assert rows[4] == ["noisy", f"+1.33 ± {statistics.stdev([4.0, -2.0, 2.0]):.2f}, within the spread", ""]
+    assert pd.read_csv(tmp_path / "table.csv")["miou"].tolist() == [record["miou"] for record in records]
+
+
+GRID = """# Two cells of one teacher
+columns:
+  half: [split.fraction=0.5]
+common: [student.steps=1, evaluate.examples=0]
+rows:
+  teacher: {model: teacher, rounds: 0}
+  student: {model: student_1}
+against: [teacher]
+"""
+
+
+@pytest.mark.pipeline
+def test_experiment_runs_what_is_missing_and_nothing_else(finished: tuple[Project, list[str]]) -> None:
+    project, _ = finished
+    (project.folder / "mine.yaml").write_text(GRID)
+    command = ("python", "-m", "segsemi", "experiment", "mine.yaml", "--seeds", "0")
+    try:
+        output = project.run(*command)
+        assert "2 of 2 cells" in output and output.count("Running stage 'train_student@student_1'") == 1
+        assert "Running stage 'train_teacher'" not in output  # the default run's, from the run cache
+        table = (project.folder / "reports/experiments/mine.md").read_text()
+        csv = pd.read_csv(project.folder / "reports/experiments/mine.csv")
+        assert csv["model"].tolist() == ["teacher", "student_1"] and f"{csv['miou'][0]:.2f} (1)" in table
+        assert project.run("git", "status", "--porcelain", "--", "params.yaml", "dvc.lock") == ""
+
+        assert "Running stage" not in project.run(*command)
+        names = [line for line in project.run("dvc", "exp", "list", "--name-only").split() if line.startswith("mine")]
+        assert len(names) == 2
+        project.run("dvc", "exp", "remove", next(name for name in names if "-student-" in name))
+        dry = project.run(*command, "--dry-run").splitlines()
+        assert [line.split()[0] for line in dry[:2]] == ["done", "to"] and dry[2].startswith("1 runs to do: 0 steps of")
+        output = project.run(*command)
+        assert "[1/1] mine-student-half-seed0" in output and "2 of 2 cells" in output
+
+        wrong = project.run(*command, "-S", f"data.root={project.folder / RAW}x", check=False)
+        assert "2 runs failed" in wrong and "0 of 2 cells" in wrong
+    finally:
+        shutil.rmtree(project.folder / "reports/experiments", ignore_errors=True)
+        (project.folder / "mine.yaml").unlink()
