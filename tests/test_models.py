@@ -407,6 +407,20 @@ def test_random_weights_tell_images_apart() -> None:
     assert np.abs((one - other).numpy()).max() > 1e-4
 
 
+PUBLISHED = [  # encoder, millions of parameters as published with its classifier (torchvision, timm), those of the classifier
+    ("resnet50", 25.557032, 2049000),
+    ("resnet101", 44.549160, 2049000),
+    ("xception65", 39.92, 2049000),
+    ("tf_efficientnet_lite0", 4.65, 1281000 + 320 * 1280 + 2560),  # and its last convolution, which no decoder uses
+]
+
+
+@pytest.mark.parametrize(("encoder", "millions", "classifier"), PUBLISHED)
+def test_encoder_has_the_published_number_of_parameters(encoder: str, millions: float, classifier: int) -> None:
+    model = plain(architecture=Architecture("DeepLabV3Plus", encoder, 16))
+    assert sum(p.numel() for p in model.encoder.parameters()) + classifier == pytest.approx(millions * 1e6, abs=5001)
+
+
 def test_deeplabv2_is_that_of_the_paper() -> None:
     """ResNet-101 at output stride 8 and four summed branches: 42.5 M + 2048 * 9 * 4 * classes weights, and biases."""
     model = plain(architecture=Architecture("DeepLabV2", "resnet101", 8))
