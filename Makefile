@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Stages run `python` and `dvc` by name; these must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint deps clean
+.PHONY: demo test lint deps docs clean
 
 demo: $(VENV)/.ready
 	dvc repro
@@ -34,6 +34,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps pyimgaug==0.5.0 cityscapesScripts==2.3.0
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
+
+# Rewrites docs/params.md.
+docs: $(VENV)/.ready
+	python tests/params_doc.py
 
 clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -1,0 +1,86 @@
+"""Write docs/params.md from params.yaml (values and comments) and segsemi/config.py (types and limits): `make docs`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from segsemi.config import Params
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "params.md"
+HEAD = """# Every param
+
+Made from `params.yaml` and `segsemi/config.py` by `make docs`; do not edit. Change a value in `params.yaml`, or for one
+experiment with `dvc exp run -S section.key=value`.
+"""
+
+
+def page() -> str:
+    """The text of docs/params.md."""
+    values = YAML(typ="safe").load(ROOT / "params.yaml")
+    comments, schema = _comments((ROOT / "params.yaml").read_text()), Params.model_json_schema()
+    parts = [HEAD]
+    top = [(key, schema["properties"][key]) for key, value in values.items() if not isinstance(value, dict)]
+    parts.append(_table([(key, item, values[key], comments[key]) for key, item in top]))
+    for section, content in values.items():
+        reference = schema["properties"][section].get("$ref")
+        if not isinstance(content, dict):
+            continue
+        parts.append(f"## {section}\n\n{comments.get(section, '')}".rstrip() + "\n")
+        if reference is not None:
+            properties = schema["$defs"][reference.rpartition("/")[2]]["properties"]
+            parts.append(
+                _table([(key, properties[key], value, comments[f"{section}.{key}"]) for key, value in content.items()])
+            )
+        elif content:
+            parts.append("".join(f"    {key}: {value}\n" for key, value in content.items()))
+    return "\n".join(parts)
+
+
+def _table(rows: list[tuple[str, dict[str, Any], Any, str]]) -> str:
+    lines = ["| key | values | default | meaning |", "| --- | --- | --- | --- |"]
+    for key, item, value, comment in rows:
+        shown = "" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+        lines.append(f"| `{key}` | {_values(item)} | {shown} | {comment.replace('|', ',')} |")
+    return "\n".join(lines) + "\n"
+
+
+def _values(item: dict[str, Any]) -> str:
+    """The type and limits of one JSON schema in words."""
+    if "anyOf" in item:
+        return " or ".join(_values(option) for option in item["anyOf"])
+    if "enum" in item:
+        return ", ".join(f"`{value}`" for value in item["enum"])
+    if item["type"] == "array":
+        return f"list of {_values(item['items'])}"
+    words = {"integer": "integer", "number": "number", "string": "text", "boolean": "`true`, `false`", "null": "empty"}
+    limits = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    text = ", ".join(f"{sign} {item[limit]:g}" for limit, sign in limits.items() if limit in item)
+    return " ".join(part for part in (words[item["type"]], text) if part)
+
+
+def _comments(text: str) -> dict[str, str]:
+    """`section`, or `section.key` -> the comment behind it, or above it where none is behind."""
+    found: dict[str, str] = {}
+    section, above = "", ""
+    for line in text.splitlines():
+        if line.startswith("# "):
+            above = f"{above} {line[2:]}".strip()
+            continue
+        match = re.match(r"( *)(\w+):(?:[^#]*?)(?:\s# ?(.*))?$", line)
+        if match is None:
+            above = "" if not line.strip() else above
+            continue
+        indent, key, comment = match.groups()
+        section = section if indent else key
+        found[f"{section}.{key}" if indent else key] = comment or above
+        above = ""
+    return found
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())

@@ -1,0 +1,30 @@
+"""The documents say what the code does."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from conftest import ROOT
+from params_doc import PAGE, page
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+
+
+def test_page_of_params_is_up_to_date() -> None:
+    assert PAGE.read_text() == page(), "run `make docs`"
+
+
+def test_every_param_has_a_comment() -> None:
+    keys = [line for line in page().splitlines() if line.startswith("| `")]
+    assert len(keys) > 50 and not [line for line in keys if line.endswith("|  |")]
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_files_that_a_page_names_exist(path: object) -> None:
+    text = path.read_text()  # type: ignore[attr-defined]
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    names = re.findall(r"`((?:segsemi|stages|tests|docs|benchmarks)/[\w/.]*\w)`", text)
+    missing = [link for link in links if not (path.parent / link).exists()]  # type: ignore[attr-defined]
+    missing += [name for name in names if "NAME" not in name and not (ROOT / name).exists()]
+    assert not missing
