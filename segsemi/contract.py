@@ -26,7 +26,7 @@ def evaluation_list(subset: str) -> Path:
 
 
 def model_folder(name: str) -> Path:
-    """model.safetensors, model.json and curve.csv of a model."""
+    """model.safetensors, model.json, curve.csv and, after DSBN, bn.csv of a model."""
     return Path("models") / name
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +111,33 @@ def labelled_first(network: nn.Module, count: int) -> Iterator[None]:
     finally:
         for module, labelled in zip(modules, before, strict=True):
             module.labelled = labelled
+
+
+def bn_statistics(network: nn.Module) -> list[dict[str, str | float]]:
+    """What both batch norms of each layer have seen, one dict a layer, in the network's order (paper, Figure 4).
+
+    Keys: layer; mean_standard, mean_parallel, variance_standard, variance_parallel: running statistics, averaged over the
+    channels; mean_shift: the distance of the means in standard deviations of the standard BN, averaged over the channels;
+    variance_ratio: parallel to standard, geometric mean over the channels. Empty without DSBN.
+    """
+    rows: list[dict[str, str | float]] = []
+    for name, module in network.named_modules():
+        if not isinstance(module, DistributionSpecificBatchNorm) or module.standard.running_mean is None:
+            continue
+        branches: list[Any] = [module.standard, module.parallel]
+        means = [branch.running_mean.double() for branch in branches]
+        variances = [branch.running_var.double() for branch in branches]
+        floor = [variance + branches[0].eps for variance in variances]
+        values = {
+            "mean_standard": means[0].mean(),
+            "mean_parallel": means[1].mean(),
+            "variance_standard": variances[0].mean(),
+            "variance_parallel": variances[1].mean(),
+            "mean_shift": ((means[1] - means[0]).abs() / floor[0].sqrt()).mean(),
+            "variance_ratio": (floor[1] / floor[0]).log().mean().exp(),
+        }
+        rows.append({"layer": name, **{key: float(f"{float(value):.6g}") for key, value in values.items()}})
+    return rows
 
 
 def _replace_modules(module: nn.Module, replace) -> nn.Module:  # type: ignore[no-untyped-def]

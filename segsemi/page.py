@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import base64
-import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import matplotlib
 import pandas as pd
 
 from segsemi.palette import Classes
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 _TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>segsemi report</title>
@@ -40,11 +35,20 @@ value under "gain on its teacher" learnt from labels alone.</p>
 {% for name, row in by_class.iterrows() %}<tr><td><span class="swatch" style="background: rgb{{ colours[name] }}"></span>{{ name
 }}</td>{% for value in row %}<td>{{ "–" if value != value else "%.2f" | format(value) }}</td>{% endfor %}</tr>
 {% endfor %}</table>
-<h2>Training</h2>
-{{ curves }}
+{% for title, figure in figures.items() %}<h2>{{ title }}</h2>
+{{ figure }}
+{% endfor %}
 <h2>Examples</h2>
+{% if examples %}<p>The last picture of each row: green where the last student is right and the teacher wrong,
+red the other way round.</p>
+{% endif %}
 {% for example in examples %}<img alt="{{ example.name }}" src="data:image/png;base64,{{ example.data }}">
 {% endfor %}
+<h2>Settings</h2>
+<table><tr><th>param</th><th>value</th></tr>
+{% for section, values in settings.items() %}{% for key, value in values.items() %}<tr><td>{{ section }}.{{ key }}</td><td>{{
+"" if value is none else value }}</td></tr>
+{% endfor %}{% endfor %}</table>
 </body></html>
 """
 
@@ -52,8 +56,9 @@ value under "gain on its teacher" learnt from labels alone.</p>
 def render_page(
     table: pd.DataFrame,
     by_class: pd.DataFrame,
-    curves: pd.DataFrame,
-    facts: dict[str, Any],
+    figures: Mapping[str, str],
+    facts: Mapping[str, Any],
+    settings: Mapping[str, Mapping[str, Any]],
     examples: Sequence[Path],
     classes: Classes,
 ) -> str:
@@ -62,36 +67,20 @@ def render_page(
     Args:
         table: one row a model.
         by_class: IoU in percent, rows classes, columns models.
-        curves: columns model, step, loss, val_miou (percent, NaN where not measured).
-        facts: settings to state.
+        figures: heading -> SVG.
+        facts: what to state at the head.
+        settings: params to list.
         examples: pictures to embed.
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    safe = jinja2.filters.do_mark_safe
     pictures = [{"name": path.stem, "data": base64.b64encode(path.read_bytes()).decode()} for path in examples]
     return environment.from_string(_TEMPLATE).render(
         facts=facts,
-        table=jinja2.filters.do_mark_safe(table.to_html(index=False, border=0)),
+        settings=settings,
+        table=safe(table.to_html(index=False, border=0)),
         by_class=by_class,
         colours=dict(zip(classes.names, classes.colours, strict=True)),
-        curves=jinja2.filters.do_mark_safe(_curves_svg(curves)),
+        figures={title: safe(svg) for title, svg in figures.items()},
         examples=pictures,
     )
-
-
-def _curves_svg(curves: pd.DataFrame) -> str:
-    """Loss and validation mIoU over the steps, a line a model, as SVG with fixed ids (equal in, equal out)."""
-    with plt.rc_context({"svg.hashsalt": "segsemi", "svg.fonttype": "none", "font.size": 9}):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.4), layout="constrained")
-        for name, curve in curves.groupby("model", sort=False):
-            left.plot(curve["step"], curve["loss"], label=name, linewidth=1)
-            measured = curve.dropna(subset=["val_miou"])
-            right.plot(measured["step"], measured["val_miou"], marker="o", markersize=3, label=name, linewidth=1)
-        left.set(xlabel="step", ylabel="training loss", yscale="log")
-        right.set(xlabel="step", ylabel="validation mIoU, percent")
-        right.legend(frameon=False)
-        for axes in (left, right):
-            axes.spines[["top", "right"]].set_visible(False)
-        text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-        plt.close(figure)
-    return text.getvalue()[text.getvalue().index("<svg") :]

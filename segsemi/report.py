@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from segsemi import figures
 from segsemi.contract import evaluated_folder, model_folder, quality_file
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
@@ -34,6 +36,7 @@ class Measured:
         steps: optimizer steps in all, those of its teachers included.
         keep: `last`, or `best` if its checkpoint was chosen on val.
         curve: the training curve, columns step, loss, lr, val_miou.
+        bn: bn.csv, the statistics of both batch norms of each layer; None without DSBN.
         quality: its pseudo labels against the hidden labels; None without pseudo labels.
     """
 
@@ -44,6 +47,7 @@ class Measured:
     steps: int
     keep: str
     curve: pd.DataFrame
+    bn: pd.DataFrame | None
     quality: dict[str, Any] | None
 
 
@@ -59,19 +63,27 @@ def read_measured(name: str, teacher: str | None) -> Measured:
         steps=training["steps_in_all"],
         keep=training["keep"],
         curve=pd.read_csv(model / "curve.csv"),
+        bn=pd.read_csv(model / "bn.csv") if (model / "bn.csv").exists() else None,
         quality=json.loads(quality_file(name).read_text()) if teacher is not None else None,
     )
 
 
 def write_report(
-    models: Sequence[Measured], classes: Classes, rows: Sequence[Row], root: Path, facts: dict[str, Any], out: Path
+    models: Sequence[Measured],
+    classes: Classes,
+    rows: Sequence[Row],
+    root: Path,
+    facts: Mapping[str, Any],
+    settings: Mapping[str, Mapping[str, Any]],
+    out: Path,
 ) -> str:
     """Write metrics.json, per_class.csv, curves.csv, validation.csv, confusion.csv, table.md, examples/ and index.html.
 
     Args:
         models: in the order of the report; the confusion matrix is that of the last student.
         rows: the images that were evaluated; their paths start at `root`.
-        facts: settings to state on the page.
+        facts: what to state at the head of the page.
+        settings: params to list on the page.
         out: the folder of the report.
 
     Returns:
@@ -94,8 +106,43 @@ def write_report(
     examples = _write_examples(models, classes, rows, root, out / "examples")
     by_class = per_class.pivot(index="class", columns="model", values="iou")
     by_class = by_class.loc[list(classes.names), [model.name for model in models]]
-    write_text(out / "index.html", render_page(table, by_class, curves, facts, examples, classes))
+    pages = _figures(models, curves, by_class, last)
+    write_text(out / "index.html", render_page(table, by_class, pages, facts, settings, examples, classes))
     return table.to_string(index=False)
+
+
+def _figures(
+    models: Sequence[Measured], curves: pd.DataFrame, by_class: pd.DataFrame, last: Measured
+) -> dict[str, str]:
+    """Heading -> SVG of each figure of the page that these models have."""
+    chain = [model for model in models if model is models[0] or model.teacher is not None]
+    numbers = [{"model": m.name, "kind": "chain" if m in chain else "baseline", **_key_numbers(m)} for m in models]
+    found = {"Training": figures.curves(curves)}
+    if len(chain) > 1:
+        columns = ["model", "kind", "miou", "pseudo_label_miou"]
+        found["Rounds"] = figures.rounds(pd.DataFrame(numbers).reindex(columns=columns).astype({"miou": float}))
+        found[f"Gain of each class, {chain[0].name} to {last.name}"] = figures.class_gains(
+            by_class, chain[0].name, last.name
+        )
+    found[f"Confusion matrix of {last.name}, percent of the truth's pixels"] = figures.confusion(_confusion(last))
+    statistics = [(model.name, model.bn) for model in models if model.bn is not None]
+    if statistics:
+        found["Batch norm statistics: strongly augmented against labelled images"] = figures.bn_shift(statistics)
+    return found
+
+
+def code_revision() -> str:
+    """The last git commit that changed the pipeline, and whether it has been changed since.
+
+    Not HEAD: a commit of the report itself would make it another one.
+    """
+    paths = ["--", "segsemi", "stages", "dvc.yaml", "params.yaml"]
+    commands = ["git", "log", "-1", "--format=%h", *paths], ["git", "status", "--porcelain", *paths]
+    try:
+        revision, changes = (subprocess.run(c, capture_output=True, text=True, check=True).stdout for c in commands)
+    except (OSError, subprocess.CalledProcessError):
+        return "not in git"
+    return f"git {revision.strip()}{' and changes' if changes else ''}"
 
 
 def _key_numbers(model: Measured) -> dict[str, float | None]:
@@ -151,7 +198,9 @@ def _write_csv(path: Path, frame: pd.DataFrame) -> None:
 def _write_examples(
     models: Sequence[Measured], classes: Classes, rows: Sequence[Row], root: Path, out: Path
 ) -> list[Path]:
-    """One picture an example image: image, truth and every model's prediction; the paths written."""
+    """One picture an example image: image, truth, every model's prediction, and what changed from the first to the last
+    of the chain of teachers and students; the paths written."""
+    last = max((index for index, model in enumerate(models) if model.teacher is not None), default=0)
     out.mkdir(parents=True, exist_ok=True)  # declared in dvc.yaml, also where there is no example
     paths = []
     for row in rows:
@@ -160,9 +209,23 @@ def _write_examples(
             continue  # not one of the examples
         truth = read_label(root / row.label, classes)
         panel = [captioned(read_image(root / row.image), row.id), captioned(colourise(truth, classes), "truth")]
+        labels = []
         for model, path in zip(models, predictions, strict=True):
             with Image.open(path) as prediction:
-                panel.append(captioned(colourise(np.asarray(prediction), classes), model.name))
+                labels.append(np.asarray(prediction))
+            panel.append(captioned(colourise(labels[-1], classes), model.name))
+        if last > 0:
+            panel.append(captioned(_changed(truth, labels[0], labels[last], classes.ignore_index), "better, worse"))
         paths.append(out / f"{row.id}.png")
         save_png(paths[-1], grid(panel, columns=len(panel)), max_width=EXAMPLE_WIDTH)
     return paths
+
+
+def _changed(truth: np.ndarray, before: np.ndarray, after: np.ndarray, ignore_index: int) -> np.ndarray:
+    """(H, W, 3) uint8: green where `after` mends an error of `before`, red where it makes one; the truth's ignored pixels
+    and all others are grey."""
+    counted = truth != ignore_index
+    picture = np.full((*truth.shape, 3), 225, dtype=np.uint8)
+    picture[counted & (before != truth) & (after == truth)] = (42, 127, 63)
+    picture[counted & (before == truth) & (after != truth)] = (179, 64, 47)
+    return picture

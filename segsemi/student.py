@@ -81,7 +81,7 @@ def train_student(
             stage=name,
             cache_mb=machine.cache_mb_each,
         )
-        curve = train(
+        history = train(
             network,
             batches,
             params,
@@ -93,4 +93,4 @@ def train_student(
             val=LabelledPairs(read_rows(VAL), root, classes),
         )
         steps = load_description(teacher_folder)["training"]["steps_in_all"] + params.steps
-        save_trained(network, curve, model_folder(name), steps_in_all=steps, keep=params.keep)
+        save_trained(network, history, model_folder(name), steps_in_all=steps, keep=params.keep)

@@ -55,7 +55,7 @@ def train_on_labels(
             stage=name,
             cache_mb=machine.cache_mb_each,
         )
-        curve = train(
+        history = train(
             network,
             batches,
             optim,
@@ -64,4 +64,4 @@ def train_on_labels(
             workers=machine.workers,
             val=LabelledPairs(read_rows(VAL), root, classes),
         )
-        save_trained(network, curve, model_folder(name), steps_in_all=steps, keep=optim.keep)
+        save_trained(network, history, model_folder(name), steps_in_all=steps, keep=optim.keep)

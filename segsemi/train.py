@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from tqdm import tqdm
 from segsemi.checkpoint import save_model
 from segsemi.config import OptimParams
 from segsemi.data.batches import Batch, StepBatches, batch_loader
-from segsemi.dsbn import convert_dsbn, labelled_first, strip_dsbn
+from segsemi.dsbn import bn_statistics, convert_dsbn, labelled_first, strip_dsbn
 from segsemi.errors import UserError
 from segsemi.files import write_bytes, write_csv
 from segsemi.inference import evaluate_model
@@ -28,6 +28,19 @@ from segsemi.losses import cross_entropy, self_correction_loss, symmetric_cross_
 from segsemi.models.build import SegmentationModel
 from segsemi.rng import derive_seed
 from segsemi.schedule import poly_factor
+
+
+class History(NamedTuple):
+    """What a training leaves behind beside the model.
+
+    Attributes:
+        curve: dicts with step, loss, lr and, where measured, val_miou.
+        bn: the statistics of both batch norms of each layer, as `bn_statistics` gives them; empty without DSBN.
+    """
+
+    curve: list[dict[str, Any]]
+    bn: list[dict[str, str | float]]
+
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 CHECKPOINT_SECONDS = 60.0
@@ -52,7 +65,7 @@ def train(
     device: torch.device,
     workers: int = 0,
     val: Sequence[tuple[np.ndarray, np.ndarray]] | None = None,
-) -> list[dict[str, Any]]:
+) -> History:
     """Train `model` in place for batches.steps steps: CE on labels + `pseudo_loss` on pseudo labels.
 
     Resumes from the checkpoint in `work` if there is one. The model ends as a plain network, on `device`, in eval mode.
@@ -63,9 +76,6 @@ def train(
         val: validation images and labels, as `evaluate_model` takes them; measured every params.val_every steps (0:
             never). For the curve alone, unless params.keep is `best`: then the model ends as it was where val was best,
             at the earliest of equals.
-
-    Returns:
-        The training curve: dicts with step, loss, lr and, where measured, val_miou.
 
     Raises:
         UserError: the loss or its gradient is not finite; names the step, the images and the file of the last good state.
@@ -127,9 +137,10 @@ def train(
                     saved = time.monotonic()
     if params.keep == "best":
         _restore(best, model, optimizer)
+    history = History(curve, bn_statistics(model.network))
     strip_dsbn(model.network)
     model.eval()
-    return curve
+    return history
 
 
 def best_miou(curve: list[dict[str, Any]]) -> float:
@@ -137,16 +148,16 @@ def best_miou(curve: list[dict[str, Any]]) -> float:
     return max((row["val_miou"] for row in curve if "val_miou" in row), default=-1.0)
 
 
-def save_trained(
-    model: SegmentationModel, curve: list[dict[str, Any]], folder: Path, *, steps_in_all: int, keep: str
-) -> None:
-    """Write the model and curve.csv to `folder`.
+def save_trained(model: SegmentationModel, history: History, folder: Path, *, steps_in_all: int, keep: str) -> None:
+    """Write the model, curve.csv and, after DSBN, bn.csv to `folder`.
 
     Args:
         steps_in_all: optimizer steps that went into the model, those of its teachers included.
         keep: which checkpoint it is, as in `OptimParams`.
     """
-    write_csv(folder / "curve.csv", ["step", "loss", "lr", "val_miou"], curve)
+    write_csv(folder / "curve.csv", ["step", "loss", "lr", "val_miou"], history.curve)
+    if history.bn:
+        write_csv(folder / "bn.csv", list(history.bn[0]), history.bn)
     save_model(model, folder, {"steps_in_all": steps_in_all, "keep": keep})
 
 

@@ -7,7 +7,7 @@ from segsemi.contract import CLASSES, LABELLED, REPORTS, UNLABELLED, data_root, 
 from segsemi.data.manifest import read_rows
 from segsemi.errors import run_stage
 from segsemi.palette import Classes
-from segsemi.report import read_measured, write_report
+from segsemi.report import code_revision, read_measured, write_report
 
 
 def main() -> None:
@@ -23,6 +23,15 @@ def main() -> None:
         "measured on": f"{params.evaluate.subset}, {len(rows)} images",
         "seed": params.seed,
         "checkpoints": f"the best on val of {', '.join(chosen)}; the last of the others" if chosen else "the last",
+        "code": code_revision(),
+    }
+    settings = {
+        "split": params.split.model_dump(),
+        "model": params.model.model_dump(),
+        "augment": params.augment.model_dump(),
+        "teacher": params.teacher.model_dump(),
+        "pseudo_label": params.pseudo_label.model_dump(),
+        "student": params.student.model_dump(),
     }
     table = write_report(
         models,
@@ -30,6 +39,7 @@ def main() -> None:
         rows,
         data_root(params.data),
         facts,
+        settings,
         REPORTS,
     )
     print(f"\n{table}\n\nreport: {(REPORTS / 'index.html').resolve()}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segsemi.dsbn import DistributionSpecificBatchNorm, convert_dsbn, labelled_first, strip_dsbn
+from segsemi.dsbn import DistributionSpecificBatchNorm, bn_statistics, convert_dsbn, labelled_first, strip_dsbn
 from segsemi.models.build import Architecture, build_model
 from segsemi.models.torchvision_ops import import_torchvision
 from segsemi.palette import Classes
@@ -289,6 +289,25 @@ def test_strip_gives_the_original_modules_back(net: nn.Module) -> None:
     assert strip_dsbn(convert_dsbn(net)) is net
     assert {name: id(module) for name, module in net.named_modules()} == {n: id(m) for n, m in modules.items()}
     assert list(net.state_dict()) == keys
+
+
+def test_statistics_of_both_branches() -> None:
+    """Against the formulas, channel by channel, for one batch norm with momentum 1: the statistics are the batch's."""
+    network = nn.Sequential(nn.Conv2d(3, 5, 1), nn.BatchNorm2d(5, momentum=1.0), nn.ReLU())
+    assert bn_statistics(network) == []
+    convert_dsbn(network)
+    batch = torch.randn(6, 3, 8, 8) * torch.tensor([1.0, 1, 3, 3, 3, 3]).view(6, 1, 1, 1) + 0.5
+    with labelled_first(network, 2):
+        network(batch)
+    x = network[0](batch).detach().double()
+    (row,) = bn_statistics(network)
+    parts = [part.transpose(0, 1).flatten(1) for part in (x[:2], x[2:])]
+    means, variances = [part.mean(1) for part in parts], [part.var(1) for part in parts]
+    shift = sum(abs(b - a) / (v + 1e-5) ** 0.5 for a, b, v in zip(*means, variances[0], strict=True)) / 5
+    ratio = torch.stack([(b + 1e-5) / (a + 1e-5) for a, b in zip(*variances, strict=True)]).prod() ** 0.2
+    assert row["layer"] == "1"
+    expected = [means[0].mean(), means[1].mean(), variances[0].mean(), variances[1].mean(), shift, ratio]
+    assert list(row.values())[1:] == pytest.approx([float(value) for value in expected], rel=1e-4)
 
 
 def test_strip_of_a_plain_network_changes_nothing(net: nn.Module) -> None:

@@ -52,6 +52,10 @@ def test_first_run_runs_every_stage_and_writes_what_the_contract_says(finished: 
         "confusion.csv",
     ):
         assert (project.folder / "reports" / name).stat().st_size > 0
+    layers = project.bytes_of("models/student_1/bn.csv").splitlines()
+    assert len(layers) > 40 and not (project.folder / "models/teacher/bn.csv").exists()
+    page = project.bytes_of("reports/index.html").decode()
+    assert "Batch norm statistics" in page and "checkpoints: <b>the last</b>" in page and "code: <b>git " in page
     assert project.run("git", "status", "--porcelain") == ""
 
 

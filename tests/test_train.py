@@ -65,7 +65,7 @@ def batches(groups: list[Group], steps: int) -> StepBatches:
 def run(model: SegmentationModel, groups: list[Group], work: Path, steps: int, **options: object) -> list[dict]:
     settings: dict = {"pseudo_loss": "scl", "bn": "dsbn", "work": work, "device": CPU, **options}
     params = settings.pop("params", optim(steps))
-    return train(model, batches(groups, steps), params, **settings)
+    return train(model, batches(groups, steps), params, **settings).curve
 
 
 def test_training_lowers_the_loss(groups: list[Group], tmp_path: Path) -> None:

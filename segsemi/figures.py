@@ -1,0 +1,129 @@
+"""The report's figures, as SVG texts with fixed ids: equal in, equal out."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+_GAIN, _LOSS = "#2a7f3f", "#b3402f"
+
+
+class Drawing:
+    """One figure while it is drawn; `svg` holds its text afterwards."""
+
+    def __init__(self) -> None:
+        self.axes: list[Axes] = []
+        self.svg = ""
+
+
+@contextmanager
+def _drawing(columns: int, *, width: float, height: float) -> Iterator[Drawing]:
+    drawing = Drawing()
+    with plt.rc_context({"svg.hashsalt": "segsemi", "svg.fonttype": "none", "font.size": 9}):
+        figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", squeeze=False)
+        drawing.axes = list(axes[0])
+        for ax in drawing.axes:
+            ax.spines[["top", "right"]].set_visible(False)
+        yield drawing
+        text = io.StringIO()
+        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        plt.close(figure)
+    drawing.svg = text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def curves(table: pd.DataFrame) -> str:
+    """Training loss and validation mIoU over the steps, a line a model; columns model, step, loss, val_miou (percent)."""
+    with _drawing(2, width=11, height=3.4) as drawing:
+        left, right = drawing.axes
+        for name, curve in table.groupby("model", sort=False):
+            left.plot(curve["step"], curve["loss"], label=name, linewidth=1)
+            measured = curve.dropna(subset=["val_miou"])
+            right.plot(measured["step"], measured["val_miou"], marker="o", markersize=3, label=name, linewidth=1)
+        left.set(xlabel="step", ylabel="training loss", yscale="log")
+        right.set(xlabel="step", ylabel="validation mIoU, percent")
+        right.legend(frameon=False)
+    return drawing.svg
+
+
+def rounds(models: pd.DataFrame) -> str:
+    """mIoU of teacher and students and of the pseudo labels from which they learnt (paper, Figures 6 and 8), with the
+    labels-only baselines as lines; columns model, kind (chain or baseline), miou, pseudo_label_miou, in percent."""
+    chain = models[models["kind"] == "chain"]
+    with _drawing(1, width=6, height=3.2) as drawing:
+        ax = drawing.axes[0]
+        places = np.arange(len(chain))
+        ax.plot(places, chain["miou"], marker="o", label="model, on the evaluated images")
+        ax.plot(
+            places, chain["pseudo_label_miou"], marker="s", linestyle=":", label="its pseudo labels, unlabelled images"
+        )
+        for number, (_, baseline) in enumerate(models[models["kind"] == "baseline"].iterrows()):
+            style = ("--", "-.", ":")[number % 3]
+            ax.axhline(
+                float(baseline["miou"]), color="grey", linestyle=style, linewidth=1, label=str(baseline["model"])
+            )
+        ax.set(xticks=places, xticklabels=list(chain["model"]), ylabel="mIoU, percent")
+        ax.legend(frameon=False)
+    return drawing.svg
+
+
+def class_gains(by_class: pd.DataFrame, first: str, last: str) -> str:
+    """Bars: IoU of each class of `last` less that of `first`; rows classes, columns models, percent."""
+    gains = (by_class[last] - by_class[first])[::-1]
+    with _drawing(1, width=6, height=0.6 + 0.24 * len(gains)) as drawing:
+        ax = drawing.axes[0]
+        ax.barh(list(gains.index), gains.fillna(0), color=[_GAIN if gain >= 0 else _LOSS for gain in gains])
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set(xlabel=f"IoU of {last} less that of {first}, percent")
+    return drawing.svg
+
+
+def confusion(cells: pd.DataFrame) -> str:
+    """The confusion matrix; columns truth, prediction, percent (of the truth's pixels)."""
+    names = list(dict.fromkeys(cells["truth"]))
+    matrix = cells.pivot(index="truth", columns="prediction", values="percent").loc[names, names].to_numpy(float)
+    size = 1.6 + 0.34 * len(names)
+    with _drawing(1, width=size + 1, height=size) as drawing:
+        ax = drawing.axes[0]
+        ax.imshow(np.ma.masked_invalid(matrix), cmap="Blues", vmin=0, vmax=100, aspect="auto")
+        for row, column in zip(*np.nonzero(np.nan_to_num(matrix) >= 1), strict=True):
+            colour = "white" if matrix[row, column] > 55 else "black"
+            ax.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", color=colour, fontsize=7)
+        ax.set(
+            xticks=range(len(names)), yticks=range(len(names)), yticklabels=names, xlabel="prediction", ylabel="truth"
+        )
+        ax.set_xticklabels(names, rotation=90)
+    return drawing.svg
+
+
+def bn_shift(statistics: Sequence[tuple[str, pd.DataFrame]]) -> str:
+    """How far strong augmentation moves the batch norms' statistics, layer by layer (paper, Figure 4).
+
+    Args:
+        statistics: (student, its bn.csv).
+    """
+    with _drawing(2, width=11, height=3) as drawing:
+        left, right = drawing.axes
+        for name, table in statistics:
+            layers = range(1, len(table) + 1)
+            left.plot(layers, table["mean_shift"], label=name, linewidth=1)
+            right.plot(layers, table["variance_ratio"], label=name, linewidth=1)
+        right.axhline(1, color="grey", linewidth=0.8)
+        left.set(
+            xlabel="batch norm, from the image to the logits",
+            ylabel="shift of the mean, deviations",
+            ylim=(0, None),
+        )
+        right.set(
+            xlabel="batch norm, from the image to the logits", ylabel="variance, parallel / standard", yscale="log"
+        )
+        left.legend(frameon=False)
+    return drawing.svg

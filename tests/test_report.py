@@ -1,0 +1,97 @@
+"""The report: figures, page, and what changed between teacher and student."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from segsemi import figures
+from segsemi.data.datasets.camvid import SYNTHETIC
+from segsemi.page import render_page
+from segsemi.report import _changed
+
+NAMES = list(SYNTHETIC.names)
+CURVES = pd.DataFrame({"model": ["teacher"] * 2, "step": [1, 2], "loss": [2.0, 1.0], "val_miou": [np.nan, 40.0]})
+MODELS = pd.DataFrame(
+    {
+        "model": ["teacher", "student_1", "supervised"],
+        "kind": ["chain", "chain", "baseline"],
+        "miou": [40.0, 42.5, 41.0],
+        "pseudo_label_miou": [np.nan, 41.5, np.nan],
+    }
+)
+BY_CLASS = pd.DataFrame({"teacher": np.arange(11.0), "student_1": [np.nan, *np.arange(10.0)]}, index=NAMES)
+CELLS = pd.DataFrame([{"truth": t, "prediction": p, "percent": 100.0 * (t == p)} for t in NAMES for p in NAMES]).assign(
+    percent=lambda cells: cells["percent"].where(cells["truth"] != "fence")
+)
+BN = pd.DataFrame({"layer": ["a", "b"], "mean_shift": [0.1, 0.3], "variance_ratio": [1.2, 0.8]})
+
+
+def page(folder: Path) -> str:
+    example = folder / "example.png"
+    Image.fromarray(np.full((20, 30, 3), 90, dtype=np.uint8)).save(example)
+    drawn = {
+        "Training": figures.curves(CURVES),
+        "Rounds": figures.rounds(MODELS),
+        "Gain": figures.class_gains(BY_CLASS, "teacher", "student_1"),
+        "Confusion": figures.confusion(CELLS),
+        "Batch norm": figures.bn_shift([("student_1", BN)]),
+    }
+    table = pd.DataFrame({"model": ["teacher"], "mIoU": ["40.00"]})
+    facts, settings = {"data set": "a <b> & c"}, {"teacher": {"steps": 600, "window": None}}
+    return render_page(table, BY_CLASS, drawn, facts, settings, [example], SYNTHETIC)
+
+
+def test_page_is_one_file_with_everything(tmp_path: Path) -> None:
+    text = page(tmp_path)
+    assert text == page(tmp_path)  # the same to the byte
+    links = re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?([^\"') >]+)", text)
+    assert links and all(link.startswith(("data:", "#")) for link in links)
+    assert "a &lt;b&gt; &amp; c" in text and "teacher.steps" in text and "40.00" in text
+    assert text.count("<svg") == 5 and "<script" not in text
+    parser = HTMLParser()
+    parser.feed(text)
+    parser.close()
+
+
+def test_figures_show_the_numbers() -> None:
+    for text in ("student_1", "its pseudo labels", "supervised"):
+        assert text in figures.rounds(MODELS)
+    assert all(name in figures.confusion(CELLS) for name in NAMES)
+    assert ">100<" in figures.confusion(CELLS)
+
+
+def test_changed_pixels_are_green_red_or_grey() -> None:
+    truth = np.array([[0, 1, 2, 255, 3]], dtype=np.uint8)
+    before = np.array([[1, 1, 2, 1, 0]], dtype=np.uint8)
+    after = np.array([[0, 0, 2, 2, 1]], dtype=np.uint8)
+    green, red, *grey = _changed(truth, before, after, 255)[0].tolist()
+    assert green[1] > green[0] and red[0] > red[1] and grey == [[225, 225, 225]] * 3
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's package chromium is not installed")
+def test_browser_shows_the_page(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(page(tmp_path))
+    shot = tmp_path / "shot.png"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1300,2400", f"--screenshot={shot}"]
+    subprocess.run(
+        ["chromium", *options, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "index.html").as_uri()],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    with Image.open(shot) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    assert pixels.shape == (2400, 1300, 3)
+    green = (np.abs(pixels - (0x2A, 0x7F, 0x3F)).sum(axis=2) < 10).sum()
+    blue = (np.abs(pixels - (8, 48, 107)).sum(axis=2) < 10).sum()  # 100 percent in the confusion matrix
+    assert green == 0 and blue > 2000  # no class gains in BY_CLASS
+    assert (np.abs(pixels - (0xB3, 0x40, 0x2F)).sum(axis=2) < 10).sum() > 2000  # and ten lose
