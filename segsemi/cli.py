@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from segsemi.errors import UserError
+from segsemi.errors import UserError, explain
 
 if TYPE_CHECKING:
     from segsemi.grid import Cell
@@ -20,14 +20,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(arguments)
     try:
         return args.run(args)
-    except UserError as error:
-        if os.environ.get("SEGSEMI_TRACEBACK"):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except Exception as error:
+        message = explain(error)
+        if message is None or os.environ.get("SEGSEMI_TRACEBACK"):
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

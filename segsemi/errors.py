@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ class UserError(Exception):
 
 
 def run_stage(main: Callable[[], None]) -> None:
-    """Run a stage's main function; a UserError becomes one line on stderr and exit code 1.
+    """Run a stage's main function; what the user can mend becomes one line on stderr and exit code 1, a stop 130.
 
     With SEGSEMI_TRACEBACK set in the environment the traceback is shown as well.
     """
@@ -20,9 +21,38 @@ def run_stage(main: Callable[[], None]) -> None:
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # set by torchrun
             raise UserError("training in several processes is not supported yet; unset LAUNCH")
         main()
-    except UserError as error:
-        if os.environ.get("SEGSEMI_TRACEBACK"):
+    except KeyboardInterrupt:
+        print("stopped; `dvc repro` goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        message = explain(error)
+        if message is None or os.environ.get("SEGSEMI_TRACEBACK"):
             raise
-        # A loader's worker sends its traceback as the message; the error itself is its end.
-        print(f"error: {str(error).rsplit('UserError: ', 1)[-1].strip()}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         sys.exit(1)
+
+
+def explain(error: Exception) -> str | None:
+    """What to tell the user of an error that is not a fault of the program; None of any other."""
+    if isinstance(error, UserError):
+        # A loader's worker sends its traceback as the message; the error itself is its end.
+        return str(error).rsplit("UserError: ", 1)[-1].strip()
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full (writing {error.filename or 'a file'}); free some space and run again: what is done is kept"
+    if isinstance(error, PermissionError):
+        return f"no permission for {error.filename}; change its owner or mode"
+    if _out_of_memory(error):
+        reason = (str(error).splitlines() or ["no reason given"])[0]
+        return (
+            f"out of memory ({reason}); in training raise accumulate, or lower batch sizes or "
+            "augment.crop_size; in pseudo labels lower pseudo_label.scales; in evaluation set evaluate.window; "
+            "machine.cache_mb is the memory for decoded images"
+        )
+    return None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """torch's and Python's; by name and text, since the lowest layer does not import torch."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

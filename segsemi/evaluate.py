@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -13,9 +16,12 @@ from segsemi.data.manifest import Row
 from segsemi.errors import UserError
 from segsemi.files import write_csv, write_json
 from segsemi.inference import evaluate_model
+from segsemi.metrics import ConfusionMatrix
 from segsemi.models.build import SegmentationModel
 from segsemi.palette import Classes, colourise, write_label_png
 from segsemi.pictures import captioned, grid, save_png
+
+STATE_SECONDS = 30.0
 
 
 def write_evaluation(
@@ -29,12 +35,16 @@ def write_evaluation(
     flip: bool,
     window: int | None,
     examples: int,
+    work: Path,
     progress: str,
 ) -> None:
     """Evaluate on `rows`, at the labels' own size; write to `out`: metrics.json, confusion.csv, and for
     some images examples/ID.png (image, truth, prediction, errors) and predictions/ID.png (class ids).
 
     The examples are spread evenly over the rows, so that every model shows the same images.
+
+    Args:
+        work: a folder for the state of an interrupted run, which goes on from there.
 
     Raises:
         UserError: if there are no rows.
@@ -44,9 +54,19 @@ def write_evaluation(
     pairs = LabelledPairs(rows, root, classes)
     shown = set(np.linspace(0, len(rows) - 1, num=min(examples, len(rows)), dtype=int).tolist())
 
+    state, confusion = work / "confusion.json", ConfusionMatrix(len(classes), classes.ignore_index)
+    start, saved = _restore(state, confusion), time.monotonic()
+
+    def after(number: int, prediction: np.ndarray) -> None:
+        nonlocal saved
+        index = start + number
+        if index in shown:
+            save_example(index, prediction)
+        if time.monotonic() - saved > STATE_SECONDS:
+            write_json(state, {"images": index + 1, "matrix": confusion.matrix.tolist()})
+            saved = time.monotonic()
+
     def save_example(index: int, prediction: np.ndarray) -> None:
-        if index not in shown:
-            return
         image, label = pairs[index]
         wrong = (prediction != label) & (label != classes.ignore_index)
         errors = np.where(wrong[..., None], np.array([255, 0, 0], dtype=np.uint8), image // 2 + 96)
@@ -56,19 +76,23 @@ def write_evaluation(
             captioned(colourise(prediction, classes), progress),
             captioned(errors.astype(np.uint8), "wrong pixels in red"),
         ]
-        save_png(out / "examples" / f"{rows[index].id}.png", grid(panel, columns=4))
-        write_label_png(out / "predictions" / f"{rows[index].id}.png", prediction, classes)
+        save_png(work / "examples" / f"{rows[index].id}.png", grid(panel, columns=4))
+        write_label_png(work / "predictions" / f"{rows[index].id}.png", prediction, classes)
 
-    confusion = evaluate_model(
+    evaluate_model(
         model,
-        _with_progress(pairs, progress),
+        _with_progress(pairs, start, progress),
         num_classes=len(classes),
         ignore_index=classes.ignore_index,
         scales=scales,
         flip=flip,
         window=window,
-        on_prediction=save_example,
+        confusion=confusion,
+        on_prediction=after,
     )
+    for name in ("examples", "predictions"):
+        if (work / name).exists():
+            shutil.copytree(work / name, out / name, dirs_exist_ok=True)
     metrics = {"images": len(rows), **confusion.summary(classes.names)}
     write_json(out / "metrics.json", metrics)
     cells = [
@@ -79,5 +103,16 @@ def write_evaluation(
     write_csv(out / "confusion.csv", ["truth", "prediction", "pixels"], cells)
 
 
-def _with_progress(pairs: LabelledPairs, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    return iter(tqdm((pairs[i] for i in range(len(pairs))), total=len(pairs), desc=f"evaluate {name}", mininterval=1.0))
+def _restore(state: Path, confusion: ConfusionMatrix) -> int:
+    """Counts of an interrupted run into `confusion`; the number of images that they hold."""
+    if not state.exists():
+        return 0
+    saved = json.loads(state.read_text())
+    confusion.matrix[:] = saved["matrix"]
+    return saved["images"]
+
+
+def _with_progress(pairs: LabelledPairs, start: int, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    todo = range(start, len(pairs))
+    bar = tqdm(todo, initial=start, total=len(pairs), desc=f"evaluate {name}", unit="image", mininterval=1.0)
+    return (pairs[index] for index in bar)

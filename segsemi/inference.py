@@ -121,15 +121,18 @@ def evaluate_model(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     window: int | None = None,
+    confusion: ConfusionMatrix | None = None,
     on_prediction: Callable[[int, np.ndarray], None] | None = None,
 ) -> ConfusionMatrix:
     """Confusion matrix over (image, label) pairs, at the labels' own size.
 
     Args:
         pairs: image (H, W, 3) uint8 RGB and label (H, W) uint8.
+        confusion: to go on with; None: a new one.
         on_prediction: called with the pair's index and the prediction (H, W) uint8.
     """
-    confusion = ConfusionMatrix(num_classes, ignore_index)
+    if confusion is None:
+        confusion = ConfusionMatrix(num_classes, ignore_index)
     for index, (image, label) in enumerate(pairs):
         prediction = predict_image(model, image, scales, flip, window).argmax(0).to(torch.uint8).cpu().numpy()
         confusion.update(prediction, label)

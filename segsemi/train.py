@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from segsemi.losses import cross_entropy, self_correction_loss, symmetric_cross_
 from segsemi.models.build import SegmentationModel
 from segsemi.rng import derive_seed
 from segsemi.schedule import poly_factor
+from segsemi.stop import stop_requested
 
 
 class History(NamedTuple):
@@ -42,6 +43,7 @@ class History(NamedTuple):
     bn: list[dict[str, str | float]]
 
 
+Pair = tuple[np.ndarray, np.ndarray]  # image and label
 Loss = Callable[[Tensor, Tensor], Tensor]
 CHECKPOINT_SECONDS = 60.0
 CURVE_EVERY = 20  # steps of which a point of the training curve is the mean
@@ -64,11 +66,12 @@ def train(
     work: Path,
     device: torch.device,
     workers: int = 0,
-    val: Sequence[tuple[np.ndarray, np.ndarray]] | None = None,
+    val: Sequence[Pair] | None = None,
 ) -> History:
     """Train `model` in place for batches.steps steps: CE on labels + `pseudo_loss` on pseudo labels.
 
-    Resumes from the checkpoint in `work` if there is one. The model ends as a plain network, on `device`, in eval mode.
+    Resumes from the checkpoint in `work` if there is one; Ctrl-C and SIGTERM write one after the step and raise
+    KeyboardInterrupt. The model ends as a plain network, on `device`, in eval mode.
 
     Args:
         pseudo_loss: a key of LOSSES.
@@ -87,11 +90,13 @@ def train(
     model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(model, params)
     checkpoint, best = work / "checkpoint.pt", work / "best.pt"
-    start, curve = _restore(checkpoint, model, optimizer)
-    recent: list[float] = []
+    start, curve, recent = _restore(checkpoint, model, optimizer)
     saved = time.monotonic()
 
-    with tqdm(total=batches.steps, initial=start, desc=batches.stage, unit="step", mininterval=1.0) as bar:
+    with (
+        stop_requested() as stopping,
+        tqdm(total=batches.steps, initial=start, desc=batches.stage, unit="step", mininterval=1.0) as bar,
+    ):
         for step, batch in enumerate(batch_loader(batches, start=start, workers=workers), start=start):
             factor = poly_factor(step, batches.steps, params.power)
             for group in optimizer.param_groups:
@@ -110,7 +115,7 @@ def train(
             if not math.isfinite(value + norm):  # before the update: the weights are still good, BN's statistics not
                 for buffer, before in zip(model.buffers(), statistics, strict=True):
                     buffer.copy_(before)
-                _save(work / "last_good.pt", model, optimizer, step, curve)
+                _save(work / "last_good.pt", model, optimizer, step, curve, recent)
                 raise UserError(
                     f"loss {value}, norm of the gradient {norm} at step {step}, images {', '.join(batch.ids)}; the last good "
                     f"state is {work / 'last_good.pt'}. Lower lr, or look at these images"
@@ -126,15 +131,16 @@ def train(
                 recent.clear()
                 bar.set_postfix(loss=f"{row['loss']:.3f}")
                 if due and val is not None:
-                    row["val_miou"] = _validate(model, val)
-                    if params.keep == "best" and row["val_miou"] > best_miou(curve):
-                        _save(best, model, optimizer, done, curve)
+                    row["val_miou"] = _validate(model, _until(stopping, val))
                     bar.write(f"{batches.stage} step {done}: val mIoU {100 * row['val_miou']:.2f}")
+                    if params.keep == "best" and row["val_miou"] > best_miou(curve):
+                        _save(best, model, optimizer, done, curve, recent)
                 curve.append(row)
-                # Only here, where `recent` is empty, so that a resumed curve equals an unbroken one.
-                if time.monotonic() - saved > CHECKPOINT_SECONDS and done < batches.steps:
-                    _save(checkpoint, model, optimizer, done, curve)
-                    saved = time.monotonic()
+            if stopping() or done == batches.steps or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                _save(checkpoint, model, optimizer, done, curve, recent)
+                saved = time.monotonic()
+            if stopping() and done < batches.steps:
+                raise KeyboardInterrupt
     if params.keep == "best":
         _restore(best, model, optimizer)
     history = History(curve, bn_statistics(model.network))
@@ -198,24 +204,41 @@ def _set_train_mode(model: nn.Module, bn: str) -> None:
                 module.eval()
 
 
-def _validate(model: SegmentationModel, pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> float:
+def _until(stopping: Callable[[], bool], pairs: Sequence[Pair]) -> Iterator[Pair]:
+    """The pairs one by one; a stop in the middle does not wait for the last, and training goes on from a minute before."""
+    for index in range(len(pairs)):
+        if stopping():
+            raise KeyboardInterrupt
+        yield pairs[index]
+
+
+def _validate(model: SegmentationModel, pairs: Iterable[Pair]) -> float:
     model.eval()
     classes = model.classes
     return evaluate_model(model, pairs, num_classes=len(classes), ignore_index=classes.ignore_index).miou()
 
 
-def _restore(checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict[str, Any]]]:
+def _restore(
+    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, list[dict[str, Any]], list[float]]:
+    """The number of steps done, the curve, and the losses since its last point."""
     if not checkpoint.exists():
-        return 0, []
+        return 0, [], []
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["curve"]
+    return state["step"], state["curve"], state["recent"]
 
 
 def _save(
-    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int, curve: list[dict[str, Any]]
+    checkpoint: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    curve: list[dict[str, Any]],
+    recent: list[float],
 ) -> None:
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "curve": curve}
     buffer = io.BytesIO()
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "curve": curve}, buffer)
+    torch.save({**state, "recent": recent}, buffer)
     write_bytes(checkpoint, buffer.getvalue())

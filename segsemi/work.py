@@ -27,7 +27,10 @@ def repository() -> Path:
 
 @contextmanager
 def work_folder(stage: str, params: Any, inputs: Iterable[Path] = ()) -> Iterator[Path]:
-    """A folder for the state of one run of `stage`, locked while in use and emptied when the block succeeds.
+    """A folder for the state of one run of `stage`, locked while in use and removed when the block succeeds.
+
+    If another process waits for the same run by then, the folder stays: that one finds all the work done, and repeats only
+    the last step.
 
     Args:
         params: JSON-like values on which the result depends.
@@ -35,20 +38,23 @@ def work_folder(stage: str, params: Any, inputs: Iterable[Path] = ()) -> Iterato
     """
     folder = repository() / ".work" / f"{stage}-{_fingerprint(stage, params, inputs)}"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = folder.with_suffix(".lock")
+    lock, waiting = folder.with_suffix(".lock"), folder.with_suffix(".waiting")
     with lock.open("a+") as file:  # never deleted: whoever waits for it would then hold another file's lock
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             print(f"waiting for process {file.read().strip()}, which runs the same stage", file=sys.stderr, flush=True)
+            waiting.touch()
             fcntl.flock(file, fcntl.LOCK_EX)
+            waiting.unlink(missing_ok=True)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         folder.mkdir(exist_ok=True)
         yield folder
-        shutil.rmtree(folder)
+        if not waiting.exists():
+            shutil.rmtree(folder)
 
 
 def _fingerprint(stage: str, params: Any, inputs: Iterable[Path]) -> str:

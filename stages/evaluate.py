@@ -6,12 +6,13 @@ import argparse
 
 from segsemi.checkpoint import load_model
 from segsemi.config import load_params
-from segsemi.contract import CLASSES, data_root, evaluated_folder, evaluation_list, model_folder
+from segsemi.contract import CLASSES, data_root, evaluated_folder, evaluation_list, model_files, model_folder
 from segsemi.data.manifest import read_rows
 from segsemi.engine import choose_device
 from segsemi.errors import run_stage
 from segsemi.evaluate import write_evaluation
 from segsemi.palette import Classes
+from segsemi.work import work_folder
 
 
 def main() -> None:
@@ -19,15 +20,18 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="name of the model")
     args = parser.parse_args()
     params = load_params()
-    write_evaluation(
-        load_model(model_folder(args.model)).to(choose_device(params.machine.device)),
-        read_rows(evaluation_list(params.evaluate.subset)),
-        data_root(params.data),
-        Classes.load(CLASSES),
-        evaluated_folder(args.model),
-        **params.evaluate.model_dump(exclude={"subset"}),
-        progress=args.model,
-    )
+    images, settings = evaluation_list(params.evaluate.subset), params.evaluate.model_dump(exclude={"subset"})
+    with work_folder(f"evaluate-{args.model}", settings, [*model_files(args.model), images, CLASSES]) as work:
+        write_evaluation(
+            load_model(model_folder(args.model)).to(choose_device(params.machine.device)),
+            read_rows(images),
+            data_root(params.data),
+            Classes.load(CLASSES),
+            evaluated_folder(args.model),
+            **settings,
+            work=work,
+            progress=args.model,
+        )
 
 
 if __name__ == "__main__":

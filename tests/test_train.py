@@ -146,7 +146,7 @@ def test_resumed_training_equals_an_unbroken_one(
 
     def killed(*args: object) -> torch.Tensor:
         calls.append(1)
-        if len(calls) == 4:  # in the fourth step; the last checkpoint is of step 2
+        if len(calls) == 4:  # in the fourth step; the last checkpoint is of step 3
             raise KeyboardInterrupt
         return real(*args)  # type: ignore[arg-type]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +169,7 @@ def batch_loader(batches: StepBatches, *, start: int, workers: int) -> DataLoade
 
 
 def _one_thread(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process ends its workers
     cv2.setNumThreads(0)  # workers beside torch's threads: more threads than cores slow all of them down
     torch.set_num_threads(1)
 
