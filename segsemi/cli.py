@@ -65,6 +65,18 @@ def _parser() -> argparse.ArgumentParser:
     experiment.add_argument("-o", "--out", type=Path, default=Path("reports/experiments"), help="folder of the tables")
     experiment.set_defaults(run=_experiment)
 
+    labels = commands.add_parser("labels", help="turn what an annotation tool wrote into label PNGs and classes.json")
+    labels.add_argument("format", choices=["labelme", "coco"])
+    labels.add_argument("source", type=Path, help="labelme: the folder of its JSON files; coco: the JSON file")
+    labels.add_argument("-o", "--out", type=Path, required=True, help="folder for labels/ and classes.json")
+    labels.add_argument(
+        "--classes", nargs="+", default=[], help="in the order of their ids; all that occur, if not given"
+    )
+    labels.add_argument(
+        "--background", metavar="NAME", help="class of the pixels outside all shapes; else they are ignored"
+    )
+    labels.set_defaults(run=_labels)
+
     predict = commands.add_parser("predict", help="label pictures with a trained model")
     predict.add_argument("model", type=Path, help="a model's folder, such as models/student_2")
     predict.add_argument("images", nargs="+", help="files, folders or glob patterns")
@@ -176,6 +188,17 @@ def _show_cells(cells: list[Cell], keys: list[str], finished: dict[str, str], mi
         seconds = doctor.step_seconds(params, doctor.find_data(params))
         total = sum(steps[kind] * seconds[kind] for kind in steps)
         print(f"about {total / 60:.0f} minutes of training here, and more (loading, pseudo labels, evaluation)")
+    return 0
+
+
+def _labels(args: argparse.Namespace) -> int:
+    from segsemi.annotations import read_coco, read_labelme, write_labels
+
+    images = read_labelme(args.source) if args.format == "labelme" else read_coco(args.source)
+    classes = write_labels(images, args.out, names=args.classes, background=args.background)
+    print(
+        f"{len(images)} labels in {args.out / 'labels'}, classes {', '.join(classes.names)} in {args.out / 'classes.json'}"
+    )
     return 0
 
 

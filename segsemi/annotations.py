@@ -1,0 +1,174 @@
+"""What annotation tools write -> label PNGs and classes.json of a folder of one's own (docs/own-data.md)."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from segsemi.data.datasets.voc import colour_of
+from segsemi.errors import UserError
+from segsemi.files import write_json
+from segsemi.palette import IGNORE_INDEX, Classes, write_label_png
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """The annotation of one image.
+
+    Attributes:
+        name: the image's path below its folder, without ending.
+        shapes: (class name, (height, width) bool mask), those that lie on top last; class None: no class (crowds).
+    """
+
+    name: str
+    height: int
+    width: int
+    shapes: list[tuple[str | None, np.ndarray]]
+
+
+def read_labelme(folder: Path) -> list[Annotated]:
+    """The JSON files of labelme below `folder`, later shapes on top of earlier ones.
+
+    Raises:
+        UserError: there is none, or one is broken or has a shape without an area.
+    """
+    paths = sorted(folder.rglob("*.json")) if folder.is_dir() else []
+    if not paths:
+        raise UserError(f"{folder} has no JSON file of labelme; name the folder that holds them")
+    return [_read_labelme(path, path.relative_to(folder).with_suffix("").as_posix()) for path in paths]
+
+
+def _read_labelme(path: Path, name: str) -> Annotated:
+    content = _read_json(path)
+    try:
+        height, width = int(content["imageHeight"]), int(content["imageWidth"])
+        shapes: list[tuple[str | None, np.ndarray]] = [
+            (str(shape["label"]), _labelme_mask(shape, height, width)) for shape in content["shapes"]
+        ]
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise UserError(f"{path} is no annotation of labelme ({type(error).__name__}: {error})") from None
+    return Annotated(name, height, width, shapes)
+
+
+def _labelme_mask(shape: dict[str, Any], height: int, width: int) -> np.ndarray:
+    kind, points = shape.get("shape_type", "polygon"), [(float(x), float(y)) for x, y in shape["points"]]
+    if kind == "mask":  # a PNG within the bounding box that the two points span
+        left, top = (round(value) for value in points[0])
+        patch = np.asarray(Image.open(io.BytesIO(base64.b64decode(shape["mask"])))) > 0
+        mask = np.zeros((height, width), dtype=bool)
+        mask[top : top + patch.shape[0], left : left + patch.shape[1]] = patch[: height - top, : width - left]
+        return mask
+    canvas = Image.new("1", (width, height))
+    draw = ImageDraw.Draw(canvas)
+    if kind == "polygon" and len(points) > 2:
+        draw.polygon(points, fill=1)
+    elif kind == "rectangle" and len(points) == 2:
+        (x0, y0), (x1, y1) = points
+        draw.rectangle([min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)], fill=1)
+    elif kind == "circle" and len(points) == 2:
+        (x, y), (edge_x, edge_y) = points
+        radius = float(np.hypot(edge_x - x, edge_y - y))
+        draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=1)
+    else:
+        raise ValueError(f"shape {shape['label']!r} of type {kind!r} with {len(points)} points has no area")
+    return np.asarray(canvas)
+
+
+def read_coco(path: Path) -> list[Annotated]:
+    """A COCO file of instances: smaller ones on top of larger ones; crowds are no class.
+
+    Raises:
+        UserError: it is missing, broken, or no COCO file; pycocotools is not installed.
+    """
+    try:
+        from pycocotools import mask as rle
+    except ModuleNotFoundError:
+        raise UserError("COCO files need the package pycocotools: pip install pycocotools") from None
+    content = _read_json(path)
+    try:
+        names = {item["id"]: str(item["name"]) for item in content["categories"]}
+        found = {
+            item["id"]: Annotated(
+                Path(item["file_name"]).with_suffix("").as_posix(), int(item["height"]), int(item["width"]), []
+            )
+            for item in content["images"]
+        }
+        masks: dict[int, list[tuple[int, str | None, np.ndarray]]] = {}
+        for item in content["annotations"]:
+            image, segmentation = found[item["image_id"]], item["segmentation"]
+            if isinstance(segmentation, list):  # polygons
+                coded = rle.merge(rle.frPyObjects(segmentation, image.height, image.width))
+            elif isinstance(segmentation["counts"], list):
+                coded = rle.frPyObjects(segmentation, image.height, image.width)
+            else:
+                coded = segmentation
+            mask = rle.decode(coded).astype(bool)
+            if mask.shape != (image.height, image.width):
+                raise ValueError(
+                    f"annotation {item['id']} has size {mask.shape}, its image {(image.height, image.width)}"
+                )
+            name = None if item.get("iscrowd") else names[item["category_id"]]
+            masks.setdefault(item["image_id"], []).append((int(mask.sum()), name, mask))
+    except Exception as error:  # pycocotools fails in its own ways
+        raise UserError(f"{path} is no COCO file of instances ({type(error).__name__}: {error})") from None
+    for id_, items in masks.items():
+        items.sort(key=lambda item: -item[0])
+        found[id_].shapes.extend((name, mask) for _, name, mask in items)
+    return list(found.values())
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} not found") from None
+    except (ValueError, OSError) as error:
+        raise UserError(f"{path} cannot be read as JSON ({error})") from None
+
+
+def write_labels(
+    images: Iterable[Annotated], out: Path, *, names: Sequence[str] = (), background: str | None = None
+) -> Classes:
+    """Write out/labels/NAME.png and out/classes.json.
+
+    Args:
+        names: the classes, in the order of their ids; none: all that occur, in alphabetical order.
+        background: the class of all pixels outside the shapes, the first one if `names` does not hold it; None: they are
+            no class and are passed over in training.
+
+    Raises:
+        UserError: a shape has a class that is not in `names`; there is no class, or more than a label can hold.
+    """
+    images = list(images)
+    present = sorted({name for image in images for name, _ in image.shapes if name is not None})
+    chosen = list(names or present)
+    if background is not None and background not in chosen:
+        chosen.insert(0, background)
+    unknown = [name for name in present if name not in chosen]
+    if unknown:
+        raise UserError(f"shapes of {', '.join(unknown[:5])}, which --classes does not name; add or rename them")
+    try:
+        classes = Classes(tuple(chosen), tuple(colour_of(index) for index in range(len(chosen))))
+    except ValueError as error:
+        raise UserError(f"classes: {error}") from None
+    ids: dict[str | None, int] = {name: index for index, name in enumerate(chosen)} | {None: IGNORE_INDEX}
+    for name, label in _labels(images, ids, IGNORE_INDEX if background is None else ids[background]):
+        write_label_png(out / "labels" / f"{name}.png", label, classes)
+    write_json(out / "classes.json", {"names": classes.names, "colours": classes.colours})
+    return classes
+
+
+def _labels(images: Iterable[Annotated], ids: dict[str | None, int], rest: int) -> Iterator[tuple[str, np.ndarray]]:
+    for image in images:
+        label = np.full((image.height, image.width), rest, dtype=np.uint8)
+        for name, mask in image.shapes:
+            label[mask] = ids[name]
+        yield image.name, label

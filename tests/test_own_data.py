@@ -1,0 +1,100 @@
+"""docs/own-data.md, followed word for word on a small folder, and the models shared with a colleague."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import RAW, ROOT, Project, copy_project
+from PIL import Image, ImageDraw
+
+pytestmark = pytest.mark.pipeline
+
+COMMANDS = [
+    line.split("#")[0].strip()
+    for line in (ROOT / "docs/own-data.md").read_text().splitlines()
+    if re.match(r"    (python -m segsemi|dvc) ", line)
+]
+
+
+def draw_folder(project: Path) -> None:
+    """Pictures of bright boxes; some annotated with labelme, as COCO, the rest not at all."""
+    generator = np.random.default_rng(0)
+    boxes = {}
+    for index in range(16):
+        left, top = (int(value) for value in generator.integers(2, 30, size=2))
+        picture = Image.fromarray(generator.integers(0, 90, (48, 64, 3), dtype=np.uint8))
+        ImageDraw.Draw(picture).rectangle([left, top, left + 14, top + 12], fill=(230, 220, 40))
+        path = project / f"mydata/{'images' if index < 12 else 'unlabelled'}/{index}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(path)
+        boxes[index] = (left, top)
+    (project / "pictures").mkdir()
+    shutil.copy(project / "mydata/images/0.jpg", project / "pictures/0.jpg")
+    (project / "annotations").mkdir()
+    for index in range(6):
+        left, top = boxes[index]
+        shape = {"label": "box", "points": [[left, top], [left + 14, top + 12]], "shape_type": "rectangle"}
+        content = {"imageHeight": 48, "imageWidth": 64, "imagePath": f"{index}.jpg", "shapes": [shape]}
+        (project / f"annotations/{index}.json").write_text(json.dumps(content))
+    images = [{"id": i, "file_name": f"{i}.jpg", "height": 48, "width": 64} for i in range(6, 10)]
+    polygons = {i: [x, y, x + 15, y, x + 15, y + 13, x, y + 13] for i, (x, y) in boxes.items()}
+    shapes = [{"id": i, "image_id": i, "category_id": 1, "segmentation": [polygons[i]]} for i in range(6, 10)]
+    categories = [{"id": 0, "name": "background"}, {"id": 1, "name": "box"}]
+    (project / "instances.json").write_text(
+        json.dumps({"images": images, "annotations": shapes, "categories": categories})
+    )
+
+
+def test_the_page_works_word_for_word(tmp_path: Path) -> None:
+    assert [command.split()[3 if "segsemi" in command else 1] for command in COMMANDS] == [
+        *("labels", "labels", "doctor", "repro", "remote", "push", "predict", "export")
+    ]
+    project = copy_project(tmp_path / "project")
+    draw_folder(project.folder)
+    page = (ROOT / "docs/own-data.md").read_text()
+    (example,) = re.findall(r'    (\{"names": .*?\})\n\n', page, flags=re.DOTALL)
+    assert json.loads(example)["names"][0] == "background"
+    wanted = {"data": {"name": "folder", "root": "mydata"}, "split": {"fraction": 1.0}}
+    for section, values in wanted.items():
+        for key, value in values.items():
+            assert re.search(rf"    {section}\.{key}: {value}\b", page)
+    project.set_params({**wanted, "augment": {"crop_size": 48}, "rounds": {"student_2": "teacher"}})
+    params = (project.folder / "params.yaml").read_text()
+    (project.folder / "params.yaml").write_text(params.replace("  student_1: teacher\n", ""))
+    for command in COMMANDS:
+        command = command.replace("/path/of/the/shared/folder", str(tmp_path / "shared"))
+        if command.startswith("python -m segsemi labels coco"):  # the page's alternative: its own labels go beside
+            command += " --background background"
+        output = project.run(*command.split())
+        if " doctor" in command:
+            assert "class   1 box" in output and "train: 8 images with a label, 0 without" in output
+            assert "extra: 0 images with a label, 6 without" in output
+            assert (project.folder / "nine.png").stat().st_size > 1000
+    for file in ("reports/index.html", "out/0.png", "exported/model.onnx"):
+        assert (project.folder / file).stat().st_size > 0
+    with Image.open(project.folder / "out/0.png") as label:
+        assert label.size == (64, 48) and label.mode == "P"
+    assert len(list((tmp_path / "shared").rglob("*"))) > 20
+
+
+def test_a_colleague_pulls_and_need_not_train(finished: tuple[Project, list[str]], tmp_path: Path) -> None:
+    project, _ = finished
+    try:
+        project.run("dvc", "remote", "add", "--local", "--default", "shared", str(tmp_path / "shared"))
+        project.run("dvc", "push")
+        project.run("git", "clone", "-q", str(project.folder), str(tmp_path / "clone"))
+        colleague = Project(tmp_path / "clone")
+        shutil.copytree(project.folder / RAW, colleague.folder / RAW)  # the data set is theirs
+        colleague.run("dvc", "remote", "add", "--local", "--default", "shared", str(tmp_path / "shared"))
+        colleague.run("dvc", "pull")
+        for name in ("models/student_2/model.safetensors", "data/pseudo/student_2/summary.csv", "reports/index.html"):
+            assert colleague.bytes_of(name) == project.bytes_of(name)
+        assert colleague.repro() == []
+        assert colleague.run("git", "status", "--porcelain") == ""
+    finally:
+        (project.folder / ".dvc/config.local").unlink(missing_ok=True)
