@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from segsemi.errors import UserError
 from segsemi.files import write_csv
@@ -48,21 +48,34 @@ def read_rows(path: Path) -> list[Row]:
     """Read what `write_rows` wrote; columns that are not in the file are empty, heights and widths then 0.
 
     Raises:
-        UserError: if the file is missing, or has no id column or a broken number.
+        UserError: the file is missing or broken, has no id column or a broken number, or a path leaves the data set's folder.
     """
     try:
         with path.open(newline="") as file:
             records = list(csv.DictReader(file))
     except FileNotFoundError:
         raise UserError(f"{path} not found: run `dvc repro` from its first stage") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read ({error}); rerun the stage that writes it") from None
     rows = []
     for number, record in enumerate(records, start=2):
         try:
             values = {name: record.get(name) or "" for name in COLUMNS}
             sides = {name: int(values.pop(name) or 0) for name in ("height", "width")}
-            if not values["id"]:
-                raise ValueError("no id")
+            _check(values)
         except ValueError as error:
             raise UserError(f"{path}, line {number}: {error}; rerun the stage that writes it") from None
         rows.append(Row(**values, **sides))  # type: ignore[arg-type]
     return rows
+
+
+def _check(values: dict[str, str]) -> None:
+    """An id becomes a file name, and paths are joined to the root of the data set: neither may lead elsewhere."""
+    if not values["id"]:
+        raise ValueError("no id")
+    if "/" in values["id"] or values["id"] in (".", ".."):
+        raise ValueError(f"id {values['id']!r} is no file name")
+    for name in ("image", "label"):
+        path = PurePosixPath(values[name])
+        if path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"{name} {values[name]!r} leaves the folder of the data set")
