@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ from segsemi.errors import UserError
 from segsemi.files import write_json
 from segsemi.palette import IGNORE_INDEX, Classes, write_label_png
 
+Mask = Callable[[], np.ndarray]
+
 
 @dataclass(frozen=True)
 class Annotated:
@@ -25,13 +28,14 @@ class Annotated:
 
     Attributes:
         name: the image's path below its folder, without ending.
-        shapes: (class name, (height, width) bool mask), those that lie on top last; class None: no class (crowds).
+        shapes: (class name, a function that gives the (height, width) bool mask), those that lie on top last; class None: no
+            class (crowds). Functions, since the masks of thousands of images do not fit in memory.
     """
 
     name: str
     height: int
     width: int
-    shapes: list[tuple[str | None, np.ndarray]]
+    shapes: list[tuple[str | None, Mask]]
 
 
 def read_labelme(folder: Path) -> list[Annotated]:
@@ -50,9 +54,11 @@ def _read_labelme(path: Path, name: str) -> Annotated:
     content = _read_json(path)
     try:
         height, width = int(content["imageHeight"]), int(content["imageWidth"])
-        shapes: list[tuple[str | None, np.ndarray]] = [
-            (str(shape["label"]), _labelme_mask(shape, height, width)) for shape in content["shapes"]
+        shapes: list[tuple[str | None, Mask]] = [
+            (str(shape["label"]), partial(_labelme_mask, shape, height, width)) for shape in content["shapes"]
         ]
+        for _, mask in shapes:  # so that an error comes before anything is written
+            mask()
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"{path} is no annotation of labelme ({type(error).__name__}: {error})") from None
     return Annotated(name, height, width, shapes)
@@ -101,7 +107,7 @@ def read_coco(path: Path) -> list[Annotated]:
             )
             for item in content["images"]
         }
-        masks: dict[int, list[tuple[int, str | None, np.ndarray]]] = {}
+        coded_masks: dict[int, list[tuple[int, str | None, Any]]] = {}
         for item in content["annotations"]:
             image, segmentation = found[item["image_id"]], item["segmentation"]
             if isinstance(segmentation, list):  # polygons
@@ -110,19 +116,22 @@ def read_coco(path: Path) -> list[Annotated]:
                 coded = rle.frPyObjects(segmentation, image.height, image.width)
             else:
                 coded = segmentation
-            mask = rle.decode(coded).astype(bool)
-            if mask.shape != (image.height, image.width):
-                raise ValueError(
-                    f"annotation {item['id']} has size {mask.shape}, its image {(image.height, image.width)}"
-                )
+            if list(coded["size"]) != [image.height, image.width]:
+                raise ValueError(f"annotation {item['id']} is {coded['size']}, its image {[image.height, image.width]}")
             name = None if item.get("iscrowd") else names[item["category_id"]]
-            masks.setdefault(item["image_id"], []).append((int(mask.sum()), name, mask))
+            coded_masks.setdefault(item["image_id"], []).append((int(rle.area(coded)), name, coded))
     except Exception as error:  # pycocotools fails in its own ways
         raise UserError(f"{path} is no COCO file of instances ({type(error).__name__}: {error})") from None
-    for id_, items in masks.items():
+    for id_, items in coded_masks.items():
         items.sort(key=lambda item: -item[0])
-        found[id_].shapes.extend((name, mask) for _, name, mask in items)
+        found[id_].shapes.extend((name, partial(_decoded, coded)) for _, name, coded in items)
     return list(found.values())
+
+
+def _decoded(coded: Any) -> np.ndarray:
+    from pycocotools import mask as rle
+
+    return rle.decode(coded).astype(bool)
 
 
 def _read_json(path: Path) -> Any:
@@ -135,7 +144,7 @@ def _read_json(path: Path) -> Any:
 
 
 def write_labels(
-    images: Iterable[Annotated], out: Path, *, names: Sequence[str] = (), background: str | None = None
+    images: Sequence[Annotated], out: Path, *, names: Sequence[str] = (), background: str | None = None
 ) -> Classes:
     """Write out/labels/NAME.png and out/classes.json.
 
@@ -145,9 +154,10 @@ def write_labels(
             no class and are passed over in training.
 
     Raises:
-        UserError: a shape has a class that is not in `names`; there is no class, or more than a label can hold.
+        UserError: a shape has a class that is not in `names`; there is no class, or more than a label can hold; two images
+            have one name, or one that leads out of the folder.
     """
-    images = list(images)
+    _check_names([image.name for image in images])
     present = sorted({name for image in images for name, _ in image.shapes if name is not None})
     chosen = list(names or present)
     if background is not None and background not in chosen:
@@ -166,9 +176,19 @@ def write_labels(
     return classes
 
 
-def _labels(images: Iterable[Annotated], ids: dict[str | None, int], rest: int) -> Iterator[tuple[str, np.ndarray]]:
+def _check_names(names: Sequence[str]) -> None:
+    seen = set()
+    for name in names:
+        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+            raise UserError(f"image {name!r} lies outside the folder of the images; give paths below it")
+        if name in seen:
+            raise UserError(f"two images have the name {name!r} (endings do not count); rename one")
+        seen.add(name)
+
+
+def _labels(images: Sequence[Annotated], ids: dict[str | None, int], rest: int) -> Iterator[tuple[str, np.ndarray]]:
     for image in images:
         label = np.full((image.height, image.width), rest, dtype=np.uint8)
         for name, mask in image.shapes:
-            label[mask] = ids[name]
+            label[mask()] = ids[name]
         yield image.name, label

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, or 1 after an error that the user can mend."""
-    args = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    args = _parser().parse_args(words)
+    args.words = words
     try:
         return args.run(args)
     except KeyboardInterrupt:
@@ -61,7 +63,6 @@ def _parser() -> argparse.ArgumentParser:
     experiment.add_argument(
         "-S", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="for all cells"
     )
-    experiment.add_argument("--params", type=Path, default=Path("params.yaml"))
     experiment.add_argument("-o", "--out", type=Path, default=Path("reports/experiments"), help="folder of the tables")
     experiment.set_defaults(run=_experiment)
 
@@ -147,10 +148,8 @@ def _experiment(args: argparse.Namespace) -> int:
             print(f"{name}\n    {read_grid(name)[1]}")
         return 0
     grid, title = read_grid(args.name)
-    values = load_values(args.params)
-    extra = experiments.absolute_root(args.overrides, values)
-    cells = cells_of(grid, values, seeds=args.seeds, columns=args.columns, extra=extra)
-    code = experiments.code_hash()
+    values, code = load_values(), experiments.code_hash()
+    cells = cells_of(grid, values, seeds=args.seeds, columns=args.columns, extra=args.overrides)
     keys = [experiments.run_key(cell, code) for cell in cells]
     finished = experiments.finished_runs()
     missing: dict[str, Cell] = {}
@@ -159,13 +158,22 @@ def _experiment(args: argparse.Namespace) -> int:
             missing.setdefault(key, cell)  # the first cell that needs a run gives it the name
     if args.dry_run:
         return _show_cells(cells, keys, finished, missing)
-    failed = [] if args.collect else experiments.run_cells(Path(args.name).stem, missing, queue=args.queue)
+    failed = (
+        []
+        if args.collect
+        else experiments.run_cells(
+            Path(args.name).stem,
+            missing,
+            queue=args.queue,
+            unchanged=lambda: load_values() == values and experiments.code_hash() == code,
+        )
+    )
     if args.queue:
         print(f"{len(missing)} runs queued; `dvc queue start --jobs N` runs them, `--collect` then writes the table")
         return 1 if failed else 0
     results = experiments.collect(cells, keys, experiments.finished_runs())
     path = args.out / Path(args.name).stem
-    print(experiments.write_tables(grid, title, results, experiments.facts(cells, sys.argv[1:]), path))
+    print(experiments.write_tables(grid, title, results, experiments.facts(cells, args.words), path))
     print(
         f"{path}.md, {path}.csv: {len(results)} of {len(cells)} cells"
         + (f"; {len(failed)} runs failed" if failed else "")

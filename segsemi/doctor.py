@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segsemi.config import Params
+from segsemi.config import ModelParams, Params, total_steps
 from segsemi.contract import data_root
 from segsemi.data.datasets import DataSet, find_dataset
 from segsemi.data.images import read_image, read_label
@@ -101,41 +101,50 @@ def _laid_over(image: Path, label: Path, classes: Classes) -> np.ndarray:
 
 
 def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
-    """Time, memory and disk that `dvc repro` will take."""
-    architecture, rounds = architecture_of(params.model, params.augment), len(params.rounds)
-    seconds = step_seconds(params, data)
-    for name, batch in _pieces(params).items():
-        yield f"{name}: {seconds[name]:.2f} s a step of computing, {getattr(params, name).steps} steps"
+    """Memory, disk and time that `dvc repro` will take; time last, since it runs real steps, which may not fit."""
+    weights = 0
+    for name, (model, batch) in _networks(params).items():
+        architecture = architecture_of(model, params.augment)
         memory = step_memory(architecture, data.classes, batch=batch, crop_size=params.augment.crop_size)
         yield f"{name}: {memory / 2**30:.1f} GiB and about a quarter more for a step; raise {name}.accumulate for less"
-    total = seconds["teacher"] * params.teacher.steps + seconds["student"] * params.student.steps * rounds
-    yield f"training in all, with {rounds} rounds: {total / 60:.0f} minutes and more (loading, pseudo labels, evaluation)"
-    state = SegmentationModel(architecture, data.classes).state_dict()
-    weights = sum(value.numel() * value.element_size() for value in state.values())
-    disk = 2 * weights * (1 + rounds) + 3 * weights  # models in workspace and cache, one checkpoint with momentum
+        state = SegmentationModel(architecture, data.classes).state_dict()
+        weights = max(weights, sum(value.numel() * value.element_size() for value in state.values()))
+    models = 1 + len(params.rounds) + len(params.baselines)
+    disk = 2 * weights * models + 6 * weights  # in workspace and cache; two checkpoints with momentum and DSBN
     yield f"disk for models and checkpoints: {disk / 2**20:.0f} MiB"
     free = shutil.disk_usage(".").free
     if free < 2 * disk:
         yield f"warning: only {free / 2**20:.0f} MiB free"
+    seconds = step_seconds(params, data)
+    for name in seconds:
+        yield f"{name}: {seconds[name]:.2f} s a step of computing, {getattr(params, name).steps} steps"
+    counts = {"teacher": params.teacher.steps, "student": params.student.steps * len(params.rounds)}
+    for student in params.baselines.values():
+        counts["teacher"] += total_steps(
+            params.rounds, student, teacher_steps=params.teacher.steps, student_steps=params.student.steps
+        )
+    total = sum(seconds[name] * counts[name] for name in counts)
+    yield f"training in all: {total / 60:.0f} minutes and more (loading, pseudo labels, evaluation)"
 
 
 def step_seconds(params: Params, data: DataSet) -> dict[str, float]:
     """Seconds of computing in one step of teacher and student, from three steps on made-up images of the right size."""
-    device, size = choose_device(params.machine.device), params.augment.crop_size
-    model = SegmentationModel(architecture_of(params.model, params.augment), data.classes)
-    model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    return {
-        name: _seconds_of_a_step(model, batch, size, device) * getattr(params, name).accumulate
-        for name, batch in _pieces(params).items()
-    }
+    device, seconds = choose_device(params.machine.device), {}
+    for name, (network, batch) in _networks(params).items():
+        model = SegmentationModel(architecture_of(network, params.augment), data.classes)
+        model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        step = _seconds_of_a_step(model, batch, params.augment.crop_size, device)
+        seconds[name] = step * getattr(params, name).accumulate
+    return seconds
 
 
-def _pieces(params: Params) -> dict[str, int]:
-    """Images that go through the network at once."""
-    student = params.student.batch_labelled + params.student.batch_pseudo
+def _networks(params: Params) -> dict[str, tuple[ModelParams, int]]:
+    """teacher and student -> its network, and the images that go through it at once."""
+    own = params.student_model if params.student.init == "pretrained" else params.model
+    batch = params.student.batch_labelled + params.student.batch_pseudo
     return {
-        "teacher": params.teacher.batch_size // params.teacher.accumulate,
-        "student": student // params.student.accumulate,
+        "teacher": (params.model, params.teacher.batch_size // params.teacher.accumulate),
+        "student": (own, batch // params.student.accumulate),
     }
 
 

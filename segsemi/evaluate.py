@@ -62,7 +62,7 @@ def write_evaluation(
         index = start + number
         if index in shown:
             save_example(index, prediction)
-        if time.monotonic() - saved > STATE_SECONDS:
+        if time.monotonic() - saved > STATE_SECONDS or index + 1 == len(rows):
             write_json(state, {"images": index + 1, "matrix": confusion.matrix.tolist()})
             saved = time.monotonic()
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,17 @@ from ruamel.yaml import YAML
 from segsemi.config import Params, total_steps
 from segsemi.errors import UserError
 from segsemi.files import file_hash, write_text
-from segsemi.grid import Cell, Grid, overridden
+from segsemi.grid import Cell, Grid
 
 
 def run_key(cell: Cell, code: str) -> str:
     """12 hexadecimal digits, equal for equal params and code: cells of equal keys need the same run.
 
-    `machine` is left out, since no result depends on it.
+    `machine` is left out, since no result depends on it; the list of labelled images counts with its content.
     """
-    params = cell.params.model_dump(exclude={"machine"})
-    return hashlib.sha256(json.dumps([code, params], sort_keys=True).encode()).hexdigest()[:12]
+    params, listed = cell.params.model_dump(exclude={"machine"}), Path(cell.params.split.labelled_list)
+    names = listed.read_text() if listed.exists() else ""
+    return hashlib.sha256(json.dumps([code, params, names], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def run_name(grid: str, cell: Cell, key: str) -> str:
@@ -71,7 +72,7 @@ def _git(*arguments: str) -> str:
     return done.stdout
 
 
-def run_cells(grid: str, runs: dict[str, Cell], *, queue: bool) -> list[str]:
+def run_cells(grid: str, runs: dict[str, Cell], *, queue: bool, unchanged: Callable[[], bool]) -> list[str]:
     """Run each as `dvc exp run` in a temporary copy, one after the other, or only queue them.
 
     A run that is cut off goes on from its last checkpoint the next time. Params and code of the working tree are used.
@@ -79,29 +80,52 @@ def run_cells(grid: str, runs: dict[str, Cell], *, queue: bool) -> list[str]:
     Args:
         grid: the name of the table, for the names of the experiments.
         runs: key -> a cell that needs it.
+        unchanged: whether code and params.yaml are still those from which the keys were made: dvc takes the working tree as
+            it is when a run begins.
 
     Returns:
         The names of those that failed.
+
+    Raises:
+        UserError: code or params.yaml have changed; dvc is not there.
     """
     failed = []
     for number, (key, cell) in enumerate(runs.items(), start=1):
+        if not unchanged():
+            raise UserError("code or params.yaml changed meanwhile; start again: finished cells are kept")
         name = run_name(grid, cell, key)
         print(f"[{number}/{len(runs)}] {name}", flush=True)
         overrides = [argument for override in cell.overrides for argument in ("-S", override)]
         command = ["dvc", "exp", "run", "--queue" if queue else "--temp", "--name", name, *overrides]
-        if subprocess.run(command).returncode:
+        if _wait_for(command):
             failed.append(name)
     return failed
+
+
+def _wait_for(command: Sequence[str]) -> int:
+    """Run a command; its exit code. Ctrl-C, which reaches it too, gives it the time to end (subprocess.run would kill it)."""
+    try:
+        process = subprocess.Popen(command)
+    except FileNotFoundError:
+        raise UserError(f"{command[0]} not found; activate the environment: source .venv/bin/activate") from None
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.wait()
+        raise
 
 
 def training_units(params: Params) -> Iterator[tuple[str, str, int]]:
     """(key, teacher or student, steps) of each model that a run trains; equal keys are trained once, dvc keeps them."""
     values = params.model_dump()
     base = [values[key] for key in ("seed", "data", "split", "model", "augment", "teacher")]
+    base[2] = {
+        key: value for key, value in values["split"].items() if key != "unlabelled_ratio"
+    }  # no teacher sees them
     yield json.dumps(base), "teacher", params.teacher.steps
     for student in params.rounds:
         steps = total_steps(params.rounds, student, teacher_steps=0, student_steps=1)
-        own = [values[key] for key in ("pseudo_label", "student", "student_model")]
+        own = [values[key] for key in ("split", "pseudo_label", "student", "student_model")]
         yield json.dumps([base, own, steps]), "student", params.student.steps
     for student in params.baselines.values():
         steps = total_steps(
@@ -119,14 +143,6 @@ def remaining_steps(missing: Iterable[Cell], done: Iterable[Cell]) -> dict[str, 
         if key not in trained:
             sums[kind] += steps
     return sums
-
-
-def absolute_root(overrides: Sequence[str], values: Mapping[str, Any]) -> list[str]:
-    """The overrides, and an absolute data.root: a run in a temporary copy of the repository must find it."""
-    given = overridden(dict(values), overrides)["data"]
-    if given["name"] == "synthetic" or Path(given["root"]).is_absolute():
-        return list(overrides)
-    return [*overrides, f"data.root={Path(given['root']).absolute()}"]
 
 
 def facts(cells: Sequence[Cell], command: Sequence[str]) -> list[str]:
@@ -172,8 +188,8 @@ def write_tables(grid: Grid, title: str, results: pd.DataFrame, facts: Sequence[
         ]
         parts += [f"Gain on {other}, paired by seed:", _markdown(gains, columns)]
     text = "\n\n".join(parts) + "\n"
-    write_text(path.with_suffix(".csv"), results.to_csv(index=False, lineterminator="\n"))
-    write_text(path.with_suffix(".md"), text)
+    write_text(path.with_name(f"{path.name}.csv"), results.to_csv(index=False, lineterminator="\n"))
+    write_text(path.with_name(f"{path.name}.md"), text)
     return text
 
 

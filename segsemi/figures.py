@@ -55,24 +55,43 @@ def curves(table: pd.DataFrame) -> str:
 
 
 def rounds(models: pd.DataFrame) -> str:
-    """mIoU of teacher and students and of the pseudo labels from which they learnt (paper, Figures 6 and 8), with the
-    labels-only baselines as lines; columns model, kind (chain or baseline), miou, pseudo_label_miou, in percent."""
-    chain = models[models["kind"] == "chain"]
+    """mIoU of teacher and students, joined as they learnt from each other, and of the pseudo labels between them (paper,
+    Figures 6 and 8); labels-only baselines as lines.
+
+    Args:
+        models: columns model, teacher (None for the first and for baselines), miou and pseudo_label_miou in percent.
+    """
+    by_name = {row["model"]: row for _, row in models.iterrows()}
+    first = models.iloc[0]["model"]
+    depth = {first: 0}
     with _drawing(1, width=6, height=3.2) as drawing:
         ax = drawing.axes[0]
-        places = np.arange(len(chain))
-        ax.plot(places, chain["miou"], marker="o", label="model, on the evaluated images")
-        ax.plot(
-            places, chain["pseudo_label_miou"], marker="s", linestyle=":", label="its pseudo labels, unlabelled images"
-        )
-        for number, (_, baseline) in enumerate(models[models["kind"] == "baseline"].iterrows()):
+        students = [row for row in by_name.values() if isinstance(row["teacher"], str)]
+        while left := [row for row in students if row["model"] not in depth]:  # keys may stand in any order
+            for row in left:
+                if row["teacher"] in depth:
+                    depth[row["model"]] = depth[row["teacher"]] + 1
+        for row in students:
+            ends = [depth[row["teacher"]], depth[row["model"]]]
+            ax.plot(ends, [_number(by_name[row["teacher"]]["miou"]), _number(row["miou"])], color="C0", marker="o")
+            ax.plot(ends[1], _number(row["pseudo_label_miou"]), color="C1", marker="s")
+        for name, place in depth.items():
+            where = (place, _number(by_name[name]["miou"]))
+            ax.annotate(name, where, xytext=(0, 6), textcoords="offset points", ha="center")
+        baselines = [row for name, row in by_name.items() if name not in depth]
+        for number, row in enumerate(baselines):
             style = ("--", "-.", ":")[number % 3]
-            ax.axhline(
-                float(baseline["miou"]), color="grey", linestyle=style, linewidth=1, label=str(baseline["model"])
-            )
-        ax.set(xticks=places, xticklabels=list(chain["model"]), ylabel="mIoU, percent")
+            ax.axhline(_number(row["miou"]), color="grey", linestyle=style, linewidth=1, label=row["model"])
+        ax.plot([], [], color="C0", marker="o", label="model, on the evaluated images")
+        ax.plot([], [], color="C1", marker="s", linestyle="", label="its pseudo labels, unlabelled images")
+        ax.set(xticks=range(max(depth.values()) + 1), xlabel="round", ylabel="mIoU, percent")
+        ax.margins(x=0.12, y=0.15)
         ax.legend(frameon=False)
     return drawing.svg
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else float(value)
 
 
 def class_gains(by_class: pd.DataFrame, first: str, last: str) -> str:

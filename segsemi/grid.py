@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from segsemi.config import TEACHER, Params, Section, parse_params
+from segsemi.data.split import read_list
 from segsemi.errors import UserError
 
 _FOLDER = resources.files("segsemi") / "grids"
@@ -26,7 +27,7 @@ class GridRow(Section):
         model: the name of the model that is measured.
         rounds: student_1 learns from teacher, student_2 from student_1, and so on, up to this one; 0: the teacher alone.
         baseline: the student beside which a model `supervised` is trained on labels alone for as many steps.
-        set: overrides, `section.key=value`; `$section.key` stands for the value in params.yaml.
+        set: overrides, `section.key=value`; `$section.key` stands for that param of the cell.
     """
 
     model: str
@@ -111,23 +112,39 @@ def cells_of(
         if column not in grid.columns:
             raise UserError(f"no column {column!r}; there are {', '.join(grid.columns)}")
     cells = []
-    for seed in seeds:
+    for seed in dict.fromkeys(seeds):
         for column in columns or grid.columns:
             for name, row in grid.rows.items():
-                overrides = [
-                    *_rounds(values, row),
-                    *grid.common,
-                    *grid.columns[column],
-                    *row.set,
-                    *extra,
-                    f"seed={seed}",
-                ]
-                overrides = list({_key(item): item for item in (_filled(item, values) for item in overrides)}.values())
+                wanted = [*_rounds(values, row), *grid.common, *grid.columns[column], *row.set, *extra, f"seed={seed}"]
+                overrides = _resolved(wanted, values)
                 params = parse_params(overridden(values, overrides), source=f"row {name!r}, column {column!r}")
                 if row.model not in (TEACHER, *params.rounds, *params.baselines):
                     raise UserError(f"row {name!r} measures {row.model!r}, which its params do not train")
                 cells.append(Cell(name, column, seed, row.model, tuple(overrides), params))
     return cells
+
+
+def _resolved(wanted: Sequence[str], values: dict[str, Any]) -> list[str]:
+    """The last override of each key, with `$section.key` filled in, and what must go with it.
+
+    A fraction of the labels comes with an empty split.count, which would win over it; a data set with an absolute
+    data.root, since runs in copies of the repository must find it.
+    """
+    last = {_key(item): item for item in wanted}
+    if "split.fraction" in last:
+        last.setdefault("split.count", "split.count=null")
+    plain = {key: item for key, item in last.items() if "$" not in item}
+    known = overridden(values, list(plain.values()))
+    if "split.fraction" in last and read_list(Path(known["split"]["labelled_list"])):
+        raise UserError(
+            f"split.labelled_list {known['split']['labelled_list']} names the labelled images and would win over "
+            f"{last['split.fraction']}; empty it, or use a grid without fractions"
+        )
+    last |= {key: _filled(item, known) for key, item in last.items() if key not in plain}
+    root = known["data"]["root"]
+    if known["data"]["name"] != "synthetic" and not Path(root).is_absolute():
+        last["data.root"] = f"data.root={Path(root).absolute()}"
+    return list(last.values())
 
 
 def _rounds(values: dict[str, Any], row: GridRow) -> Iterator[str]:
@@ -147,7 +164,10 @@ def _rounds(values: dict[str, Any], row: GridRow) -> Iterator[str]:
 def _filled(override: str, values: dict[str, Any]) -> str:
     def value(match: re.Match[str]) -> str:
         section, key = match[1].split(".")
-        found = values[section][key]
+        try:
+            found = values[section][key]
+        except (KeyError, TypeError):
+            raise UserError(f"{override}: params.yaml has no {match[1]!r}") from None
         return "null" if found is None else str(found)
 
     return re.sub(r"\$(\w+\.\w+)", value, override)
@@ -168,11 +188,14 @@ def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, An
         path, _, text = override.lstrip("+~").partition("=")
         *sections, key = path.split(".")
         try:
+            value = None if override.startswith("~") else YAML(typ="safe").load(text)
+            if len(sections) > 1 or isinstance(value, dict):
+                raise UserError(f"-S {override}: give one `section.key=value` for each key")
             target = result[sections[0]] if sections else result
             if override.startswith("~"):
                 del target[key]
             else:
-                target[key] = YAML(typ="safe").load(text)
+                target[key] = value
         except (KeyError, TypeError):
             raise UserError(f"-S {override}: params.yaml has no {path!r}") from None
         except YAMLError:

@@ -39,9 +39,7 @@ value under "gain on its teacher" learnt from labels alone.</p>
 {{ figure }}
 {% endfor %}
 <h2>Examples</h2>
-{% if examples %}<p>The last picture of each row: green where the last student is right and the teacher wrong,
-red the other way round.</p>
-{% endif %}
+<p>"better, worse": green where this student is right and the teacher wrong, red the other way round.</p>
 {% for example in examples %}<img alt="{{ example.name }}" src="data:image/png;base64,{{ example.data }}">
 {% endfor %}
 <h2>Settings</h2>

@@ -11,15 +11,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from segsemi.data.images import read_image
+from segsemi.data.images import IMAGE_ENDINGS, read_image
 from segsemi.errors import UserError
 from segsemi.files import write_bytes
 from segsemi.inference import predict_image
 from segsemi.models.build import SegmentationModel
 from segsemi.palette import colourise, write_label_png
 from segsemi.pictures import save_png
-
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def find_images(sources: Sequence[str]) -> dict[str, Path]:

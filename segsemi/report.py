@@ -80,7 +80,8 @@ def write_report(
     """Write metrics.json, per_class.csv, curves.csv, validation.csv, confusion.csv, table.md, examples/ and index.html.
 
     Args:
-        models: in the order of the report; the confusion matrix is that of the last student.
+        models: in the order of the report, `teacher` first; the confusion matrix is that of the last student of the longest
+            chain.
         rows: the images that were evaluated; their paths start at `root`.
         facts: what to state at the head of the page.
         settings: params to list on the page.
@@ -98,32 +99,41 @@ def write_report(
     curves = curves.assign(val_miou=(100 * curves["val_miou"]).round(2))[["model", "step", "loss", "lr", "val_miou"]]
     _write_csv(out / "curves.csv", curves)
     _write_csv(out / "validation.csv", curves.dropna(subset=["val_miou"])[["model", "step", "val_miou"]])
-    last = next((model for model in reversed(models) if model.teacher is not None), models[0])
+    first, last = models[0], longest_chain(models)[-1]
     _write_csv(out / "confusion.csv", _confusion(last))
 
     table = summary_table(models)
     write_text(out / "table.md", table.to_markdown(index=False, disable_numparse=True) + "\n")
-    examples = _write_examples(models, classes, rows, root, out / "examples")
+    examples = _write_examples(models, first, last, classes, rows, root, out / "examples")
     by_class = per_class.pivot(index="class", columns="model", values="iou")
     by_class = by_class.loc[list(classes.names), [model.name for model in models]]
-    pages = _figures(models, curves, by_class, last)
-    write_text(out / "index.html", render_page(table, by_class, pages, facts, settings, examples, classes))
+    drawn = _figures(models, curves, by_class, first, last)
+    write_text(out / "index.html", render_page(table, by_class, drawn, facts, settings, examples, classes))
     return table.to_string(index=False)
 
 
+def longest_chain(models: Sequence[Measured]) -> list[Measured]:
+    """The first model, its student, that one's student, and so on: the longest such chain, the latest of equals."""
+    by_name = {model.name: model for model in models}
+    chains = [[models[0]]]
+    for model in models:
+        chain = [model]
+        while (teacher := chain[0].teacher) is not None:
+            chain.insert(0, by_name[teacher])
+        chains.append(chain)
+    return max(reversed(chains), key=len)
+
+
 def _figures(
-    models: Sequence[Measured], curves: pd.DataFrame, by_class: pd.DataFrame, last: Measured
+    models: Sequence[Measured], curves: pd.DataFrame, by_class: pd.DataFrame, first: Measured, last: Measured
 ) -> dict[str, str]:
     """Heading -> SVG of each figure of the page that these models have."""
-    chain = [model for model in models if model is models[0] or model.teacher is not None]
-    numbers = [{"model": m.name, "kind": "chain" if m in chain else "baseline", **_key_numbers(m)} for m in models]
     found = {"Training": figures.curves(curves)}
-    if len(chain) > 1:
-        columns = ["model", "kind", "miou", "pseudo_label_miou"]
-        found["Rounds"] = figures.rounds(pd.DataFrame(numbers).reindex(columns=columns).astype({"miou": float}))
-        found[f"Gain of each class, {chain[0].name} to {last.name}"] = figures.class_gains(
-            by_class, chain[0].name, last.name
-        )
+    if last is not first:
+        numbers = [{"model": model.name, "teacher": model.teacher, **_key_numbers(model)} for model in models]
+        columns = ["model", "teacher", "miou", "pseudo_label_miou"]
+        found["Rounds"] = figures.rounds(pd.DataFrame(numbers).reindex(columns=columns))
+        found[f"Gain of each class, {first.name} to {last.name}"] = figures.class_gains(by_class, first.name, last.name)
     found[f"Confusion matrix of {last.name}, percent of the truth's pixels"] = figures.confusion(_confusion(last))
     statistics = [(model.name, model.bn) for model in models if model.bn is not None]
     if statistics:
@@ -185,7 +195,7 @@ def _cell(share: float | None, style: str = ".2f") -> str:
 
 def _confusion(model: Measured) -> pd.DataFrame:
     """The confusion matrix as one row a cell, in percent of the truth's pixels."""
-    cells = pd.read_csv(model.evaluated / "confusion.csv")
+    cells = pd.read_csv(model.evaluated / "confusion.csv", keep_default_na=False)  # a class may be named "None"
     total = cells.groupby("truth")["pixels"].transform("sum")
     cells["percent"] = (100 * cells["pixels"] / total.where(total > 0)).round(2)
     return cells[["truth", "prediction", "percent"]]
@@ -196,11 +206,16 @@ def _write_csv(path: Path, frame: pd.DataFrame) -> None:
 
 
 def _write_examples(
-    models: Sequence[Measured], classes: Classes, rows: Sequence[Row], root: Path, out: Path
+    models: Sequence[Measured],
+    first: Measured,
+    last: Measured,
+    classes: Classes,
+    rows: Sequence[Row],
+    root: Path,
+    out: Path,
 ) -> list[Path]:
-    """One picture an example image: image, truth, every model's prediction, and what changed from the first to the last
-    of the chain of teachers and students; the paths written."""
-    last = max((index for index, model in enumerate(models) if model.teacher is not None), default=0)
+    """One picture an example image: image, truth, every model's prediction, and what changed from `first` to `last`;
+    the paths written."""
     out.mkdir(parents=True, exist_ok=True)  # declared in dvc.yaml, also where there is no example
     paths = []
     for row in rows:
@@ -209,13 +224,14 @@ def _write_examples(
             continue  # not one of the examples
         truth = read_label(root / row.label, classes)
         panel = [captioned(read_image(root / row.image), row.id), captioned(colourise(truth, classes), "truth")]
-        labels = []
+        labels = {}
         for model, path in zip(models, predictions, strict=True):
             with Image.open(path) as prediction:
-                labels.append(np.asarray(prediction))
-            panel.append(captioned(colourise(labels[-1], classes), model.name))
-        if last > 0:
-            panel.append(captioned(_changed(truth, labels[0], labels[last], classes.ignore_index), "better, worse"))
+                labels[model.name] = np.asarray(prediction)
+            panel.append(captioned(colourise(labels[model.name], classes), model.name))
+        if last is not first:
+            changed = _changed(truth, labels[first.name], labels[last.name], classes.ignore_index)
+            panel.append(captioned(changed, f"{last.name}: better, worse"))
         paths.append(out / f"{row.id}.png")
         save_png(paths[-1], grid(panel, columns=len(panel)), max_width=EXAMPLE_WIDTH)
     return paths

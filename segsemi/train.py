@@ -139,9 +139,11 @@ def train(
             if stopping() or done == batches.steps or time.monotonic() - saved > CHECKPOINT_SECONDS:
                 _save(checkpoint, model, optimizer, done, curve, recent)
                 saved = time.monotonic()
-            if stopping() and done < batches.steps:
+            if stopping():
                 raise KeyboardInterrupt
     if params.keep == "best":
+        if not best.exists():
+            raise UserError("keep: best found no pixel with a class in the validation labels; set keep: last")
         _restore(best, model, optimizer)
     history = History(curve, bn_statistics(model.network))
     strip_dsbn(model.network)

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,23 +39,49 @@ def work_folder(stage: str, params: Any, inputs: Iterable[Path] = ()) -> Iterato
     """
     folder = repository() / ".work" / f"{stage}-{_fingerprint(stage, params, inputs)}"
     folder.mkdir(parents=True, exist_ok=True)
-    lock, waiting = folder.with_suffix(".lock"), folder.with_suffix(".waiting")
+    lock = folder.with_suffix(".lock")
     with lock.open("a+") as file:  # never deleted: whoever waits for it would then hold another file's lock
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             print(f"waiting for process {file.read().strip()}, which runs the same stage", file=sys.stderr, flush=True)
-            waiting.touch()
-            fcntl.flock(file, fcntl.LOCK_EX)
-            waiting.unlink(missing_ok=True)
+            with _waiting(folder):
+                fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         folder.mkdir(exist_ok=True)
         yield folder
-        if not waiting.exists():
+        if not _waiters(folder):
             shutil.rmtree(folder)
+
+
+@contextmanager
+def _waiting(folder: Path) -> Iterator[None]:
+    """Within the block a file beside `folder` says that this thread of this process waits for it."""
+    marker = folder.with_name(f"{folder.name}.{os.getpid()}-{threading.get_ident()}.waiting")
+    marker.touch()
+    try:
+        yield
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+def _waiters(folder: Path) -> list[int]:
+    """The processes that wait for `folder`; the mark of one that was killed meanwhile is removed."""
+    alive = []
+    for marker in folder.parent.glob(f"{folder.name}.*.waiting"):
+        process = int(marker.name.split(".")[-2].split("-")[0])
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            marker.unlink(missing_ok=True)
+        except PermissionError:
+            alive.append(process)
+        else:
+            alive.append(process)
+    return alive
 
 
 def _fingerprint(stage: str, params: Any, inputs: Iterable[Path]) -> str:

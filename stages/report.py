@@ -32,6 +32,8 @@ def main() -> None:
         "teacher": params.teacher.model_dump(),
         "pseudo_label": params.pseudo_label.model_dump(),
         "student": params.student.model_dump(),
+        "student_model": params.student_model.model_dump(),
+        "evaluate": params.evaluate.model_dump(),
     }
     table = write_report(
         models,

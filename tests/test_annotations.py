@@ -119,6 +119,20 @@ def test_broken_annotations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"a\.json cannot be read as JSON"):
         read_labelme(tmp_path)
     content = coco(tmp_path / "c.json")
+    for name in ("/data/pic.jpg", "../pic.jpg"):
+        content["images"][0]["file_name"] = name
+        (tmp_path / "c.json").write_text(json.dumps(content))
+        with pytest.raises(UserError, match="outside the folder"):
+            write_labels(read_coco(tmp_path / "c.json"), tmp_path / "out")
+    content["images"] += [
+        {**content["images"][0], "id": 8 + i, "file_name": f"b/x.{e}"} for i, e in enumerate(["jpg", "png"])
+    ]
+    content["images"][0]["file_name"] = "c.jpg"
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="two images have the name 'b/x'"):
+        write_labels(read_coco(tmp_path / "c.json"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    content["images"] = content["images"][:1]
     content["annotations"][0]["image_id"] = 8
     (tmp_path / "c.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"c\.json is no COCO file of instances \(KeyError: 8\)"):

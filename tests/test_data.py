@@ -199,6 +199,15 @@ def test_lists_as_the_field_shares_them(line: str, expected: str) -> None:
     assert [row.id for row in split_rows(listed_rows(), ids=[line], seed=0).labelled] == [expected]
 
 
+def test_a_whole_id_is_never_ambiguous() -> None:
+    rows = [
+        Row(id_, "train", image, "l.png", 4, 4, "a", "b") for id_, image in (("x", "x.png"), ("sub__x", "sub/x.png"))
+    ]
+    assert [row.id for row in split_rows(rows, ids=["x"], seed=0).labelled] == ["x"]
+    with pytest.raises(UserError, match="no training image"):  # a dot in a name is no ending
+        split_rows(rows, ids=["x.v2"], seed=0)
+
+
 @pytest.mark.parametrize("line", ["a cat.jpg", "/", "other/2007_000033.jpg", "."])
 def test_list_line_of_two_or_no_images_is_refused(line: str) -> None:
     with pytest.raises(UserError, match=r"split.labelled_list.*(day 1__a cat, day 2__a cat|no training image)"):

@@ -13,7 +13,7 @@ from dvc.utils.hydra import apply_overrides
 
 from segsemi.config import load_values
 from segsemi.errors import UserError
-from segsemi.experiments import code_hash, remaining_steps, run_key, run_name, write_tables
+from segsemi.experiments import code_hash, remaining_steps, run_cells, run_key, run_name, write_tables
 from segsemi.grid import Cell, Grid, cells_of, grid_names, overridden, read_grid
 
 VALUES = load_values(ROOT / "params.yaml")
@@ -57,8 +57,44 @@ def test_wishes_of_the_command_line_win_and_bad_ones_are_refused() -> None:
     ):
         with pytest.raises(UserError, match=message):
             cells("table1", extra=[extra])
+    for bad in ("teacher.x.steps=7", "rounds={student_1: teacher}"):
+        with pytest.raises(UserError, match="give one `section.key=value` for each key"):
+            cells("table1", extra=[bad])
     with pytest.raises(UserError, match="no grid 'tabel1'; there are figure3"):
         read_grid("tabel1")
+
+
+def test_what_goes_with_an_override(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """student_model follows the cell's model; a count or a list would win over a fraction; roots are absolute."""
+    student = cells("table3", extra=["model.encoder=resnet18"])[0].params
+    assert (student.model.encoder, student.student_model.encoder) == ("resnet18", "resnet18")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/labelled.txt").write_text("# none\n")
+    counted = {
+        **VALUES,
+        "split": {**VALUES["split"], "count": 46},
+        "data": {**VALUES["data"], "name": "camvid", "root": "raw"},
+    }
+    table = cells_of(read_grid("table2")[0], counted, seeds=[0, 0])
+    assert len(table) == 4 and {cell.params.split.count for cell in table} == {None}
+    assert {cell.params.data.root for cell in table} == {str(tmp_path / "raw")}
+    before = run_key(table[0], "code")
+    (tmp_path / "data/labelled.txt").write_text("train_0001\n")
+    assert run_key(table[0], "code") != before
+    with pytest.raises(
+        UserError, match=r"labelled_list data/labelled.txt names .* would win over split.fraction=0.125"
+    ):
+        cells_of(read_grid("table2")[0], counted, seeds=[0])
+    path = tmp_path / "mine.yaml"
+    path.write_text("# Mine\ncolumns: {all: [model.encoder=$a.b]}\nrows: {a: {model: teacher}}\nagainst: []\n")
+    with pytest.raises(UserError, match=r"params.yaml has no 'a.b'"):
+        cells_of(read_grid(str(path))[0], VALUES, seeds=[0])
+
+
+def test_change_of_the_code_meanwhile_stops_the_rest() -> None:
+    with pytest.raises(UserError, match="changed meanwhile"):
+        run_cells("losses", {"0": cells("losses")[0]}, queue=False, unchanged=lambda: False)
 
 
 def test_grid_of_ones_own_is_checked(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_whoever_waits_finds_the_work_done(
         (work / "checkpoint.pt").write_text("all steps")
         thread = threading.Thread(target=second)
         thread.start()
-        while not work.with_suffix(".waiting").exists():
+        while not list(work.parent.glob("*.waiting")):
             time.sleep(0.01)
         assert not found
     thread.join(timeout=10)
@@ -63,6 +63,31 @@ def test_whoever_waits_finds_the_work_done(
     assert [path.suffix for path in (tmp_path / ".work").iterdir()] == [".lock"]  # and nobody else finds it
     with work_folder("stage", {"a": 2}) as other:
         assert other != work and not list(other.iterdir())
+
+
+def test_three_that_wait_and_one_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    found: list[list[str]] = []
+
+    def wait() -> None:
+        with work_folder("stage", {}) as work:
+            found.append([path.name for path in work.iterdir()])
+
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    with work_folder("stage", {}) as work:
+        (work / "checkpoint.pt").write_text("all steps")
+        killed = work.with_name(f"{work.name}.{gone.pid}-1.waiting")
+        killed.touch()
+        threads = [threading.Thread(target=wait) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        while len(list(work.parent.glob("*.waiting"))) < 4:
+            time.sleep(0.01)
+    for thread in threads:
+        thread.join(timeout=10)
+    assert found == [["checkpoint.pt"]] * 3
+    assert [path.suffix for path in (tmp_path / ".work").iterdir()] == [".lock"]  # nobody waits: all is removed
 
 
 def test_evaluation_goes_on_with_the_next_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,14 +16,14 @@ from PIL import Image
 from segsemi import figures
 from segsemi.data.datasets.camvid import SYNTHETIC
 from segsemi.page import render_page
-from segsemi.report import _changed
+from segsemi.report import Measured, _changed, longest_chain
 
 NAMES = list(SYNTHETIC.names)
 CURVES = pd.DataFrame({"model": ["teacher"] * 2, "step": [1, 2], "loss": [2.0, 1.0], "val_miou": [np.nan, 40.0]})
 MODELS = pd.DataFrame(
     {
         "model": ["teacher", "student_1", "supervised"],
-        "kind": ["chain", "chain", "baseline"],
+        "teacher": [None, "teacher", None],
         "miou": [40.0, 42.5, 41.0],
         "pseudo_label_miou": [np.nan, 41.5, np.nan],
     }
@@ -67,6 +67,21 @@ def test_figures_show_the_numbers() -> None:
         assert text in figures.rounds(MODELS)
     assert all(name in figures.confusion(CELLS) for name in NAMES)
     assert ">100<" in figures.confusion(CELLS)
+
+
+def test_rounds_of_two_chains_in_any_order() -> None:
+    """Students may stand before their teachers in params.yaml, and a teacher may have two."""
+    names, teachers = ["teacher", "b", "a", "other"], [None, "a", "teacher", "teacher"]
+    columns = {"model": names, "teacher": teachers, "miou": [40.0, 44.0, 42.0, 41.0], "pseudo_label_miou": [None] * 4}
+    models = pd.DataFrame(columns)
+    assert all(f">{name}<" in figures.rounds(models) for name in ("teacher", "a", "b", "other"))
+    chain = longest_chain([measured(*pair) for pair in zip(names, teachers, strict=True)])
+    assert [model.name for model in chain] == ["teacher", "a", "b"]
+    assert [model.name for model in longest_chain([measured("teacher", None), measured("base", None)])] == ["teacher"]
+
+
+def measured(name: str, teacher: str | None) -> Measured:
+    return Measured(name, teacher, Path(), {}, 1, "last", CURVES, None, None)
 
 
 def test_changed_pixels_are_green_red_or_grey() -> None:

@@ -12,6 +12,8 @@ from segsemi.data.manifest import Row
 from segsemi.errors import UserError
 from segsemi.palette import Classes
 
+IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+
 
 def read_image(path: Path) -> np.ndarray:
     """Any image Pillow reads -> (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.

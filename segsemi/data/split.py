@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from segsemi.data.images import IMAGE_ENDINGS
 from segsemi.data.manifest import HELD_OUT, HIDDEN_COLUMNS, LABELLED_COLUMNS, UNLABELLED_COLUMNS, Row, write_rows
 from segsemi.errors import UserError
 
@@ -93,14 +94,16 @@ def _known_ids(lines: list[str], train: list[Row]) -> set[str]:
     for row in train:
         for name in {row.id, *_ends(row.image)}:
             by_name.setdefault(name, set()).add(row.id)
-    return {_find_id(line, by_name) for line in lines}
+    ids = {row.id for row in train}
+    return {line if line in ids else _find_id(line, by_name) for line in lines}
 
 
 def _ends(path: str) -> set[str]:
     """`a/b.png` -> a/b.png, b.png, a/b, b."""
     parts = path.split("/")
     paths = [PurePosixPath(*parts[start:]) for start in range(len(parts)) if parts[-1]]
-    return {str(path) for path in paths} | {str(path.with_suffix("")) for path in paths if path.name}
+    whole = [path for path in paths if path.suffix.lower() in IMAGE_ENDINGS]
+    return {str(path) for path in paths} | {str(path.with_suffix("")) for path in whole}
 
 
 def _find_id(line: str, by_name: dict[str, set[str]]) -> str:

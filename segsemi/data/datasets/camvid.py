@@ -6,7 +6,8 @@ from collections import Counter
 from pathlib import Path
 
 from segsemi.data import synthetic
-from segsemi.data.datasets.entry import IMAGE_ENDINGS, DataSet, Entry, stems
+from segsemi.data.datasets.entry import DataSet, Entry, stems
+from segsemi.data.images import IMAGE_ENDINGS
 from segsemi.errors import UserError
 from segsemi.palette import Classes
 

@@ -9,8 +9,6 @@ from pathlib import Path
 from segsemi.errors import UserError
 from segsemi.palette import Classes
 
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
-
 
 @dataclass(frozen=True)
 class Entry:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from segsemi.data.datasets.entry import IMAGE_ENDINGS, DataSet, Entry, read_ids, stems
+from segsemi.data.datasets.entry import DataSet, Entry, read_ids, stems
+from segsemi.data.images import IMAGE_ENDINGS
 from segsemi.errors import UserError
 from segsemi.palette import Classes
 
