@@ -117,6 +117,8 @@ def longest_chain(models: Sequence[Measured]) -> list[Measured]:
     by_name = {model.name: model for model in models}
     chains = [[models[0]]]
     for model in models:
+        if model.teacher is None:
+            continue
         chain = [model]
         while (teacher := chain[0].teacher) is not None:
             chain.insert(0, by_name[teacher])
