@@ -118,10 +118,8 @@ def _wait_for(command: Sequence[str]) -> int:
 def training_units(params: Params) -> Iterator[tuple[str, str, int]]:
     """(key, teacher or student, steps) of each model that a run trains; equal keys are trained once, dvc keeps them."""
     values = params.model_dump()
-    base = [values[key] for key in ("seed", "data", "split", "model", "augment", "teacher")]
-    base[2] = {
-        key: value for key, value in values["split"].items() if key != "unlabelled_ratio"
-    }  # no teacher sees them
+    split = {key: value for key, value in values["split"].items() if key != "unlabelled_ratio"}  # no teacher sees them
+    base = [split, *(values[key] for key in ("seed", "data", "model", "augment", "teacher"))]
     yield json.dumps(base), "teacher", params.teacher.steps
     for student in params.rounds:
         steps = total_steps(params.rounds, student, teacher_steps=0, student_steps=1)

@@ -16,6 +16,7 @@ from ruamel.yaml.error import YAMLError
 from segsemi.config import TEACHER, Params, Section, parse_params
 from segsemi.data.split import read_list
 from segsemi.errors import UserError
+from segsemi.preset import yaml_names
 
 _FOLDER = resources.files("segsemi") / "grids"
 
@@ -75,7 +76,7 @@ class Cell:
 
 def grid_names() -> list[str]:
     """The grids there are."""
-    return sorted(item.name.removesuffix(".yaml") for item in _FOLDER.iterdir() if item.name.endswith(".yaml"))
+    return yaml_names(_FOLDER)
 
 
 def read_grid(name: str) -> tuple[Grid, str]:

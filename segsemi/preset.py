@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,14 @@ from segsemi.files import write_text
 _FOLDER = resources.files("segsemi") / "presets"
 
 
+def yaml_names(folder: Traversable) -> list[str]:
+    """The YAML files of a folder of the package, without their ending."""
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
 def preset_names() -> list[str]:
     """The presets there are."""
-    return sorted(item.name.removesuffix(".yaml") for item in _FOLDER.iterdir() if item.name.endswith(".yaml"))
+    return yaml_names(_FOLDER)
 
 
 def read_preset(name: str) -> tuple[dict[str, dict[str, Any]], str]:
