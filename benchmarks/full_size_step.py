@@ -38,7 +38,7 @@ def main() -> None:
     classes = Classes(tuple(f"class {i}" for i in range(number)), tuple((i, i, i) for i in range(number)))
     architecture = Architecture(network["decoder"], network["encoder"], network["output_stride"])
     batch = args.labelled + args.pseudo
-    estimate = step_memory(architecture, classes, batch=batch, crop_size=crop)
+    estimate = step_memory(architecture, classes, batch=batch, crop_size=crop).step
 
     device = choose_device(args.device)
     before = _peak(device)

@@ -90,6 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
     predict.set_defaults(run=_predict)
 
+    suggest = commands.add_parser("suggest", help="list the unlabelled images whose labels would help most")
+    suggest.add_argument("-n", "--count", type=int, default=20, help="how many; 20 if not given")
+    suggest.add_argument("-o", "--out", type=Path, default=Path("suggestions"), help="folder of the CSV and the page")
+    suggest.set_defaults(run=_suggest)
+
     export = commands.add_parser("export", help="write a model for other programs")
     export.add_argument("model", type=Path, help="a model's folder")
     export.add_argument("-o", "--out", type=Path, required=True, help="folder to write to")
@@ -231,6 +236,34 @@ def _predict(args: argparse.Namespace) -> int:
     )
     print(f"{len(images) - failed} label images in {args.out}" + (f", {failed} images failed" if failed else ""))
     return 1 if failed else 0
+
+
+def _suggest(args: argparse.Namespace) -> int:
+    from segsemi.config import load_params
+    from segsemi.contract import CLASSES, LABELLED, UNLABELLED, data_root, pseudo_folder
+    from segsemi.data.images import LabelledPairs
+    from segsemi.data.manifest import read_rows
+    from segsemi.palette import Classes
+    from segsemi.suggest import describe, suggest, write_suggestions
+
+    if args.count < 1:
+        raise UserError(f"--count {args.count}: ask for one image or more")
+    params = load_params()
+    if not params.rounds:
+        raise UserError("params.yaml has no rounds: without pseudo labels there is nothing to go by")
+    student = list(params.rounds)[-1]
+    teacher = params.rounds[student]
+    pseudo, earlier = pseudo_folder(student), pseudo_folder(teacher) if teacher in params.rounds else None
+    classes, root, rows = Classes.load(CLASSES), data_root(params.data), read_rows(UNLABELLED)
+    known = [describe(*pair, classes) for pair in LabelledPairs(read_rows(LABELLED), root, classes)]
+    found = suggest(rows, known, root, pseudo, earlier, classes, args.count)
+    write_suggestions(found, root, pseudo, earlier, classes, args.out)
+    print("\n".join(item.row.id for item in found[:20]))
+    print(
+        f"{args.out / 'suggestions.csv'}, {args.out / 'index.html'}: {len(found)} of {len(rows)} images; put a mended "
+        f"{pseudo}/ID.png into {params.split.corrected}/, and the image counts as labelled"
+    )
+    return 0
 
 
 def _export(args: argparse.Namespace) -> int:

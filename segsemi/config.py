@@ -42,6 +42,7 @@ class SplitParams(Section):
     fraction: Annotated[float, Field(gt=0, le=1)]
     count: Positive | None
     labelled_list: str
+    corrected: str
     extra: Literal["unlabelled", "labelled", "unused"]
     unlabelled_ratio: PositiveFloat | None
 

@@ -12,6 +12,7 @@ CLASSES = PREPARED / "classes.json"
 
 SPLIT = Path("data/split")
 LABELLED = SPLIT / "labelled.csv"
+CORRECTED = SPLIT / "corrected.csv"  # images with mended pseudo labels; their label paths start at SPLIT
 UNLABELLED = SPLIT / "unlabelled.csv"  # no label column
 HIDDEN = SPLIT / "hidden.csv"  # the labels of the unlabelled images: to measure with, never to train with
 VAL = SPLIT / "val.csv"

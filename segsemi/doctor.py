@@ -106,9 +106,8 @@ def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
     for name, (model, batch) in _networks(params).items():
         architecture = architecture_of(model, params.augment)
         memory = step_memory(architecture, data.classes, batch=batch, crop_size=params.augment.crop_size)
-        yield f"{name}: {memory / 2**30:.1f} GiB and about a quarter more for a step; raise {name}.accumulate for less"
-        state = SegmentationModel(architecture, data.classes).state_dict()
-        weights = max(weights, sum(value.numel() * value.element_size() for value in state.values()))
+        yield f"{name}: {memory.step / 2**30:.1f} GiB and about a quarter more for a step; raise {name}.accumulate for less"
+        weights = max(weights, memory.weights)
     models = 1 + len(params.rounds) + len(params.baselines)
     disk = 2 * weights * models + 6 * weights  # in workspace and cache; two checkpoints with momentum and DSBN
     yield f"disk for models and checkpoints: {disk / 2**20:.0f} MiB"

@@ -18,16 +18,19 @@ from segsemi.config import Params, total_steps
 from segsemi.errors import UserError
 from segsemi.files import file_hash, write_text
 from segsemi.grid import Cell, Grid
+from segsemi.revision import git, head_revision
 
 
 def run_key(cell: Cell, code: str) -> str:
     """12 hexadecimal digits, equal for equal params and code: cells of equal keys need the same run.
 
-    `machine` is left out, since no result depends on it; the list of labelled images counts with its content.
+    `machine` is left out, since no result depends on it; the list of labelled images and mended labels count with their
+    content.
     """
     params, listed = cell.params.model_dump(exclude={"machine"}), Path(cell.params.split.labelled_list)
     names = listed.read_text() if listed.exists() else ""
-    return hashlib.sha256(json.dumps([code, params, names], sort_keys=True).encode()).hexdigest()[:12]
+    mended = [f"{path.name} {file_hash(path)}" for path in sorted(Path(cell.params.split.corrected).glob("*.png"))]
+    return hashlib.sha256(json.dumps([code, params, names, mended], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def run_name(grid: str, cell: Cell, key: str) -> str:
@@ -56,20 +59,13 @@ def code_hash(dvc_yaml: Path = Path("dvc.yaml")) -> str:
 
 def finished_runs() -> dict[str, str]:
     """Key -> git revision of the dvc experiments of this repository, whatever commit they started from."""
-    listed = _git("for-each-ref", "refs/exps", "--format=%(refname) %(objectname)")
+    listed = git("for-each-ref", "refs/exps", "--format=%(refname) %(objectname)")
     return dict(re.findall(r"-([0-9a-f]{12}) (\w+)$", listed, flags=re.MULTILINE))
 
 
 def measured(revision: str) -> dict[str, dict[str, float | None]]:
     """reports/metrics.json of an experiment: model -> miou, pixel_accuracy and, for students, pseudo_label_miou."""
-    return json.loads(_git("show", f"{revision}:reports/metrics.json"))
-
-
-def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"git {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout
+    return json.loads(git("show", f"{revision}:reports/metrics.json"))
 
 
 def run_cells(grid: str, runs: dict[str, Cell], *, queue: bool, unchanged: Callable[[], bool]) -> list[str]:
@@ -145,12 +141,9 @@ def remaining_steps(missing: Iterable[Cell], done: Iterable[Cell]) -> dict[str, 
 
 def facts(cells: Sequence[Cell], command: Sequence[str]) -> list[str]:
     """What a table was made from: command, git revision, data, network and steps."""
-    params, revision = cells[0].params, _git("rev-parse", "--short", "HEAD").strip()
-    changed = (
-        " and changes" if _git("status", "--porcelain", "--", "segsemi", "stages", "dvc.yaml", "params.yaml") else ""
-    )
+    params = cells[0].params
     return [
-        f"`python -m segsemi {' '.join(command)}` at {revision}{changed}",
+        f"`python -m segsemi {' '.join(command)}` at {head_revision()}",
         f"{params.data.name}, {params.model.decoder} on {params.model.encoder}, crop {params.augment.crop_size}",
         f"teacher {params.teacher.steps} steps, each student {params.student.steps}",
     ]

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import torch
-from torch import nn
 
 from segsemi.losses import cross_entropy
 from segsemi.models.build import Architecture, SegmentationModel
 from segsemi.palette import Classes
 
 
-def step_memory(architecture: Architecture, classes: Classes, *, batch: int, crop_size: int) -> int:
-    """Bytes of one float32 step of SGD with momentum: weights, gradients, momentum, and what the backward pass keeps.
+class Memory(NamedTuple):
+    """Bytes of a network's weights and buffers, as a model file holds them, and of a training step."""
+
+    weights: int
+    step: int
+
+
+def step_memory(architecture: Architecture, classes: Classes, *, batch: int, crop_size: int) -> Memory:
+    """The memory of one float32 step of SGD with momentum: weights, gradients, momentum, and what the backward pass keeps.
 
     The step runs on tensors without data (device meta), which takes about a second at any size. Left out, because they
     depend on the device: the working memory of convolutions and what the driver takes; a quarter more is a fair guess.
@@ -20,11 +29,12 @@ def step_memory(architecture: Architecture, classes: Classes, *, batch: int, cro
         batch: images that go through the network at once: the batch size divided by `accumulate`.
     """
     model = SegmentationModel(architecture, classes).to("meta").train()
-    return 3 * _weights(model) + _kept(model, batch, crop_size)
+    step = 3 * _bytes(model.parameters()) + _kept(model, batch, crop_size)
+    return Memory(weights=_bytes(model.state_dict().values()), step=step)
 
 
-def _weights(model: nn.Module) -> int:
-    return sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())
+def _bytes(tensors: Iterable[torch.Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _kept(model: SegmentationModel, batch: int, crop_size: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,20 +140,6 @@ def _figures(
     if statistics:
         found["Batch norm statistics: strongly augmented against labelled images"] = figures.bn_shift(statistics)
     return found
-
-
-def code_revision() -> str:
-    """The last git commit that changed the pipeline, and whether it has been changed since.
-
-    Not HEAD: a commit of the report itself would make it another one.
-    """
-    paths = ["--", "segsemi", "stages", "dvc.yaml", "params.yaml"]
-    commands = ["git", "log", "-1", "--format=%h", *paths], ["git", "status", "--porcelain", *paths]
-    try:
-        revision, changes = (subprocess.run(c, capture_output=True, text=True, check=True).stdout for c in commands)
-    except (OSError, subprocess.CalledProcessError):
-        return "not in git"
-    return f"git {revision.strip()}{' and changes' if changes else ''}"
 
 
 def _key_numbers(model: Measured) -> dict[str, float | None]:

@@ -6,7 +6,17 @@ from pathlib import Path
 
 from segsemi.checkpoint import load_description, load_model
 from segsemi.config import AugmentParams, MachineParams, ModelParams, StudentParams
-from segsemi.contract import CLASSES, LABELLED, UNLABELLED, VAL, model_files, model_folder, pseudo_folder
+from segsemi.contract import (
+    CLASSES,
+    CORRECTED,
+    LABELLED,
+    SPLIT,
+    UNLABELLED,
+    VAL,
+    model_files,
+    model_folder,
+    pseudo_folder,
+)
 from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
 from segsemi.data.images import LabelledPairs
 from segsemi.data.manifest import read_rows
@@ -44,7 +54,7 @@ def train_student(
     groups = [
         Group(
             "labelled",
-            labelled_samples(read_rows(LABELLED), root),
+            labelled_samples(read_rows(LABELLED), root, read_rows(CORRECTED), SPLIT),
             params.batch_labelled,
             classes,
             strong_ops=params.saug_ops if params.saug in ("labelled", "both") else 0,
@@ -54,7 +64,7 @@ def train_student(
             "pseudo",
             pseudo_samples(read_rows(UNLABELLED), root, pseudo),
             params.batch_pseudo,
-            classes.as_written(),
+            classes,
             pseudo=True,
             strong_ops=params.saug_ops if params.saug in ("pseudo", "both") else 0,
             replace=params.saug_replace,
@@ -62,7 +72,7 @@ def train_student(
     ]
     settings = [seed, params.model_dump(), own_model.model_dump(), augment.model_dump()]
     with work_folder(
-        f"train-{name}", settings, [LABELLED, VAL, UNLABELLED, CLASSES, *model_files(teacher), pseudo]
+        f"train-{name}", settings, [LABELLED, CORRECTED, VAL, UNLABELLED, CLASSES, *model_files(teacher), pseudo]
     ) as work:
         if params.init == "teacher":
             network = load_model(teacher_folder)

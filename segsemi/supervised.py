@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from segsemi.config import AugmentParams, MachineParams, ModelParams, TeacherParams
-from segsemi.contract import CLASSES, LABELLED, VAL, model_folder
+from segsemi.contract import CLASSES, CORRECTED, LABELLED, SPLIT, VAL, model_folder
 from segsemi.data.batches import Group, StepBatches, labelled_samples
 from segsemi.data.images import LabelledPairs
 from segsemi.data.manifest import read_rows
@@ -38,9 +38,9 @@ def train_on_labels(
     """
     device = choose_device(machine.device)
     classes = Classes.load(CLASSES)
-    samples = labelled_samples(read_rows(LABELLED), root)
+    samples = labelled_samples(read_rows(LABELLED), root, read_rows(CORRECTED), SPLIT)
     settings = [seed, model.model_dump(), augment.model_dump(), optim.model_dump(), steps]
-    with work_folder(f"train-{name}", settings, [LABELLED, VAL, CLASSES]) as work:
+    with work_folder(f"train-{name}", settings, [LABELLED, CORRECTED, VAL, CLASSES]) as work:
         network = build_model(
             architecture_of(model, augment),
             classes,

@@ -77,10 +77,10 @@ def _waiters(folder: Path) -> list[int]:
             os.kill(process, 0)
         except ProcessLookupError:
             marker.unlink(missing_ok=True)
+            continue
         except PermissionError:
-            alive.append(process)
-        else:
-            alive.append(process)
+            pass  # another user's: alive
+        alive.append(process)
     return alive
 
 

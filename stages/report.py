@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from segsemi.config import TEACHER, load_params
-from segsemi.contract import CLASSES, LABELLED, REPORTS, UNLABELLED, data_root, evaluation_list
+from segsemi.contract import CLASSES, CORRECTED, LABELLED, REPORTS, UNLABELLED, data_root, evaluation_list
 from segsemi.data.manifest import read_rows
 from segsemi.errors import run_stage
 from segsemi.palette import Classes
-from segsemi.report import code_revision, read_measured, write_report
+from segsemi.report import read_measured, write_report
+from segsemi.revision import pipeline_revision
 
 
 def main() -> None:
@@ -18,12 +19,12 @@ def main() -> None:
     chosen = [model.name for model in models if model.keep == "best"]
     facts = {
         "data set": params.data.name,
-        "labelled images": len(read_rows(LABELLED)),
+        "labelled images": len(read_rows(LABELLED)) + len(read_rows(CORRECTED)),
         "unlabelled": len(read_rows(UNLABELLED)),
         "measured on": f"{params.evaluate.subset}, {len(rows)} images",
         "seed": params.seed,
         "checkpoints": f"the best on val of {', '.join(chosen)}; the last of the others" if chosen else "the last",
-        "code": code_revision(),
+        "code": pipeline_revision(),
     }
     settings = {
         "split": params.split.model_dump(),

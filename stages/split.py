@@ -5,26 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 
 from segsemi.config import load_params
-from segsemi.contract import MANIFEST, SPLIT
+from segsemi.contract import CLASSES, MANIFEST, SPLIT
 from segsemi.data.manifest import read_rows
-from segsemi.data.split import read_list, split_rows, write_split
+from segsemi.data.split import read_corrected, read_list, split_rows, write_split
 from segsemi.errors import run_stage
+from segsemi.palette import Classes
 
 
 def main() -> None:
     params = load_params()
+    rows = read_rows(MANIFEST)
+    corrected = read_corrected(Path(params.split.corrected), rows, Classes.load(CLASSES))
     split = split_rows(
-        read_rows(MANIFEST),
+        rows,
         fraction=params.split.fraction,
         count=params.split.count,
         ids=read_list(Path(params.split.labelled_list)),
+        corrected=corrected.keys(),
         extra=params.split.extra,
         unlabelled_ratio=params.split.unlabelled_ratio,
         seed=params.seed,
     )
-    write_split(split, SPLIT)
+    write_split(split, SPLIT, corrected)
     print(
-        f"{len(split.labelled)} labelled, {len(split.unlabelled)} unlabelled, {len(split.val)} validation, "
+        f"{len(split.labelled)} labelled, {len(split.corrected)} corrected, {len(split.unlabelled)} unlabelled, {len(split.val)} validation, "
         f"{len(split.test)} test images"
     )
 

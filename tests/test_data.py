@@ -15,9 +15,10 @@ from segsemi.data.datasets import check_entries
 from segsemi.data.datasets.camvid import CAMVID, SYNTHETIC, find_annot_pairs
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import COLUMNS, Row, read_rows, write_rows
-from segsemi.data.split import read_list, split_rows, write_split
+from segsemi.data.split import read_corrected, read_list, split_rows, write_split
 from segsemi.errors import UserError
-from segsemi.palette import write_label_png
+from segsemi.files import file_hash
+from segsemi.palette import Classes, write_label_png
 
 AUGMENT = AugmentParams(short_side=None, crop_size=40, scale_min=0.5, scale_max=2.0, flip=True)
 
@@ -221,6 +222,52 @@ def test_unlabelled_list_has_no_trace_of_labels(tmp_path: Path) -> None:
     assert [row.label for row in read_rows(tmp_path / "unlabelled.csv")] == [""] * 7
     assert (tmp_path / "labelled.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
     assert len(read_rows(tmp_path / "hidden.csv")) == 6  # the extra image has no label to hide
+
+
+def test_mended_labels_count_as_labelled_and_are_read_as_written(tmp_path: Path) -> None:
+    raw, mended, lists = tmp_path / "raw", tmp_path / "mended", tmp_path / "lists"
+    synthetic.write(raw, train=4, val=2, height=48, width=64, seed=3)
+    rows = manifest(raw)
+    for name, value in (("train_0001", 7), ("train_0003", 255)):
+        write_label_png(mended / f"{name}.png", np.full((48, 64), value, dtype=np.uint8), SYNTHETIC)
+    (mended / "README.md").write_text("no label")
+    files = read_corrected(mended, rows, SYNTHETIC)
+    split = split_rows(rows, ids=["train_0000", "train_0003"], corrected=files, seed=0)
+    write_split(split, lists, files)
+    assert [row.id for row in read_rows(lists / "labelled.csv")] == ["train_0000", "train_0003"]  # its own label wins
+    assert [row.id for row in read_rows(lists / "unlabelled.csv")] == ["train_0002"]
+    assert [row.id for row in read_rows(lists / "hidden.csv")] == ["train_0002"]
+    (row,) = corrected = read_rows(lists / "corrected.csv")
+    assert row.id == "train_0001" and row.label_hash == file_hash(mended / "train_0001.png")
+    samples = labelled_samples(read_rows(lists / "labelled.csv"), raw, corrected, lists)
+    assert [sample.id for sample in samples] == ["train_0000", "train_0003", "train_0001"]
+    shifted = Classes(SYNTHETIC.names, SYNTHETIC.colours, file_ids=tuple(range(100, 111)))  # the data set's own ids
+    batches = StepBatches(
+        [Group("labelled", samples[2:], 1, shifted)], AUGMENT, steps=1, seed=0, stage="s", cache_mb=1
+    )
+    assert set(batches[0].targets.unique().tolist()) <= {7, 255}
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "value", "message"),
+    [
+        ("train_9999", (48, 64), 1, r"train_9999\.png: no training image has the id"),
+        ("val_0000", (48, 64), 1, r"val_0000\.png: no training image has the id"),
+        ("train_0001", (48, 60), 1, r"train_0001\.png is 48x60, its image 48x64"),
+        ("train_0001", (48, 64), 11, r"train_0001\.png has ids \[11\] outside 0\.\.10"),
+    ],
+)
+def test_wrong_mended_label_is_refused(
+    raw: Path, tmp_path: Path, name: str, size: tuple[int, int], value: int, message: str
+) -> None:
+    write_label_png(tmp_path / "mended" / f"{name}.png", np.full(size, value, dtype=np.uint8), SYNTHETIC)
+    with pytest.raises(UserError, match=message):
+        read_corrected(tmp_path / "mended", manifest(raw), SYNTHETIC)
+
+
+def test_missing_folder_of_mended_labels_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"split\.corrected: there is no folder"):
+        read_corrected(tmp_path / "nowhere", [], SYNTHETIC)
 
 
 def groups(raw: Path, tmp_path: Path) -> list[Group]:

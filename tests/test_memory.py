@@ -60,7 +60,7 @@ def test_estimate_is_near_the_peak_of_a_real_student_step(decoder: str, encoder:
         loss.backward()
     weights = sum(parameter.nbytes for parameter in model.parameters())
     measured = counter.peak + 2 * weights  # the gradients are among the live bytes
-    assert step_memory(architecture, SYNTHETIC, batch=4, crop_size=129) == pytest.approx(measured, rel=0.15)
+    assert step_memory(architecture, SYNTHETIC, batch=4, crop_size=129).step == pytest.approx(measured, rel=0.15)
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -80,7 +80,7 @@ def test_memory_lines_of_a_preset(name: str) -> None:
         batch = (labelled + pseudo) // accumulate["student"]
         assert values["teacher"]["batch_size"] // accumulate["teacher"] <= batch  # so the teacher's step fits too
         crop = int(changed.get("augment.crop_size", values["augment"]["crop_size"]))
-        return step_memory(architecture, classes, batch=batch, crop_size=crop) / GIB
+        return step_memory(architecture, classes, batch=batch, crop_size=crop).step / GIB
 
     full = re.search(r"16 \+ 16 images: ([\d.]+) GiB", comment)
     assert full is not None and gib("") == pytest.approx(float(full[1]), abs=0.02)

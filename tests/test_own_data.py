@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -50,9 +51,14 @@ def draw_folder(project: Path) -> None:
     )
 
 
+def ids_in(project: Project, path: str) -> list[str]:
+    with (project.folder / path).open(newline="") as file:
+        return [record["id"] for record in csv.DictReader(file)]
+
+
 def test_the_page_works_word_for_word(tmp_path: Path) -> None:
     assert [command.split()[3 if "segsemi" in command else 1] for command in COMMANDS] == [
-        *("labels", "labels", "doctor", "repro", "remote", "push", "predict", "export")
+        *("labels", "labels", "doctor", "repro", "remote", "push", "predict", "export", "suggest", "repro")
     ]
     project = copy_project(tmp_path / "project")
     draw_folder(project.folder)
@@ -71,10 +77,18 @@ def test_the_page_works_word_for_word(tmp_path: Path) -> None:
         if command.startswith("python -m segsemi labels coco"):  # the page's alternative: its own labels go beside
             command += " --background background"
         output = project.run(*command.split())
+        if " suggest" in command:
+            assert len(ids_in(project, "suggestions/suggestions.csv")) == 6
+            mended = ids_in(project, "suggestions/suggestions.csv")[0]
+            shutil.copy(project.folder / f"data/pseudo/student_2/{mended}.png", project.folder / "data/corrected")
+            before = project.bytes_of("models/teacher/model.safetensors")
         if " doctor" in command:
             assert "class   1 box" in output and "train: 8 images with a label, 0 without" in output
             assert "extra: 0 images with a label, 6 without" in output
             assert (project.folder / "nine.png").stat().st_size > 1000
+    assert ids_in(project, "data/split/corrected.csv") == [mended]
+    assert len(ids_in(project, "data/split/unlabelled.csv")) == 5
+    assert project.bytes_of("models/teacher/model.safetensors") != before
     for file in ("reports/index.html", "out/0.png", "exported/model.onnx"):
         assert (project.folder / file).stat().st_size > 0
     with Image.open(project.folder / "out/0.png") as label:

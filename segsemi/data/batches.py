@@ -25,11 +25,15 @@ from segsemi.rng import derive_rng
 
 @dataclass(frozen=True)
 class Sample:
-    """One training image and the label to learn from, by path."""
+    """One training image and the label to learn from, by path.
+
+    `written`: the label has class ids as this project writes them, not as the data set does.
+    """
 
     id: str
     image: Path
     label: Path
+    written: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class Group:
     Attributes:
         name: keeps the group's random choices apart from the others'.
         pseudo: whether its labels are pseudo labels.
-        classes: how its label files are read.
+        classes: those of the data set.
         strong_ops: number of SAUG operations before the weak augmentation; 0: weak only.
         replace: whether SAUG draws with replacement.
     """
@@ -144,7 +148,8 @@ class StepBatches(Dataset[Batch]):
         """The label at the size at which the network sees it, and the image too, unless SAUG comes first."""
         if sample in self._cache:
             return self._cache[sample]
-        image, label = read_image(sample.image), read_label(sample.label, group.classes)
+        classes = group.classes.as_written() if sample.written else group.classes
+        image, label = read_image(sample.image), read_label(sample.label, classes)
         size = scaled_to_short_side(image.shape[0], image.shape[1], self.augment.short_side)
         small, small_label = resize_pair(image, label, *size)
         assert small_label is not None
@@ -174,11 +179,15 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def labelled_samples(rows: Sequence[Row], root: Path) -> list[Sample]:
-    """Rows with their own labels; paths start at `root`."""
-    return [Sample(row.id, root / row.image, root / row.label) for row in rows]
+def labelled_samples(rows: Sequence[Row], root: Path, corrected: Sequence[Row] = (), lists: Path = Path()) -> list[Sample]:
+    """Rows with their own labels, then those with mended pseudo labels.
+
+    Paths start at `root`, those of mended labels at `lists`, the folder of the split.
+    """
+    own = [Sample(row.id, root / row.image, root / row.label) for row in rows]
+    return own + [Sample(row.id, root / row.image, lists / row.label, written=True) for row in corrected]
 
 
 def pseudo_samples(rows: Sequence[Row], root: Path, pseudo: Path) -> list[Sample]:
     """Unlabelled rows with pseudo/ID.png as their labels."""
-    return [Sample(row.id, root / row.image, pseudo / f"{row.id}.png") for row in rows]
+    return [Sample(row.id, root / row.image, pseudo / f"{row.id}.png", written=True) for row in rows]

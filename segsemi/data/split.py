@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+import shutil
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 import numpy as np
 
-from segsemi.data.images import IMAGE_ENDINGS
+from segsemi.data.images import IMAGE_ENDINGS, read_label
 from segsemi.data.manifest import HELD_OUT, HIDDEN_COLUMNS, LABELLED_COLUMNS, UNLABELLED_COLUMNS, Row, write_rows
 from segsemi.errors import UserError
+from segsemi.files import file_hash
+from segsemi.palette import Classes
+
+CORRECTED_FOLDER = "corrected"  # in the folder of the lists
 
 
 @dataclass(frozen=True)
@@ -18,6 +25,7 @@ class Split:
     """Rows of the manifest, each part in the manifest's order."""
 
     labelled: list[Row]
+    corrected: list[Row]  # with mended pseudo labels, whose paths start at the folder of the lists
     unlabelled: list[Row]
     val: list[Row]
     test: list[Row]
@@ -29,6 +37,7 @@ def split_rows(
     fraction: float = 1.0,
     count: int | None = None,
     ids: list[str] | None = None,
+    corrected: Collection[str] = (),
     extra: str = "unlabelled",
     unlabelled_ratio: float | None = None,
     seed: int,
@@ -38,6 +47,7 @@ def split_rows(
     Chosen at random from `seed`; with one seed a smaller choice is part of every larger one.
 
     Args:
+        corrected: ids of images that count as labelled too, unless they are so anyway.
         extra: images of the subset extra are `unlabelled`; or `labelled`: those with labels count as training images,
             the others are unlabelled; or `unused`.
         unlabelled_ratio: so many unlabelled images for each labelled one (paper, Figure 3); None: all.
@@ -61,7 +71,14 @@ def split_rows(
         order = np.random.default_rng(seed).permutation(len(train))
         chosen = {train[i].id for i in order[:number]}
     labelled = [row for row in train if row.id in chosen]
-    unlabelled = [row for row in rows if row.subset not in HELD_OUT and row.id not in chosen]
+    mended = [
+        replace(row, label=f"{CORRECTED_FOLDER}/{row.id}.png", label_hash="")
+        for row in rows
+        if row.subset not in HELD_OUT and row.id in corrected and row.id not in chosen
+    ]
+    unlabelled = [
+        row for row in rows if row.subset not in HELD_OUT and row.id not in chosen and row.id not in corrected
+    ]
     if unlabelled_ratio is not None:
         number = round(unlabelled_ratio * len(labelled))
         if number > len(unlabelled):
@@ -72,7 +89,7 @@ def split_rows(
         order = np.random.default_rng([seed, 1]).permutation(len(unlabelled))
         unlabelled = [unlabelled[index] for index in sorted(order[:number])]
     val, test = ([row for row in rows if row.subset == subset] for subset in HELD_OUT)
-    return Split(labelled, unlabelled, val, test)
+    return Split(labelled, mended, unlabelled, val, test)
 
 
 def read_list(path: Path) -> list[str] | None:
@@ -119,10 +136,37 @@ def _find_id(line: str, by_name: dict[str, set[str]]) -> str:
     return next(iter(ids))
 
 
-def write_split(split: Split, folder: Path) -> None:
-    """Write the lists. unlabelled.csv has no label column, so that training cannot read what it must not know;
+def read_corrected(folder: Path, rows: list[Row], classes: Classes) -> dict[str, Path]:
+    """Id -> file of every mended pseudo label ID.png in `folder`, each checked; other files there are no labels.
+
+    Raises:
+        UserError: there is no such folder, or a PNG names no training image, has another size, or is no label of class ids.
+    """
+    if not folder.is_dir():
+        raise UserError(f"split.corrected: there is no folder {folder}; make it, empty if you have no mended labels")
+    by_id = {row.id: row for row in rows if row.subset not in HELD_OUT}
+    found = {path.stem: path for path in sorted(folder.glob("*.png"))}
+    for id_, path in found.items():
+        if id_ not in by_id:
+            raise UserError(f"{path}: no training image has the id {id_!r}; see data/prepared/manifest.csv for the ids")
+        size, row = read_label(path, classes.as_written()).shape, by_id[id_]
+        if size != (row.height, row.width):
+            raise UserError(
+                f"{path} is {size[0]}x{size[1]}, its image {row.height}x{row.width} (height x width); they must be equal"
+            )
+    return found
+
+
+def write_split(split: Split, folder: Path, corrected: Mapping[str, Path] = MappingProxyType({})) -> None:
+    """Write the lists, and the mended labels to corrected/ beside them. unlabelled.csv has no label column, so that training cannot read what it must not know;
     hidden.csv, which has it, is read only to measure the quality of pseudo labels."""
     write_rows(folder / "labelled.csv", split.labelled, LABELLED_COLUMNS)
+    for row in split.corrected:
+        target = folder / row.label
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(corrected[row.id], target)
+    mended = [replace(row, label_hash=file_hash(folder / row.label)) for row in split.corrected]
+    write_rows(folder / "corrected.csv", mended, LABELLED_COLUMNS)
     write_rows(folder / "val.csv", split.val, LABELLED_COLUMNS)
     write_rows(folder / "test.csv", split.test, LABELLED_COLUMNS)
     write_rows(folder / "unlabelled.csv", split.unlabelled, UNLABELLED_COLUMNS)
