@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import shtab
+
 from segsemi.errors import UserError, explain
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except Exception as error:
         message = explain(error)
-        if message is None or os.environ.get("SEGSEMI_TRACEBACK"):
+        if message is None or args.verbose or os.environ.get("SEGSEMI_TRACEBACK"):
             raise
         print(f"error: {message}", file=sys.stderr)
         return 1
@@ -36,6 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="segsemi", description="Semi-supervised semantic segmentation, around the pipeline."
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="show the traceback of an error")
+    shtab.add_argument_to(
+        parser, help='print the completion script of a shell: eval "$(segsemi --print-completion bash)"'
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 

@@ -190,7 +190,7 @@ def _picture(row: Row, root: Path, pseudo: Path, earlier: Path | None, classes: 
     panel = [(image, "image"), (laid_over(image, colourise(label, classes)), "pseudo label")]
     if earlier is not None:
         changed = label != read_label(earlier / f"{row.id}.png", classes.as_written())
-        panel.append((np.where(changed[..., None], np.uint8([255, 0, 0]), image // 2 + 96), "changed"))
+        panel.append((np.where(changed[..., None], np.array([255, 0, 0], dtype=np.uint8), image // 2 + 96), "changed"))
     step = -(-image.shape[1] // PICTURE_WIDTH)
     shown = [captioned(np.ascontiguousarray(picture[::step, ::step]), caption) for picture, caption in panel]
     buffer = io.BytesIO()

@@ -27,10 +27,9 @@ def main() -> None:
         seed=params.seed,
     )
     write_split(split, SPLIT, corrected)
-    print(
-        f"{len(split.labelled)} labelled, {len(split.corrected)} corrected, {len(split.unlabelled)} unlabelled, {len(split.val)} validation, "
-        f"{len(split.test)} test images"
-    )
+    parts = {"labelled": split.labelled, "corrected": split.corrected, "unlabelled": split.unlabelled}
+    parts |= {"validation": split.val, "test": split.test}
+    print(", ".join(f"{len(part)} {name}" for name, part in parts.items()), "images")
 
 
 if __name__ == "__main__":

@@ -242,9 +242,7 @@ def test_mended_labels_count_as_labelled_and_are_read_as_written(tmp_path: Path)
     samples = labelled_samples(read_rows(lists / "labelled.csv"), raw, corrected, lists)
     assert [sample.id for sample in samples] == ["train_0000", "train_0003", "train_0001"]
     shifted = Classes(SYNTHETIC.names, SYNTHETIC.colours, file_ids=tuple(range(100, 111)))  # the data set's own ids
-    batches = StepBatches(
-        [Group("labelled", samples[2:], 1, shifted)], AUGMENT, steps=1, seed=0, stage="s", cache_mb=1
-    )
+    batches = StepBatches([Group("labelled", samples[2:], 1, shifted)], AUGMENT, steps=1, seed=0, stage="s", cache_mb=1)
     assert set(batches[0].targets.unique().tolist()) <= {7, 255}
 
 

@@ -179,7 +179,9 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def labelled_samples(rows: Sequence[Row], root: Path, corrected: Sequence[Row] = (), lists: Path = Path()) -> list[Sample]:
+def labelled_samples(
+    rows: Sequence[Row], root: Path, corrected: Sequence[Row] = (), lists: Path = Path()
+) -> list[Sample]:
     """Rows with their own labels, then those with mended pseudo labels.
 
     Paths start at `root`, those of mended labels at `lists`, the folder of the split.

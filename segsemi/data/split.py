@@ -158,8 +158,11 @@ def read_corrected(folder: Path, rows: list[Row], classes: Classes) -> dict[str,
 
 
 def write_split(split: Split, folder: Path, corrected: Mapping[str, Path] = MappingProxyType({})) -> None:
-    """Write the lists, and the mended labels to corrected/ beside them. unlabelled.csv has no label column, so that training cannot read what it must not know;
-    hidden.csv, which has it, is read only to measure the quality of pseudo labels."""
+    """Write the lists, and the mended labels to corrected/ beside them.
+
+    unlabelled.csv has no label column, so that training cannot read what it must not know; hidden.csv, which has it, is read
+    only to measure the quality of pseudo labels.
+    """
     write_rows(folder / "labelled.csv", split.labelled, LABELLED_COLUMNS)
     for row in split.corrected:
         target = folder / row.label

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import cv2
 import numpy as np
 
+from segsemi.data.synthetic.town import Town
+
 CLASSES: tuple[str, ...] = (
     *("sky", "building", "pole", "road", "pavement", "vegetation"),
     *("sign", "fence", "car", "pedestrian", "bicyclist"),
@@ -160,7 +162,7 @@ class Street:
     left: float  # the road's edges in x
     right: float
     walk: float  # width of the pavement
-    season: np.ndarray  # leaf colour of most plants here
+    town: Town
     bare: float  # the share of trees without leaves
     coarse: np.ndarray  # noise fields twice the picture's size, to cut patches from
     fine: np.ndarray

@@ -36,3 +36,8 @@ def fractal_noise(rng: np.random.Generator, height: int, width: int, cells: int,
         grid = rng.random((rows, max(1, rows * width // height)), dtype=np.float32)
         total += cv2.resize(grid - 0.5, (width, height), interpolation=cv2.INTER_CUBIC) * 0.6**octave
     return total + 0.5
+
+
+def jitter(rng: np.random.Generator, colour: np.ndarray, spread: float = 0.02) -> np.ndarray:
+    """A colour (3,) near another one: a little lighter or darker, and a little of another hue."""
+    return np.clip(colour * rng.uniform(0.9, 1.1) + rng.normal(0, spread, 3), 0.02, 0.98)

@@ -21,7 +21,7 @@ from segsemi.data.synthetic.canvas import (
     Street,
     ellipse,
 )
-from segsemi.data.synthetic.colours import CAR_PALETTE, pick, rgb, vivid
+from segsemi.data.synthetic.colours import CAR_PALETTE, jitter, pick, rgb, vivid
 from segsemi.palette import IGNORE_INDEX
 
 SIGN_PALETTE = rgb("cc141a 1a40a6 ebc71f ebebeb 146638")
@@ -228,9 +228,7 @@ def add_pole(street: Street, x: float, z: float) -> None:
     rng = street.rng
     kind = rng.choice(4, p=[0.35, 0.2, 0.15, 0.3])  # lamp, traffic light, mast, sign post
     height = (rng.uniform(4.5, 8), rng.uniform(3, 4.5), rng.uniform(5, 9), rng.uniform(2.3, 3.4))[kind]
-    width, colour = rng.uniform(0.08, 0.2), pick(rng, CAR_PALETTE[:8])
-    if rng.random() < 0.25:
-        colour = pick(rng, rgb("614733 9e998f"))
+    width, colour = street.town.pole_width * rng.uniform(0.85, 1.15), jitter(rng, street.town.pole)
     reach = -math.copysign(rng.uniform(0.6, 2.4), x)
     signed = kind == 3 or rng.random() < 0.3
     street.cast([(x - width, z), (x + width, z)], height, 0.9)
@@ -255,7 +253,7 @@ def add_pole(street: Street, x: float, z: float) -> None:
 
 def draw_sign(street: Street, x: float, z: float, up: float) -> None:
     rng = street.rng
-    kind, size = rng.integers(5), rng.uniform(0.28, 0.45)
+    kind, size = rng.integers(5), rng.uniform(0.4, 0.7)
     rim, face = pick(rng, SIGN_PALETTE), pick(rng, SIGN_PALETTE)
     if rng.random() < 0.15:  # seen from behind: bare metal
         rim = face = pick(rng, CAR_PALETTE[1:4])

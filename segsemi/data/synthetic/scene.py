@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from segsemi.data.synthetic.canvas import BACKDROP_DEPTH, FAR, Camera, Canvas, Street
-from segsemi.data.synthetic.colours import LEAF_PALETTE, fractal_noise, pick
+from segsemi.data.synthetic.colours import fractal_noise
 from segsemi.data.synthetic.objects import (
     add_bicyclist,
     add_car,
@@ -21,6 +21,7 @@ from segsemi.data.synthetic.objects import (
     draw_bonnet,
 )
 from segsemi.data.synthetic.scenery import add_bush, add_fence, add_tree, draw_backdrop, draw_ground, place_buildings
+from segsemi.data.synthetic.town import TOWNS, town_number
 from segsemi.data.synthetic.weather import WEATHERS, draw_sky, draw_weather, photograph
 from segsemi.files import write_bytes
 
@@ -28,6 +29,7 @@ SUBSETS = ("train", "val")  # the position is the subset number of the random st
 
 
 def random_street(rng: np.random.Generator, height: int, width: int) -> Street:
+    town = town_number(int(rng.integers(TOWNS)))
     camera = Camera(
         focal=width * rng.uniform(0.75, 1.1),
         centre=width * rng.uniform(0.33, 0.67),
@@ -44,9 +46,9 @@ def random_street(rng: np.random.Generator, height: int, width: int) -> Street:
         sun=(rng.choice([-1, 1]) * rng.uniform(0.2, 1.4), rng.uniform(-0.8, 0.8)),
         left=-rng.uniform(2.2, 6.0),
         right=rng.uniform(1.8, 4.5),
-        walk=rng.uniform(2.0, 6.0),
-        season=pick(rng, LEAF_PALETTE, 0.03),
-        bare=0.9 if weather.snow else rng.choice([0.0, 0.1, 0.8], p=[0.6, 0.25, 0.15]),
+        walk=town.walk * rng.uniform(0.9, 1.1),
+        town=town,
+        bare=0.9 if weather.snow else 0.0,
         coarse=fractal_noise(rng, 2 * height, 2 * width, 14, 4),
         fine=fractal_noise(rng, 2 * height, 2 * width, max(4, height // 3), 2),
     )
@@ -87,24 +89,24 @@ def place_things(street: Street) -> None:
     for _ in range(rng.integers(0, 4)):
         lane = rng.choice([-1, 1])
         x = (middle + street.kerb(lane)) / 2 - 0.4 * lane + rng.normal(0, 0.3)
-        add_car(street, x, log_uniform(rng, 9, 50), (0 if lane > 0 else math.pi) + rng.normal(0, 0.06))
+        add_car(street, x, log_uniform(rng, 5, 22), (0 if lane > 0 else math.pi) + rng.normal(0, 0.06))
     if rng.random() < 0.2:  # one that crosses
         yaw = rng.choice([-1, 1]) * math.pi / 2 + rng.normal(0, 0.15)
-        add_car(street, rng.uniform(-5, 5), log_uniform(rng, 12, 30), yaw)
+        add_car(street, rng.uniform(-4, 4), log_uniform(rng, 7, 15), yaw)
     for _ in range(rng.integers(0, 5)):
-        add_bush(street, beside(street, 0, walk, walk + 4), log_uniform(rng, 6, 40))
-    for _ in range(rng.integers(2, 7)):
-        add_pole(street, beside(street, 0, 0.3, 0.9), log_uniform(rng, 5, 40))
+        add_bush(street, beside(street, 0, walk, walk + 4), log_uniform(rng, 4, 20))
+    for _ in range(rng.integers(1, 5)):
+        add_pole(street, beside(street, 0, 0.3, 0.9), log_uniform(rng, 4, 14))
     if rng.random() < 0.25:
-        add_gantry(street, log_uniform(rng, 12, 40))
-    for _ in range(rng.integers(1, 9)):
+        add_gantry(street, log_uniform(rng, 8, 18))
+    for _ in range(rng.integers(1, 5)):
         on_road = rng.random() < 0.15
         x = rng.uniform(street.left, street.right) if on_road else beside(street, 0, 0.3, walk)
-        add_pedestrian(street, x, log_uniform(rng, 5, 25))
-    for _ in range(rng.integers(0, 5)):
-        add_bicyclist(street, beside(street, 0, -2.4, -0.4), log_uniform(rng, 5, 25))
+        add_pedestrian(street, x, log_uniform(rng, 3, 9))
+    for _ in range(rng.integers(0, 4)):
+        add_bicyclist(street, beside(street, 0, -2.4, -0.4), log_uniform(rng, 3, 9))
     for _ in range(rng.integers(0, 3)):
-        add_void(street, beside(street, 0, 0.3, walk), log_uniform(rng, 5, 25))
+        add_void(street, beside(street, 0, 0.3, walk), log_uniform(rng, 4, 12))
 
 
 def scene(rng: np.random.Generator, height: int = 192, width: int = 256) -> tuple[np.ndarray, np.ndarray]:

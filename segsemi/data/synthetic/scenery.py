@@ -1,7 +1,6 @@
 """What is fixed and large: the ground, buildings, plants, fences and the distant backdrop."""
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,7 +19,8 @@ from segsemi.data.synthetic.canvas import (
     Wall,
     ellipse,
 )
-from segsemi.data.synthetic.colours import BUILDING_PALETTE, CAR_PALETTE, LEAF_PALETTE, pick, rgb, vivid
+from segsemi.data.synthetic.colours import BUILDING_PALETTE, LEAF_PALETTE, jitter, pick, rgb
+from segsemi.data.synthetic.town import Facade
 
 
 def draw_backdrop(street: Street) -> None:
@@ -51,19 +51,19 @@ def draw_ground(street: Street, crossing: Point | None) -> None:
     road = outside < 0
     if crossing is not None:
         road |= (z > crossing[0]) & (z < crossing[1])
-    verge = rng.uniform(0.6, 1.5) if rng.random() < 0.3 else 0.0
-    grass = ~road & ((outside < verge) | ((outside > street.walk) & (rng.random() < 0.6)))
+    town, verge = street.town, street.town.verge
+    grass = ~road & ((outside < verge) | ((outside > street.walk) & town.garden))
     grain = street.fine[:height, width : 2 * width] - 0.5
     stain = street.coarse[height : 2 * height, width : 2 * width] - 0.5
     colours = road_colours(street, x, z)
-    tile = rng.uniform(0.4, 1.2)
-    joints = ((x % tile < 0.06) | (z % tile < 0.08)) & (rng.random() < 0.7) & (z < 14)
-    tiles = pick(rng, rgb("8c8a85 707073 9e8c75 8c6152 5c5c5e"))
+    tile = town.tile
+    joints = ((x % tile < 0.06) | (z % tile < 0.08)) & (z < 14)
+    tiles = jitter(rng, town.pavement)
     pavement = tiles - 0.12 * joints[..., None] + 0.12 * (outside < 0.2)[..., None]  # the kerb is light
     colours[~road] = pavement[~road]
-    lawn = pick(rng, rgb("406124 666b33 73613d"))
+    lawn = jitter(rng, town.lawn)
     colours[grass] = (lawn * (1 + 1.1 * grain[..., None]))[grass]
-    colours *= 1 + (rng.uniform(0.15, 0.6) * grain + rng.uniform(0.05, 0.35) * stain)[..., None]
+    colours *= 1 + (rng.uniform(0.1, 0.3) * grain + rng.uniform(0.05, 0.2) * stain)[..., None]
     snow = street.weather.snow * np.clip(1.3 * (~road) + 0.9 * stain + 0.3 * rng.random(), 0, 1)[..., None]
     colours += (np.array([0.90, 0.92, 0.95]) - colours) * snow
     below = Region(slice(0, height), slice(0, width), z < BACKDROP_DEPTH)
@@ -73,9 +73,9 @@ def draw_ground(street: Street, crossing: Point | None) -> None:
 def road_colours(street: Street, x: np.ndarray, z: np.ndarray) -> np.ndarray:
     """The road surface with its markings, (H, W, 3) float32."""
     rng, left, right = street.rng, street.left, street.right
-    asphalt = pick(rng, rgb("4c4c4f 6b6b6e 858078 5c575c 99948a"), 0.03)
+    asphalt = jitter(rng, street.town.road)
     colours = np.full((*x.shape, 3), asphalt, np.float32)
-    if rng.random() < 0.15:  # cobbles
+    if street.town.cobbles:
         colours *= 1 - 0.25 * (((x % 0.35 < 0.07) | (z % 0.5 < 0.1)) & (z < 18))[..., None]
     if rng.random() < 0.2:  # a cycle lane, coloured but still road
         colours[(x > right - 1.6) & (x < right - 0.2)] = pick(rng, rgb("803d33 406b4c 475c80"))
@@ -96,35 +96,6 @@ def road_colours(street: Street, x: np.ndarray, z: np.ndarray) -> np.ndarray:
         marks |= (z > start) & (z < start + 3) & (x % 1.0 < 0.5) & (x > left) & (x < right)
     colours[marks] += (np.array(paint) - colours[marks]) * rng.uniform(0.4, 1.0)  # worn or fresh
     return colours
-
-
-@dataclass(frozen=True)
-class Facade:
-    """The look of one building."""
-
-    colour: np.ndarray
-    trim: np.ndarray
-    glass: np.ndarray
-    bay: float  # metres from window to window
-    storey: float
-    window: tuple[float, float, float, float]  # in fractions of bay and storey
-    courses: float  # contrast of the brick courses
-    shop: bool
-
-
-def random_facade(rng: np.random.Generator) -> Facade:
-    tower = rng.random() < 0.2
-    left, low = rng.uniform(0.03, 0.1) if tower else rng.uniform(0.15, 0.32), 0.08 if tower else rng.uniform(0.2, 0.4)
-    return Facade(
-        colour=pick(rng, BUILDING_PALETTE, 0.06),
-        trim=pick(rng, BUILDING_PALETTE, 0.1),
-        glass=np.array([0.35, 0.45, 0.55]) * rng.uniform(0.3, 1.6) if tower else vivid(rng, 0.4, rng.uniform(0.1, 0.4)),
-        bay=rng.uniform(1.4, 3.8),
-        storey=rng.uniform(2.6, 3.8),
-        window=(left, 1 - left, low, rng.uniform(0.75, 0.94)),
-        courses=rng.uniform(0.05, 0.3) if rng.random() < 0.5 else 0.0,
-        shop=rng.random() < 0.35,
-    )
 
 
 def paint_facade(street: Street, wall: Wall, look: Facade, height: float, light: float) -> None:
@@ -175,7 +146,8 @@ def place_buildings(street: Street, side: float, crossing: Point | None) -> None
 
 def add_building(street: Street, side: float, x: float, z: float, length: float, height: float) -> None:
     rng, canvas = street.rng, street.canvas
-    look, roof = random_facade(rng), rng.uniform(1.5, 4) if height < 12 and rng.random() < 0.6 else 0.0
+    look = street.town.facades[rng.integers(len(street.town.facades))]
+    roof = rng.uniform(1.5, 4) if height < 12 and rng.random() < 0.6 else 0.0
     tiles = pick(rng, rgb("733829 474547 5c4c42"))
     tiles = tiles + (0.9 - tiles) * street.weather.snow
 
@@ -199,9 +171,9 @@ def add_building(street: Street, side: float, x: float, z: float, length: float,
 
 
 def leaf_colour(street: Street) -> np.ndarray:
-    """A plant's colour (3,), near the season's."""
+    """A plant's colour (3,), near that of most plants in this town."""
     own = pick(street.rng, LEAF_PALETTE, 0.03)
-    return street.season + (own - street.season) * 0.5 * street.rng.random()
+    return street.town.leaf + (own - street.town.leaf) * 0.5 * street.rng.random()
 
 
 def draw_crown(
@@ -273,8 +245,8 @@ def add_bush(street: Street, x: float, z: float) -> None:
 def add_fence(street: Street, side: float, x: float, z: float, length: float) -> None:
     """Planks, railings, mesh or a crash barrier; the whole panel is labelled, as annotators do."""
     rng = street.rng
-    height, kind = rng.uniform(0.8, 2.0), rng.integers(4)
-    base = pick(rng, np.concatenate([BUILDING_PALETTE, LEAF_PALETTE[:3], CAR_PALETTE[:5]]), 0.04)
+    height, kind = street.town.fence_height * rng.uniform(0.9, 1.1), street.town.fence_kind
+    base = jitter(rng, street.town.fence)
     pitch, post = rng.uniform(0.15, 0.4), rng.uniform(1.5, 3.0)
     street.cast([(x, z), (x, z + length)], height, 0.8)
 

@@ -9,7 +9,7 @@ WEATHERS = (
     Weather(0.26, (0.28, 0.50, 0.85), (0.72, 0.84, 0.95), (1.08, 1.03, 0.95), shadow=0.55, fog=0.001),  # clear
     Weather(0.22, (0.62, 0.66, 0.71), (0.84, 0.85, 0.86), (0.84, 0.87, 0.90), wet=0.1),  # overcast
     Weather(0.10, (0.75, 0.72, 0.68), (0.99, 0.95, 0.85), (0.95, 0.85, 0.68), shadow=0.65, fog=0.008),  # low sun
-    Weather(0.10, (0.70, 0.72, 0.74), (0.76, 0.77, 0.78), (0.78, 0.80, 0.82), shadow=0.03, fog=0.035),  # fog
+    Weather(0.10, (0.70, 0.72, 0.74), (0.76, 0.77, 0.78), (0.78, 0.80, 0.82), shadow=0.03, fog=0.02),  # fog
     Weather(0.10, (0.42, 0.45, 0.50), (0.62, 0.64, 0.67), (0.58, 0.61, 0.66), fog=0.012, noise=0.03, wet=0.7),  # rain
     Weather(0.09, (0.22, 0.24, 0.45), (0.92, 0.58, 0.42), (0.62, 0.46, 0.46), noise=0.03, dark=0.5),  # dusk
     Weather(0.08, (0.02, 0.03, 0.08), (0.13, 0.11, 0.13), (0.20, 0.20, 0.27), noise=0.035, dark=1.0, wet=0.3),  # night
@@ -62,5 +62,5 @@ def photograph(street: Street) -> np.ndarray:
     image *= (1 - rng.uniform(0, 0.2) * (rise[:, None] ** 2 + across**2))[..., None]
     image *= (rng.uniform(0.8, 1.25) * (1 + rng.normal(0, 0.05, 3))).astype(np.float32)
     image = np.clip(image, 0, 1) ** np.float32(rng.uniform(0.8, 1.2))
-    image += rng.standard_normal(image.shape, np.float32) * np.float32(street.weather.noise * rng.uniform(0.5, 1.5))
+    image += rng.standard_normal(image.shape, np.float32) * np.float32(street.weather.noise * rng.uniform(0.25, 0.75))
     return (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
