@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits (N, C, ...), target (N, ...)) -> scalar."""
 
 LOG_ZERO = -4.0  # A, which stands for log 0 of a one-hot label: SCE (Wang et al. 2019) [33]
 LOG_ZERO_RELEASED = math.log(1e-4)  # the released code clamps the one-hot label to [1e-4, 1]: -9.21
@@ -86,3 +91,11 @@ def _reverse(log_p_y: Tensor, log_zero: float) -> Tensor:
 def _mean(loss: Tensor, counted: Tensor, count: Tensor | int) -> Tensor:
     total = torch.where(counted, loss, 0).sum()
     return total / (count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1))
+
+
+LOSSES: Mapping[str, Loss] = {  # student.loss -> the loss on pseudo labels
+    "scl": self_correction_loss,
+    "scl_released": partial(self_correction_loss, form="released"),
+    "sce": symmetric_cross_entropy,
+    "ce": cross_entropy,
+}

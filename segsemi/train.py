@@ -24,7 +24,7 @@ from segsemi.dsbn import bn_statistics, convert_dsbn, labelled_first, strip_dsbn
 from segsemi.errors import UserError
 from segsemi.files import write_bytes, write_csv
 from segsemi.inference import evaluate_model
-from segsemi.losses import cross_entropy, self_correction_loss, symmetric_cross_entropy
+from segsemi.losses import LOSSES, Loss, cross_entropy
 from segsemi.models.build import SegmentationModel
 from segsemi.rng import derive_seed
 from segsemi.schedule import poly_factor
@@ -44,16 +44,9 @@ class History(NamedTuple):
 
 
 Pair = tuple[np.ndarray, np.ndarray]  # image and label
-Loss = Callable[[Tensor, Tensor], Tensor]
-CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints, at least
+CHECKPOINT_SHARE = 0.02  # of the time, at most, goes into writing them
 CURVE_EVERY = 20  # steps of which a point of the training curve is the mean
-
-LOSSES: dict[str, Loss] = {  # student.loss -> the loss on pseudo labels
-    "scl": self_correction_loss,
-    "scl_released": lambda logits, target: self_correction_loss(logits, target, form="released"),
-    "sce": symmetric_cross_entropy,
-    "ce": cross_entropy,
-}
 
 
 def train(
@@ -91,7 +84,7 @@ def train(
     optimizer = _optimizer(model, params)
     checkpoint, best = work / "checkpoint.pt", work / "best.pt"
     start, curve, recent = _restore(checkpoint, model, optimizer)
-    saved = time.monotonic()
+    saved, pause = time.monotonic(), CHECKPOINT_SECONDS
 
     with (
         stop_requested() as stopping,
@@ -136,9 +129,11 @@ def train(
                     if params.keep == "best" and row["val_miou"] > best_miou(curve):
                         _save(best, model, optimizer, done, curve, recent)
                 curve.append(row)
-            if stopping() or done == batches.steps or time.monotonic() - saved > CHECKPOINT_SECONDS:
+            if stopping() or done == batches.steps or time.monotonic() - saved > pause:
+                began = time.monotonic()
                 _save(checkpoint, model, optimizer, done, curve, recent)
                 saved = time.monotonic()
+                pause = max(CHECKPOINT_SECONDS, (saved - began) / CHECKPOINT_SHARE)
             if stopping():
                 raise KeyboardInterrupt
     if params.keep == "best":

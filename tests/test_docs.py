@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -28,3 +29,11 @@ def test_files_that_a_page_names_exist(path: object) -> None:
     missing = [link for link in links if not (path.parent / link).exists()]  # type: ignore[attr-defined]
     missing += [name for name in names if "NAME" not in name and not (ROOT / name).exists()]
     assert not missing
+
+
+def test_examples_of_extensions_run(tmp_path: Path) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(), flags=re.DOTALL)
+    names: dict[str, object] = {"folder": tmp_path}
+    assert len(blocks) == 5
+    for number, block in enumerate(blocks, start=1):
+        exec(compile(block, f"docs/extending.md, block {number}", "exec"), names)

@@ -157,6 +157,7 @@ SLOWLY = """
 import runpy, sys
 import segsemi.evaluate, segsemi.train
 segsemi.train.CHECKPOINT_SECONDS = segsemi.evaluate.STATE_SECONDS = -1.0  # after every step and image
+segsemi.train.CHECKPOINT_SHARE = float("inf")
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import RAW, Project, ran_stages
+from conftest import RAW, Project, copy_project, ran_stages
 from PIL import Image
+from ruamel.yaml import YAML
 
 from segsemi.data.manifest import read_rows
 
@@ -63,14 +66,47 @@ def test_second_run_runs_nothing(finished: tuple[Project, list[str]]) -> None:
     assert finished[0].repro() == []
 
 
-def test_workers_change_no_result_and_rerun_nothing(finished: tuple[Project, list[str]]) -> None:
+def test_a_second_clone_with_loader_workers_gets_the_same_hashes(
+    finished: tuple[Project, list[str]], tmp_path: Path
+) -> None:
     project, _ = finished
-    before = models(project)
+    other = copy_project(tmp_path / "clone")
+    other.set_params({"machine": {"workers": 4}})
+    ran = ran_stages(other.run("dvc", "repro", "train_student@student_1"))
+    ours, theirs = (YAML(typ="safe").load(one.folder / "dvc.lock")["stages"] for one in (project, other))
+    assert "train_student@student_1" in ran and len(ran) == 6
+    for stage in set(ran) - {"check_params"}:
+        assert theirs[stage]["outs"] == ours[stage]["outs"], stage
+
+
+def test_workers_rerun_nothing(finished: tuple[Project, list[str]]) -> None:
+    project, _ = finished
     project.set_params({"machine": {"workers": 2}})
     assert project.repro() == ["check_params"]
-    project.run("python", "-m", "stages.train_student", "--teacher", "teacher", "--student", "student_1")
-    assert models(project) == before
     restore(project)
+
+
+def test_two_queue_workers_leave_each_other_alone(finished: tuple[Project, list[str]]) -> None:
+    """Two students at the same moment in two temporary copies: each as if it had been alone."""
+    project, _ = finished
+    rates = {"slow": "0.02", "fast": "0.03"}
+    for name, rate in rates.items():
+        project.run(
+            *("dvc", "exp", "run", "--queue", "--name", name, "-S", f"student.lr={rate}", "train_student@student_1")
+        )
+    project.run("dvc", "queue", "start", "--jobs", "2")
+    while any(word in project.run("dvc", "queue", "status") for word in ("Queued", "Running")):
+        time.sleep(1)
+    status = project.run("dvc", "queue", "status")
+    assert status.count("Success") == 2, status
+    for name, rate in rates.items():
+        lock = YAML(typ="safe").load(project.run("git", "show", f"{name}:dvc.lock"))
+        found = lock["stages"]["train_student@student_1"]["outs"][0]["md5"]
+        project.set_params({"student": {"lr": float(rate)}})
+        project.run("dvc", "repro", "--no-run-cache", "train_student@student_1")
+        alone = YAML(typ="safe").load(project.folder / "dvc.lock")
+        assert alone["stages"]["train_student@student_1"]["outs"][0]["md5"] == found, name
+        restore(project)
 
 
 def test_student_params_rerun_only_students_and_what_follows(finished: tuple[Project, list[str]]) -> None:

@@ -138,6 +138,7 @@ def test_resumed_training_equals_an_unbroken_one(
     groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(segsemi.train, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(segsemi.train, "CHECKPOINT_SHARE", float("inf"))
     monkeypatch.setattr(segsemi.train, "CURVE_EVERY", 2)
     whole, broken, resumed = new_model(), new_model(), new_model()
     curve = run(whole, groups, tmp_path / "whole", 5)
@@ -157,6 +158,27 @@ def test_resumed_training_equals_an_unbroken_one(
     assert run(resumed, groups, tmp_path / "broken", 5) == curve
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_slow_checkpoints_are_rare(groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that takes 2 s is written to every 100 s at most: 2 % of the time."""
+    now, written = [0.0], []
+
+    def save(path: Path, *args: object) -> None:
+        written.append(args[2])
+        now[0] += 2.0
+
+    real = segsemi.train._loss
+
+    def step(*args: object) -> torch.Tensor:
+        now[0] += 30.0
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(segsemi.train.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(segsemi.train, "_save", save)
+    monkeypatch.setattr(segsemi.train, "_loss", step)
+    run(new_model(), groups, tmp_path, 10)
+    assert written == [3, 7, 10]  # 90 s: more than a minute; then 120 s: more than 100; the last step
 
 
 @pytest.mark.parametrize("where", ["images", "loss", "gradient"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,6 +97,12 @@ class StepBatches(Dataset[Batch]):
                 raise UserError(
                     f"{stage}: there is no {group.name} image to train on; set its batch size to 0, lower split.fraction or "
                     "drop the rounds"
+                )
+            if group.batch_size > len(group.samples):
+                print(
+                    f"warning: {stage}: a batch of {group.batch_size} from {len(group.samples)} {group.name} images has some "
+                    "of them twice; lower the batch size",
+                    file=sys.stderr,
                 )
         self.groups = sorted(used, key=lambda group: group.pseudo)  # labelled first
         self.augment = augment

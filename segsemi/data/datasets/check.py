@@ -21,8 +21,8 @@ def check_entries(
     """Read every file once and check it; the rows of the manifest.
 
     Raises:
-        UserError: an unreadable or wrong file, a label of another size than its image, or the same image, by
-            content, in train and val (leakage).
+        UserError: an unreadable or wrong file, a label of another size than its image, labels without two classes in all of
+            them, or the same image, by content, in train and val (leakage).
     """
     rows: list[Row] = []
     pixels: dict[str, np.ndarray] = {}
@@ -51,6 +51,13 @@ def check_entries(
             )
         )
     _refuse_leakage(rows)
+    present = np.flatnonzero(np.sum([*pixels.values()], axis=0)[: len(classes)]) if pixels else np.arange(2)
+    if len(classes) > 1 and len(present) < 2:
+        only = classes.names[present[0]] if len(present) else "no class"
+        raise UserError(
+            f"{root}: the labels hold {only} and ignored pixels alone; for masks of 0 and 255 write "
+            '"ids": [0, 255], "ignore_ids": [] into classes.json'
+        )
     for subset, counts in pixels.items():
         for id_, name in enumerate(classes.names):
             if counts[id_] == 0:

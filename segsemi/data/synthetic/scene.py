@@ -77,9 +77,9 @@ def place_rows(street: Street, side: float) -> None:
     if rng.random() < 0.5:
         for z in np.arange(rng.uniform(4, 12), FAR * 0.7, rng.uniform(5, 12)):
             add_tree(street, beside(street, side, walk * 0.6, walk + 1.5), float(z + rng.uniform(-1, 1)))
-    if rng.random() < 0.55:
+    if rng.random() < 0.7:
         low, high = (0.1, 0.4) if rng.random() < 0.4 else (walk - 0.3, walk)
-        add_fence(street, side, beside(street, side, low, high), log_uniform(rng, 4, 18), rng.uniform(7, 24))
+        add_fence(street, side, beside(street, side, low, high), log_uniform(rng, 3, 12), rng.uniform(7, 24))
 
 
 def place_things(street: Street) -> None:
@@ -99,12 +99,12 @@ def place_things(street: Street) -> None:
         add_pole(street, beside(street, 0, 0.3, 0.9), log_uniform(rng, 4, 14))
     if rng.random() < 0.25:
         add_gantry(street, log_uniform(rng, 8, 18))
-    for _ in range(rng.integers(1, 5)):
+    for _ in range(rng.integers(2, 7)):
         on_road = rng.random() < 0.15
         x = rng.uniform(street.left, street.right) if on_road else beside(street, 0, 0.3, walk)
-        add_pedestrian(street, x, log_uniform(rng, 3, 9))
-    for _ in range(rng.integers(0, 4)):
-        add_bicyclist(street, beside(street, 0, -2.4, -0.4), log_uniform(rng, 3, 9))
+        add_pedestrian(street, x, log_uniform(rng, 5, 13))
+    for _ in range(rng.integers(0, 5)):
+        add_bicyclist(street, beside(street, 0, -2.4, -0.4), log_uniform(rng, 5, 13))
     for _ in range(rng.integers(0, 3)):
         add_void(street, beside(street, 0, 0.3, walk), log_uniform(rng, 4, 12))
 

@@ -1,0 +1,311 @@
+"""Bad input at a stage: one line that names the file, key or value, exit code 1, no traceback, nothing half-written.
+
+Values of params have a table of their own in test_config.py; a full disk and lack of memory are in test_interrupt.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, TINY
+from PIL import Image
+from ruamel.yaml import YAML
+
+from segsemi.data import synthetic
+from segsemi.errors import run_stage
+from segsemi.files import write_json
+
+CAMVID, FOLDER = "data/raw/tiny", "data/raw/mine"
+PREPARED, SPLIT = ("check_params", "prepare"), ("check_params", "prepare", "split")
+TEACHER = (*SPLIT, "train_teacher")
+ONE_STEP = {"steps": 1, "batch_size": 2, "val_every": 0}
+
+
+@dataclass(frozen=True)
+class Case:
+    """`spoil` is done to the project after the stages `before` have run; then `stage` must say `message`."""
+
+    message: str
+    spoil: Callable[[], object] = lambda: None
+    params: dict[str, dict[str, object]] = field(default_factory=dict)
+    before: tuple[str, ...] = ("check_params",)
+    stage: str = "prepare"
+    absent: str = "data/prepared/manifest.csv"
+
+
+def array(path: str, value: np.ndarray) -> None:
+    Image.fromarray(value).save(path)
+
+
+def full(path: str, value: int, dtype: str = "uint8", shape: tuple[int, ...] = (48, 64)) -> None:
+    array(path, np.full(shape, value, dtype=dtype))
+
+
+def palette_png(path: str, value: int) -> None:
+    image = Image.fromarray(np.full((48, 64), value, dtype=np.uint8))
+    image.putpalette([90] * 768)
+    image.save(path)
+
+
+def cut(path: str, length: int = 300) -> None:
+    Path(path).write_bytes(Path(path).read_bytes()[:length])
+
+
+def as_jpeg(path: str) -> None:
+    with Image.open(path) as image:
+        image.save(Path(path).with_suffix(".jpg"))
+    Path(path).unlink()
+
+
+def all_labels(value: Callable[[np.ndarray], np.ndarray], folder: str) -> None:
+    for path in Path(folder).glob("*.png"):
+        with Image.open(path) as image:
+            label = np.asarray(image)
+        array(str(path), value(label))
+
+
+def other_network() -> None:
+    path = Path("models/teacher/model.json")
+    description = json.loads(path.read_text())
+    description["architecture"]["encoder"] = "resnet18"
+    path.write_text(json.dumps(description))
+
+
+MINE = {"data": {"name": "folder", "root": FOLDER, "val_fraction": 0.25}}
+T, A = f"{CAMVID}/train", f"{CAMVID}/trainannot"
+CASES = {
+    # the data set
+    "missing folder": Case(r"folder data/raw/tiny/train not found", lambda: shutil.rmtree(T)),
+    "no images": Case(r"data/raw/tiny/val.*no ", lambda: [path.unlink() for path in Path(f"{CAMVID}/val").iterdir()]),
+    "image without label": Case(
+        r"image data/raw/tiny/train/0002\.png has no label trainannot/0002\.png; add or remove",
+        lambda: Path(f"{A}/0002.png").unlink(),
+    ),
+    "label without image": Case(
+        r"label data/raw/tiny/trainannot/0002\.png has no image", lambda: Path(f"{T}/0002.png").unlink()
+    ),
+    "truncated PNG": Case(r"image data/raw/tiny/train/0001\.png cannot be read", lambda: cut(f"{T}/0001.png")),
+    "truncated JPEG": Case(
+        r"image data/raw/tiny/train/0001\.jpg cannot be read",
+        lambda: [as_jpeg(f"{T}/0001.png"), cut(f"{T}/0001.jpg", 700)],
+    ),
+    "truncated label": Case(
+        r"label data/raw/tiny/trainannot/0001\.png cannot be read", lambda: cut(f"{A}/0001.png", 90)
+    ),
+    "no image at all": Case(
+        r"image data/raw/tiny/train/0001\.png cannot be read", lambda: Path(f"{T}/0001.png").write_text("a note")
+    ),
+    "image bomb": Case(
+        r"image data/raw/tiny/train/0001\.png cannot be read .*decompression bomb",
+        lambda: Image.new("1", (20_000, 20_000)).save(f"{T}/0001.png"),
+    ),
+    "label of another size": Case(
+        r"label data/raw/tiny/trainannot/0000\.png is 48x65, its image 48x64",
+        lambda: full(f"{A}/0000.png", 0, shape=(48, 65)),
+    ),
+    "ids beyond the classes": Case(r"0000\.png has ids \[34\] outside 0\.\.10", lambda: full(f"{A}/0000.png", 34)),
+    "RGB where ids are expected": Case(
+        r"0000\.png has mode RGB; expected an 8-bit PNG of class ids",
+        lambda: full(f"{A}/0000.png", 0, shape=(48, 64, 3)),
+    ),
+    "palette of an editor": Case(  # its ids are positions in a palette of the editor's own
+        r"0000\.png has ids \[200\] outside 0\.\.10", lambda: palette_png(f"{A}/0000.png", 200)
+    ),
+    "16-bit label": Case(r"0000\.png has mode I;16", lambda: full(f"{A}/0000.png", 3, "uint16")),
+    "masks of 0 and 255": Case(
+        r'data/raw/mine: the labels hold background and ignored pixels alone; for masks of 0 and 255 write "ids": \[0, 255\]',
+        lambda: all_labels(lambda label: 255 * label, f"{FOLDER}/labels"),
+        MINE,
+    ),
+    "two files of one name": Case(
+        r"data/raw/mine/images/1\.(png|jpg)", lambda: Image.new("RGB", (64, 48)).save(f"{FOLDER}/images/1.jpg"), MINE
+    ),
+    "the same image in train and val": Case(
+        r"val/0001\.png \(val\) and train/0003\.png \(train\) are the same image",
+        lambda: shutil.copy(f"{T}/0003.png", f"{CAMVID}/val/0001.png"),
+    ),
+    # the split
+    "no labelled image left": Case(
+        r"split\.fraction 0\.01 of 6 training images leaves no labelled one; raise it",
+        params={"split": {"fraction": 0.01}},
+        before=PREPARED,
+        stage="split",
+        absent="data/split/labelled.csv",
+    ),
+    "more labelled images than there are": Case(
+        r"split\.count 7 is more than the 6 training images; lower it",
+        params={"split": {"count": 7}},
+        before=PREPARED,
+        stage="split",
+        absent="data/split/labelled.csv",
+    ),
+    "a list of unknown images": Case(
+        r"split\.labelled_list names 'zebra', which is no training image",
+        lambda: Path("data/labelled.txt").write_text("zebra\n"),
+        before=PREPARED,
+        stage="split",
+        absent="data/split/labelled.csv",
+    ),
+    "a mended label of no image": Case(
+        r"data/corrected/zebra\.png: no training image has the id 'zebra'",
+        lambda: full("data/corrected/zebra.png", 0),
+        before=PREPARED,
+        stage="split",
+        absent="data/split/labelled.csv",
+    ),
+    "a broken manifest": Case(
+        r"data/prepared/manifest\.csv, line 2: .*; rerun the stage that writes it",
+        lambda: Path("data/prepared/manifest.csv").write_text("id,subset,height\na,train,tall\n"),
+        before=PREPARED,
+        stage="split",
+        absent="data/split/labelled.csv",
+    ),
+    # training
+    "params with a misspelt key": Case(
+        r"params\.yaml: teacher\.step: unknown key; did you mean steps\?",
+        params={"teacher": {"step": 3}},
+        before=(),
+        stage="check_params",
+        absent="data/params_checked.txt",
+    ),
+    "a label that vanished": Case(
+        r"label data/raw/tiny/trainannot/.* not found",
+        lambda: shutil.rmtree(A),
+        before=SPLIT,
+        stage="train_teacher",
+        absent="models/teacher",
+    ),
+    "a loss that is not finite": Case(
+        r"at step 1, images .* (lower teacher\.lr|lr)",
+        params={"teacher": {"lr": 1e30, "steps": 3}},
+        before=SPLIT,
+        stage="train_teacher",
+        absent="models/teacher",
+    ),
+    "no weights of that name": Case(
+        r"model\.encoder_weights.*data/none\.pth",
+        params={"model": {"encoder_weights": "data/none.pth"}},
+        before=SPLIT,
+        stage="train_teacher",
+        absent="models/teacher",
+    ),
+    "no unlabelled image": Case(
+        r"student_1: there is no pseudo image to train on; set its batch size to 0, lower split\.fraction",
+        params={"split": {"fraction": 1.0}},
+        before=(*TEACHER, "pseudo_label --teacher teacher --student student_1"),
+        stage="train_student --teacher teacher --student student_1",
+        absent="models/student_1",
+    ),
+    # model files
+    "a model cut short": Case(
+        r"models/teacher/model\.safetensors is broken",
+        lambda: cut("models/teacher/model.safetensors", 100_000),
+        before=TEACHER,
+        stage="pseudo_label --teacher teacher --student student_1",
+        absent="data/pseudo/student_1",
+    ),
+    "a model of another architecture": Case(
+        r"model\.safetensors does not fit the architecture in model\.json",
+        other_network,
+        before=TEACHER,
+        stage="evaluate --model teacher",
+        absent="data/evaluated/teacher",
+    ),
+    "no model": Case(
+        r"models/teacher/model\.json not found.*dvc pull",
+        lambda: shutil.rmtree("models/teacher"),
+        before=TEACHER,
+        stage="evaluate --model teacher",
+        absent="data/evaluated/teacher",
+    ),
+}
+
+
+def run(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Run a stage in this process, as `python -m stages.NAME` would; its exit code."""
+    name, *arguments = command.split()
+    monkeypatch.setattr(sys, "argv", [name, *arguments])
+    try:
+        run_stage(importlib.import_module(f"stages.{name}").main)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with params.yaml, a data set in CamVid's layout and one as `folder` wants it."""
+    folder = tmp_path_factory.mktemp("bad")
+    synthetic.write(folder / CAMVID, train=6, val=2, height=48, width=64, seed=1)
+    generator = np.random.default_rng(0)
+    for part in ("images", "labels"):
+        (folder / FOLDER / part).mkdir(parents=True)
+    for index in range(4):
+        array(str(folder / FOLDER / f"images/{index}.png"), generator.integers(0, 256, (48, 64, 3), dtype=np.uint8))
+        array(str(folder / FOLDER / f"labels/{index}.png"), generator.integers(0, 2, (48, 64), dtype=np.uint8))
+    two = {"names": ["background", "cat"], "colours": [[0, 0, 0], [255, 0, 0]]}
+    write_json(folder / FOLDER / "classes.json", two)
+    (folder / "data/corrected").mkdir()
+    (folder / "data/labelled.txt").touch()
+    shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
+    set_params(folder, {**TINY, "data": {"name": "camvid", "root": CAMVID}, "teacher": ONE_STEP})
+    return folder
+
+
+def set_params(folder: Path, changes: dict[str, dict[str, object]]) -> None:
+    yaml = YAML()
+    params = yaml.load(folder / "params.yaml")
+    for section, values in changes.items():
+        params[section].update(values)
+    yaml.dump(params, folder / "params.yaml")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_gets_one_line_and_leaves_nothing_half_written(
+    name: str, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = CASES[name]
+    shutil.copytree(template, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    set_params(Path(), case.params)
+    for stage in case.before:
+        assert run(stage, monkeypatch) == 0, capsys.readouterr().err
+    capsys.readouterr()
+    case.spoil()
+    assert run(case.stage, monkeypatch) == 1
+    said = capsys.readouterr().err
+    (line,) = [part for part in said.replace("\r", "\n").splitlines() if part.startswith("error: ")]
+    assert re.search(case.message, line), line
+    assert "Traceback" not in said
+    assert not Path(case.absent).exists()
+
+
+def test_a_class_without_labelled_pixel_is_a_warning(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(template, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    all_labels(lambda label: np.where(label == 4, 3, label).astype(np.uint8), A)
+    assert run("check_params", monkeypatch) == run("prepare", monkeypatch) == 0
+    said = capsys.readouterr()
+    assert "warning: class 4 (pavement) has no pixel in train" in said.out + said.err
+
+
+def test_a_batch_larger_than_the_data_is_a_warning(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(template, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    set_params(Path(), {"teacher": {"batch_size": 4}})
+    for stage in TEACHER:
+        assert run(stage, monkeypatch) == 0
+    assert "warning: teacher: a batch of 4 from 3 labelled images has some of them twice" in capsys.readouterr().err
