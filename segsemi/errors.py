@@ -41,6 +41,8 @@ def explain(error: Exception) -> str | None:
         return f"the disk is full (writing {error.filename or 'a file'}); free some space and run again: what is done is kept"
     if isinstance(error, PermissionError):
         return f"no permission for {error.filename}; change its owner or mode"
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"{error.filename} not found; run `dvc repro`, which writes what is missing"
     if _out_of_memory(error):
         reason = (str(error).splitlines() or ["no reason given"])[0]
         return (

@@ -20,6 +20,7 @@ from segsemi.checkpoint import load_model, save_model
 from segsemi.cli import main
 from segsemi.config import load_params
 from segsemi.data.images import read_image
+from segsemi.errors import UserError
 from segsemi.export import model_card
 from segsemi.inference import predict_image
 from segsemi.models.build import Architecture, build_model
@@ -247,3 +248,32 @@ def test_doctor_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture
     )
     with Image.open(tmp_path / "nine.png") as picture:
         assert picture.width > 3 * 50
+
+
+def test_verbose_shows_the_traceback_and_else_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["doctor", "--params", str(tmp_path / "none.yaml")]
+    assert main(command) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ") and "none.yaml not found" in line
+    with pytest.raises(UserError, match=r"none\.yaml not found"):
+        main(["-v", *command])
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion_script_knows_the_commands(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["--print-completion", shell])
+    assert not stop.value.code
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("suggest", "experiment", "--sliding-window"))
+    if shutil.which(shell):
+        subprocess.run([shell, "-n"], input=script, text=True, check=True)
+
+
+def test_suggest_needs_rounds_and_a_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    assert main(["suggest", "-n", "0"]) == 1 and "--count 0" in capsys.readouterr().err
+    assert main(["suggest"]) == 1 and "run `dvc repro`" in capsys.readouterr().err

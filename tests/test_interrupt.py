@@ -149,6 +149,7 @@ def test_errors_that_the_user_can_mend_are_explained() -> None:
         text = explain(memory) or ""
         assert text.startswith("out of memory (") and "raise accumulate" in text and "\n" not in text
     assert explain(PermissionError(13, "denied", "a/b")) == "no permission for a/b; change its owner or mode"
+    assert (explain(FileNotFoundError(2, "none", "a/b")) or "").startswith("a/b not found; run `dvc repro`")
     assert explain(UserError("what to do")) == "what to do"
     assert explain(RuntimeError("a fault of ours")) is None and explain(ValueError("another")) is None
 
