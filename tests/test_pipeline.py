@@ -91,16 +91,17 @@ def test_two_queue_workers_leave_each_other_alone(finished: tuple[Project, list[
     project, _ = finished
     rates = {"slow": "0.02", "fast": "0.03"}
     for name, rate in rates.items():
-        project.run(
-            *("dvc", "exp", "run", "--queue", "--name", name, "-S", f"student.lr={rate}", "train_student@student_1")
-        )
+        changes = ("-S", f"student.lr={rate}", "-S", f"data.root={project.folder / RAW}")  # copies have no data
+        project.run("dvc", "exp", "run", "--queue", "--name", name, *changes, "train_student@student_1")
     project.run("dvc", "queue", "start", "--jobs", "2")
     while any(word in project.run("dvc", "queue", "status") for word in ("Queued", "Running")):
         time.sleep(1)
     status = project.run("dvc", "queue", "status")
-    assert status.count("Success") == 2, status
+    assert status.count("Success") == 2, "\n".join(project.run("dvc", "queue", "logs", name) for name in rates)
+    refs = project.run("git", "for-each-ref", "refs/exps", "--format=%(refname)").split()
     for name, rate in rates.items():
-        lock = YAML(typ="safe").load(project.run("git", "show", f"{name}:dvc.lock"))
+        (ref,) = [ref for ref in refs if ref.endswith(f"/{name}")]
+        lock = YAML(typ="safe").load(project.run("git", "show", f"{ref}:dvc.lock"))
         found = lock["stages"]["train_student@student_1"]["outs"][0]["md5"]
         project.set_params({"student": {"lr": float(rate)}})
         project.run("dvc", "repro", "--no-run-cache", "train_student@student_1")
