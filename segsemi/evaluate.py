@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from segsemi.data.images import LabelledPairs
 from segsemi.data.manifest import Row
@@ -20,6 +19,7 @@ from segsemi.metrics import ConfusionMatrix
 from segsemi.models.build import SegmentationModel
 from segsemi.palette import Classes, colourise, write_label_png
 from segsemi.pictures import captioned, grid, save_png
+from segsemi.progress import progress_bar
 
 STATE_SECONDS = 30.0
 
@@ -114,5 +114,5 @@ def _restore(state: Path, confusion: ConfusionMatrix) -> int:
 
 def _with_progress(pairs: LabelledPairs, start: int, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     todo = range(start, len(pairs))
-    bar = tqdm(todo, initial=start, total=len(pairs), desc=f"evaluate {name}", unit="image", mininterval=1.0)
+    bar = progress_bar(todo, initial=start, total=len(pairs), desc=f"evaluate {name}", unit="image")
     return (pairs[index] for index in bar)

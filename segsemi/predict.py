@@ -18,6 +18,7 @@ from segsemi.inference import predict_image
 from segsemi.models.build import SegmentationModel
 from segsemi.palette import colourise, write_label_png
 from segsemi.pictures import save_png
+from segsemi.progress import progress_bar
 
 
 def find_images(sources: Sequence[str]) -> dict[str, Path]:
@@ -75,7 +76,7 @@ def predict_files(
         The number of images that could not be read.
     """
     failed = 0
-    for name, path in tqdm(images.items(), desc="predict", unit="image", mininterval=1.0):
+    for name, path in progress_bar(images.items(), desc="predict", unit="image"):
         try:
             image = read_image(path)
         except UserError as error:

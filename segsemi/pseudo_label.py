@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from segsemi.data.images import read_image
 from segsemi.data.manifest import Row
@@ -17,6 +16,7 @@ from segsemi.files import write_csv, write_json
 from segsemi.inference import predict_image
 from segsemi.models.build import SegmentationModel
 from segsemi.palette import Classes, write_label_png
+from segsemi.progress import progress_bar
 
 
 def write_pseudo_labels(
@@ -41,7 +41,7 @@ def write_pseudo_labels(
     Raises:
         UserError: an image is missing or broken.
     """
-    for row in tqdm(rows, desc=progress, unit="image", mininterval=1.0):
+    for row in progress_bar(rows, desc=progress, unit="image"):
         png, note = work / f"{row.id}.png", work / f"{row.id}.json"
         if note.exists():  # written last
             continue

@@ -16,7 +16,6 @@ import jinja2
 import numpy as np
 import pandas as pd
 from PIL import Image
-from tqdm import tqdm
 
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
@@ -25,6 +24,7 @@ from segsemi.files import write_text
 from segsemi.palette import Classes, colourise
 from segsemi.pictures import captioned, grid
 from segsemi.predict import laid_over
+from segsemi.progress import progress_bar
 
 CANDIDATES = 4  # times as many images as asked for, those of the highest scores, are looked at for their variety
 CELLS = 2  # an image is described by the classes and colours in so many cells across and down
@@ -92,7 +92,7 @@ def suggest(
     sure = confidence[[row.id for row in rows]]
     disagreement = None
     if earlier is not None:
-        names = tqdm([row.id for row in rows], desc="compare rounds", unit="image", mininterval=1.0)
+        names = progress_bar([row.id for row in rows], desc="compare rounds", unit="image")
         disagreement = pd.Series({name: _disagreement(pseudo, earlier, name, written) for name in names})
     ranks = [_ranks(-sure)] + ([] if disagreement is None else [_ranks(disagreement)])
     score = pd.concat(ranks, axis=1).mean(axis=1)

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import get_total_norm
-from tqdm import tqdm
 
 from segsemi.checkpoint import save_model
 from segsemi.config import OptimParams
@@ -26,6 +25,7 @@ from segsemi.files import write_bytes, write_csv
 from segsemi.inference import evaluate_model
 from segsemi.losses import LOSSES, Loss, cross_entropy
 from segsemi.models.build import SegmentationModel
+from segsemi.progress import progress_bar
 from segsemi.rng import derive_seed
 from segsemi.schedule import poly_factor
 from segsemi.stop import stop_requested
@@ -88,7 +88,7 @@ def train(
 
     with (
         stop_requested() as stopping,
-        tqdm(total=batches.steps, initial=start, desc=batches.stage, unit="step", mininterval=1.0) as bar,
+        progress_bar(total=batches.steps, initial=start, desc=batches.stage, unit="step") as bar,
     ):
         for step, batch in enumerate(batch_loader(batches, start=start, workers=workers), start=start):
             factor = poly_factor(step, batches.steps, params.power)

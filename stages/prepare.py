@@ -12,6 +12,7 @@ from segsemi.data import synthetic
 from segsemi.data.datasets import check_entries, find_dataset
 from segsemi.data.manifest import write_rows
 from segsemi.errors import run_stage
+from segsemi.progress import progress_bar
 
 
 def main() -> None:
@@ -25,11 +26,11 @@ def main() -> None:
             height=data.height,
             width=data.width,
             seed=params.seed,
-            progress=partial(tqdm, desc="draw scenes", unit="image", mininterval=1.0),
+            progress=partial(progress_bar, desc="draw scenes", unit="image"),
         )
     root = data_root(data)
     found = find_dataset(data.name, root, val_fraction=data.val_fraction, seed=params.seed)
-    entries = tqdm(found.entries, desc="check images and labels", unit="image", mininterval=1.0)
+    entries = progress_bar(found.entries, desc="check images and labels", unit="image")
     rows = check_entries(root, entries, found.classes, warn=tqdm.write)
     found.classes.save(CLASSES)
     write_rows(MANIFEST, rows)

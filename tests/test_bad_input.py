@@ -9,6 +9,7 @@ import importlib
 import json
 import re
 import shutil
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -309,3 +310,28 @@ def test_a_batch_larger_than_the_data_is_a_warning(
     for stage in TEACHER:
         assert run(stage, monkeypatch) == 0
     assert "warning: teacher: a batch of 4 from 3 labelled images has some of them twice" in capsys.readouterr().err
+
+
+def test_no_stage_uses_the_network(
+    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a stage wants the network")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    shutil.copytree(template, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    student = "--teacher teacher --student student_1"
+    for stage in (*TEACHER, f"pseudo_label {student}", f"train_student {student}", "evaluate --model student_1"):
+        assert run(stage, monkeypatch) == 0, capsys.readouterr().err
+
+
+def test_no_code_in_a_file_is_ever_run() -> None:
+    """Tensors are read with weights_only or as safetensors, arrays without pickle, YAML by ruamel's safe or round-trip."""
+    for path in [*ROOT.glob("segsemi/**/*.py"), *ROOT.glob("stages/*.py")]:
+        text = path.read_text()
+        assert not re.search(r"import (pickle|marshal|shelve|yaml)\b|allow_pickle=True|\beval\(\"|\bexec\(", text), path
+        for call in re.findall(r"torch\.load\((.*)\)", text):
+            assert "weights_only=True" in call, path
+        assert 'YAML(typ="unsafe")' not in text, path
