@@ -29,6 +29,8 @@ class Section(BaseModel):
 
 
 class DataParams(Section):
+    """Which images."""
+
     name: Literal["synthetic", "camvid", "cityscapes", "voc", "folder"]
     root: str
     train_images: Positive
@@ -39,6 +41,8 @@ class DataParams(Section):
 
 
 class SplitParams(Section):
+    """Which of them are labelled."""
+
     fraction: Annotated[float, Field(gt=0, le=1)]
     count: Positive | None
     labelled_list: str
@@ -48,6 +52,8 @@ class SplitParams(Section):
 
 
 class ModelParams(Section):
+    """A network and its backbone's weights."""
+
     decoder: str
     encoder: str
     encoder_weights: str
@@ -61,6 +67,8 @@ class ModelParams(Section):
 
 
 class AugmentParams(Section):
+    """Weak augmentation."""
+
     short_side: Annotated[int, Field(ge=32)] | None
     crop_size: Annotated[int, Field(ge=32)]
     scale_min: PositiveFloat
@@ -75,6 +83,8 @@ class AugmentParams(Section):
 
 
 class OptimParams(Section):
+    """SGD, its schedule, and what is measured and kept."""
+
     steps: Positive
     lr: PositiveFloat
     decoder_lr_factor: PositiveFloat
@@ -101,6 +111,8 @@ def _check_pieces(accumulate: int, **batch: int) -> None:
 
 
 class TeacherParams(OptimParams):
+    """Training on labels alone."""
+
     batch_size: Annotated[int, Field(ge=2)]
 
     @model_validator(mode="after")
@@ -110,6 +122,8 @@ class TeacherParams(OptimParams):
 
 
 class StudentParams(OptimParams):
+    """Training on labels and pseudo labels."""
+
     batch_labelled: Annotated[int, Field(ge=0)]
     batch_pseudo: Annotated[int, Field(ge=0)]
     init: Literal["teacher", "pretrained"]
@@ -133,11 +147,15 @@ class StudentParams(OptimParams):
 
 
 class PseudoLabelParams(Section):
+    """What is averaged for a pseudo label."""
+
     scales: Annotated[list[PositiveFloat], Field(min_length=1)]
     flip: bool
 
 
 class EvaluateParams(Section):
+    """How models are measured."""
+
     subset: Literal["val", "test"]
     scales: Annotated[list[PositiveFloat], Field(min_length=1)]
     flip: bool
@@ -146,6 +164,8 @@ class EvaluateParams(Section):
 
 
 class MachineParams(Section):
+    """Where it runs; no result depends on it."""
+
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
     workers: Annotated[int, Field(ge=0)]
     cache_mb: Annotated[int, Field(ge=0)]

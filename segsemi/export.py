@@ -27,6 +27,7 @@ class Exported(nn.Module):
         self.model, self.normalise, self.argmax = model, normalise, argmax
 
     def forward(self, images: Tensor) -> Tensor:
+        """(N, 3, H, W) images -> probabilities (N, num_classes, H, W), or class ids (N, H, W)."""
         logits = self.model(images) if self.normalise else self.model.forward_normalised(images)
         return logits.argmax(dim=1) if self.argmax else logits.softmax(dim=1)
 

@@ -63,10 +63,12 @@ class Classes:
         return self.file_ids or tuple(range(len(self.names)))
 
     def to_dict(self) -> dict[str, object]:
+        """A JSON-like dict, from which `from_dict` makes an equal object."""
         return {**asdict(self), "ignore_index": self.ignore_index}
 
     @staticmethod
     def from_dict(values: dict) -> Classes:
+        """What `to_dict` gave; keys that older files lack have their defaults."""
         return Classes(
             names=tuple(values["names"]),
             colours=tuple((int(r), int(g), int(b)) for r, g, b in values["colours"]),
@@ -81,10 +83,12 @@ class Classes:
         return Classes(self.names, self.colours)
 
     def save(self, path: Path) -> None:
+        """Write classes.json, atomically."""
         write_json(path, self.to_dict())
 
     @staticmethod
     def load(path: Path) -> Classes:
+        """Read what `save` wrote."""
         return Classes.from_dict(json.loads(path.read_text()))
 
     def lookup(self) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,18 @@ def test_examples_of_extensions_run(tmp_path: Path) -> None:
     assert len(blocks) == 5
     for number, block in enumerate(blocks, start=1):
         exec(compile(block, f"docs/extending.md, block {number}", "exec"), names)
+
+
+def public_names(tree: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from public_names(node)
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("segsemi/**/*.py")), ids=lambda path: path.stem)
+def test_public_names_have_docstrings(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree)
+    assert not [node.name for node in public_names(tree) if not ast.get_docstring(node)]

@@ -54,10 +54,12 @@ class Architecture:
     short_side: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
+        """A JSON-like dict, from which `from_dict` makes an equal object."""
         return asdict(self)
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Architecture:
+        """What `to_dict` gave."""
         values = dict(values)
         return Architecture(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 

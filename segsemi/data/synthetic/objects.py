@@ -86,9 +86,11 @@ class Car:
         return np.concatenate([self.world([(end, up)], across) for across, up in points])
 
     def distance(self, points: np.ndarray) -> float:
+        """Metres from the camera to the middle of points (N, 3)."""
         return float(np.linalg.norm(points.mean(axis=0) - (0, self.street.camera.eye, 0)))
 
     def fill(self, points: np.ndarray, colour: np.ndarray, glow: Colour = DARK, hull: bool = False) -> None:
+        """Paint the face with these corners, or their hull."""
         canvas, pixels = self.street.canvas, self.street.camera.project(points)
         region = canvas.hull(pixels) if hull else canvas.polygon(pixels)
         if region is not None and colour.max() > 0.2:
@@ -96,6 +98,7 @@ class Car:
         canvas.paint(region, colour, CAR, max(self.distance(points), NEAR), glow)
 
     def draw(self) -> None:
+        """Paint tyres, body, glass and lights, the far faces first."""
         profile, half = percent(self.kind.profile), self.size[1] / 2
         far, near = sorted((-half, half), key=lambda across: -self.distance(self.world(profile, across)))
         radius = WHEEL_RADIUS / self.size[[0, 2]]  # a circle, in fractions of length and height
@@ -119,6 +122,7 @@ class Car:
             self.draw_lights()
 
     def draw_lights(self) -> None:
+        """Lamps and number plate of the end that is seen."""
         rear = math.cos(self.yaw) > 0
         end, tint = (-0.5, np.array([0.7, 0.05, 0.05])) if rear else (0.5, np.array([0.9, 0.9, 0.82]))
         for side in (-0.42, 0.42):
@@ -175,6 +179,7 @@ def draw_body(
 
 
 def add_pedestrian(street: Street, x: float, z: float) -> None:
+    """Someone who walks, in the rain perhaps under an umbrella."""
     rng = street.rng
     size = rng.uniform(0.65, 1.1)
     if not street.claim(x, z, 0.3, 0.3):
@@ -198,6 +203,7 @@ def add_pedestrian(street: Street, x: float, z: float) -> None:
 
 
 def add_bicyclist(street: Street, x: float, z: float) -> None:
+    """Bicycle and rider, from the side or end-on; one class, as in CamVid."""
     rng = street.rng
     squeeze = rng.uniform(0.5, 1.0) if rng.random() < 0.65 else rng.uniform(0.1, 0.35)  # from the side, or end-on
     ahead = rng.choice([-1, 1]) * squeeze
@@ -252,6 +258,7 @@ def add_pole(street: Street, x: float, z: float) -> None:
 
 
 def draw_sign(street: Street, x: float, z: float, up: float) -> None:
+    """A round, triangular, square or rectangular sign, or the back of one."""
     rng = street.rng
     kind, size = rng.integers(5), rng.uniform(0.4, 0.7)
     rim, face = pick(rng, SIGN_PALETTE), pick(rng, SIGN_PALETTE)

@@ -29,6 +29,7 @@ SUBSETS = ("train", "val")  # the position is the subset number of the random st
 
 
 def random_street(rng: np.random.Generator, height: int, width: int) -> Street:
+    """A town's street, empty: camera, weather, sun and the road's edges."""
     town = town_number(int(rng.integers(TOWNS)))
     camera = Camera(
         focal=width * rng.uniform(0.75, 1.1),
@@ -132,6 +133,7 @@ def scene(rng: np.random.Generator, height: int = 192, width: int = 256) -> tupl
 
 
 def write_png(path: Path, array: np.ndarray) -> None:
+    """Write an array as PNG, atomically."""
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, format="PNG", compress_level=1)
     write_bytes(path, buffer.getvalue())

@@ -145,6 +145,7 @@ def place_buildings(street: Street, side: float, crossing: Point | None) -> None
 
 
 def add_building(street: Street, side: float, x: float, z: float, length: float, height: float) -> None:
+    """One building: the gable end, the front, and the roof of a low one."""
     rng, canvas = street.rng, street.canvas
     look = street.town.facades[rng.integers(len(street.town.facades))]
     roof = rng.uniform(1.5, 4) if height < 12 and rng.random() < 0.6 else 0.0
@@ -211,6 +212,7 @@ def draw_branches(street: Street, x: float, z: float, height: float, bark: np.nd
 
 
 def add_tree(street: Street, x: float, z: float) -> None:
+    """A tree with a round or conical crown, or bare."""
     rng = street.rng
     height, kind, bare = rng.uniform(4, 12), rng.random(), rng.random() < street.bare
     colour, bark = leaf_colour(street), np.array([0.26, 0.20, 0.15]) * rng.uniform(0.6, 1.7)
@@ -236,6 +238,7 @@ def add_tree(street: Street, x: float, z: float) -> None:
 
 
 def add_bush(street: Street, x: float, z: float) -> None:
+    """A bush on the ground."""
     height, half = street.rng.uniform(0.6, 2.2), street.rng.uniform(0.6, 2.0)
     colour = leaf_colour(street)
     street.cast([(x - half, z), (x + half, z)], height)

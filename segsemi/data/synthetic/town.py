@@ -31,6 +31,7 @@ class Facade:
 
 
 def random_facade(rng: np.random.Generator) -> Facade:
+    """A tower of glass, or a house."""
     tower = rng.random() < 0.2
     left, low = rng.uniform(0.03, 0.1) if tower else rng.uniform(0.15, 0.32), 0.08 if tower else rng.uniform(0.2, 0.4)
     return Facade(

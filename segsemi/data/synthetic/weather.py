@@ -18,6 +18,7 @@ WEATHERS = (
 
 
 def draw_sky(street: Street) -> None:
+    """A sky that is lighter at the horizon, with clouds."""
     canvas, rng, weather = street.canvas, street.rng, street.weather
     low, top = np.array(weather.sky_low), np.array(weather.sky_top) + rng.normal(0, 0.04, 3)
     height = np.clip(1 - np.arange(canvas.height) / street.camera.horizon, 0, 1)[:, None, None] ** 0.7
