@@ -1,0 +1,247 @@
+"""What everything around the network costs: ratios against the bare network on data in memory, measured in one run.
+
+python -m benchmarks.ratios                    # all rows; --only NAME ... for some, --rounds N, --device
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from segsemi.config import AugmentParams, StudentParams, load_params
+from segsemi.data import synthetic
+from segsemi.data.batches import Batch, Group, StepBatches, batch_loader, labelled_samples, pseudo_samples
+from segsemi.data.datasets import check_entries, find_dataset
+from segsemi.data.images import LabelledPairs, read_image
+from segsemi.data.manifest import Row
+from segsemi.dsbn import convert_dsbn, labelled_first, strip_dsbn
+from segsemi.engine import choose_device
+from segsemi.inference import evaluate_model, predict_probabilities
+from segsemi.losses import LOSSES, cross_entropy
+from segsemi.models.build import Architecture, SegmentationModel
+from segsemi.palette import Classes, write_label_png
+from segsemi.pseudo_label import write_pseudo_labels
+from segsemi.train import train
+
+STEPS = 4  # of training in one round
+IMAGES = 8  # of inference in one round
+
+
+class Bench:
+    """The embedded data set in a temporary folder, a network, and a way to time two things side by side."""
+
+    def __init__(self, folder: Path, device: torch.device, rounds: int) -> None:
+        self.folder, self.device, self.rounds = folder, device, rounds
+        self.params = load_params()
+        synthetic.write(folder, train=24, val=IMAGES)
+        found = find_dataset("synthetic", folder, val_fraction=0.2, seed=0)
+        self.classes: Classes = found.classes
+        rows = check_entries(folder, found.entries, found.classes, warn=lambda _: None)
+        self.train_rows = [row for row in rows if row.subset == "train"]
+        self.val_rows: list[Row] = [row for row in rows if row.subset == "val"]
+        for row in self.train_rows[8:]:
+            write_label_png(folder / f"pseudo/{row.id}.png", np.zeros((row.height, row.width), np.uint8), self.classes)
+
+    def model(self) -> SegmentationModel:
+        torch.manual_seed(0)
+        model = SegmentationModel(Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16), self.classes)
+        return model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def seconds(self, run: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        run()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter() - start
+
+    def ratio(self, ours: Callable[[], object], bare: Callable[[], object]) -> tuple[float, float]:
+        """The median over the rounds of seconds(ours) / seconds(bare), one after the other, and that of the bare ones."""
+        ours(), bare()  # warm up
+        pairs = [(self.seconds(ours), self.seconds(bare)) for _ in range(self.rounds)]
+        return statistics.median(a / b for a, b in pairs), statistics.median(b for _, b in pairs)
+
+
+def student_step(bench: Bench) -> tuple[float, float]:
+    """Decode, SAUG, DSBN, SCL, optimizer; against forward and backward of the plain network on the same tensors."""
+    params: StudentParams = bench.params.student.model_copy(update={"steps": STEPS, "val_every": 0})
+    groups = [
+        Group("labelled", labelled_samples(bench.train_rows[:8], bench.folder), params.batch_labelled, bench.classes),
+        Group(
+            "pseudo",
+            pseudo_samples(bench.train_rows[8:], bench.folder, bench.folder / "pseudo"),
+            params.batch_pseudo,
+            bench.classes,
+            pseudo=True,
+            strong_ops=params.saug_ops,
+        ),
+    ]
+    augment: AugmentParams = bench.params.augment
+    batches = StepBatches(groups, augment, steps=STEPS, seed=0, stage="benchmark", cache_mb=2048)
+    ready = [to(batch, bench.device) for batch in islice(batch_loader(batches, start=0, workers=0), STEPS)]
+    ours, plain = bench.model(), bench.model().train()
+
+    def pipeline() -> None:
+        with tempfile.TemporaryDirectory() as work:
+            workers = bench.params.machine.workers
+            options = {"pseudo_loss": "scl", "bn": "dsbn", "device": bench.device, "workers": workers}
+            train(ours, batches, params, work=Path(work), **options)  # type: ignore[arg-type]
+
+    def bare() -> None:
+        for images, targets in ready:
+            plain.zero_grad(set_to_none=True)
+            F.cross_entropy(plain(images), targets, ignore_index=255).backward()
+
+    return bench.ratio(pipeline, bare)
+
+
+def to(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor]:
+    return batch.images.to(device, memory_format=torch.channels_last), batch.targets.to(device)
+
+
+def dsbn_step(bench: Bench) -> tuple[float, float]:
+    """A training step of the concatenated batch with DSBN; against plain batch norm."""
+    images = torch.rand(8, 3, 128, 128, device=bench.device).contiguous(memory_format=torch.channels_last)
+    ours, plain = bench.model().train(), bench.model().train()
+    convert_dsbn(ours.network)
+
+    def step(model: SegmentationModel, split: bool) -> None:
+        model.zero_grad(set_to_none=True)
+        with labelled_first(model, 4) if split else nullcontext():
+            model(images).square().mean().backward()
+
+    return bench.ratio(lambda: step(ours, True), lambda: step(plain, False))
+
+
+def stripped(bench: Bench) -> tuple[float, float]:
+    """The network after strip_dsbn in eval mode; against one that never had DSBN."""
+    images = torch.rand(4, 3, 192, 256, device=bench.device).contiguous(memory_format=torch.channels_last)
+    ours, plain = bench.model().eval(), bench.model().eval()
+    strip_dsbn(convert_dsbn(ours.network))
+    with torch.inference_mode():
+        return bench.ratio(lambda: ours(images), lambda: plain(images))
+
+
+def scl(bench: Bench) -> tuple[float, float]:
+    """SCL forward and backward on logits of 8x19x512x512; against F.cross_entropy."""
+    logits = torch.randn(8, 19, 512, 512, device=bench.device, requires_grad=True)
+    target = torch.randint(19, (8, 512, 512), device=bench.device)
+
+    def run(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+        logits.grad = None
+        loss(logits, target).backward()
+
+    return bench.ratio(lambda: run(LOSSES["scl"]), lambda: run(F.cross_entropy))
+
+
+def own_ce(bench: Bench) -> tuple[float, float]:
+    """Our cross entropy, which is 0 where all pixels are ignored; against F.cross_entropy (8x19x512x512)."""
+    logits = torch.randn(8, 19, 512, 512, device=bench.device, requires_grad=True)
+    target = torch.randint(19, (8, 512, 512), device=bench.device)
+
+    def run(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+        logits.grad = None
+        loss(logits, target).backward()
+
+    return bench.ratio(lambda: run(cross_entropy), lambda: run(F.cross_entropy))
+
+
+def pseudo_labels(bench: Bench) -> tuple[float, float]:
+    """5 scales with flips, PNGs written; against the ten bare forward passes (two a scale in one batch)."""
+    model, scales = bench.model().eval(), bench.params.pseudo_label.scales
+    rows = bench.train_rows[:IMAGES]
+    ready = [scaled_pairs(model, row, bench, scales) for row in rows]
+
+    def ours() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            out, work = Path(folder) / "out", Path(folder) / "work"
+            work.mkdir()
+            write_pseudo_labels(model, rows, bench.folder, out, scales=scales, flip=True, work=work, progress="bench")
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for batches in ready:
+            for batch in batches:
+                model(batch)
+
+    return bench.ratio(ours, bare)
+
+
+def scaled_pairs(model: SegmentationModel, row: Row, bench: Bench, scales: Sequence[float]) -> list[Tensor]:
+    seen: list[Tensor] = []
+
+    def record(images: Tensor) -> Tensor:
+        seen.append(images)
+        return torch.zeros(len(images), 2, *images.shape[-2:], device=images.device)
+
+    predict_probabilities(record, model.as_batch(read_image(bench.folder / row.image)), scales, True)  # type: ignore[arg-type]
+    return seen
+
+
+def evaluation(bench: Bench) -> tuple[float, float]:
+    """Images read, predictions counted; against the bare forward passes."""
+    model = bench.model().eval()
+    pairs = LabelledPairs(bench.val_rows, bench.folder, bench.classes)
+    ready = [model.as_batch(image) for image, _ in pairs]
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for batch in ready:
+            model(batch)
+
+    return bench.ratio(lambda: evaluate_model(model, pairs, num_classes=len(bench.classes)), bare)
+
+
+def imports(bench: Bench) -> tuple[float, float]:
+    """Python that imports a training stage; against `import torch`."""
+
+    def python(code: str) -> Callable[[], object]:
+        return lambda: subprocess.run([sys.executable, "-c", code], check=True)
+
+    return bench.ratio(python("import stages.train_student"), python("import torch"))
+
+
+ROWS = (
+    (student_step, "student step, whole pipeline", 1.10),
+    (dsbn_step, "DSBN, training step", 1.05),
+    (stripped, "stripped network, eval", 1.00),
+    (scl, "SCL, forward + backward", 1.5),
+    (own_ce, "our cross entropy", 1.5),
+    (pseudo_labels, "pseudo labels, 5 scales x 2 flips", 1.10),
+    (evaluation, "evaluation", 1.10),
+    (imports, "import of a training stage", 1.5),
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [row[0].__name__ for row in ROWS]
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
+    parser.add_argument("--rounds", type=int, default=7, help="of which the median is taken")
+    parser.add_argument("--device", default="auto")
+    args = parser.parse_args()
+    device = choose_device(args.device)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), device, args.rounds)
+        print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+        print("| what | ratio | target | seconds of the other side |\n| --- | --- | --- | --- |")
+        for run, what, target in ROWS:
+            if run.__name__ in args.only:
+                ratio, seconds = run(bench)
+                print(f"| {what} | {ratio:.2f} | {target:.2f} | {seconds:.3f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
