@@ -169,6 +169,7 @@ def _experiment(args: argparse.Namespace) -> int:
             missing.setdefault(key, cell)  # the first cell that needs a run gives it the name
     if args.dry_run:
         return _show_cells(cells, keys, finished, missing)
+    experiments.check_mended(cells)
     failed = (
         []
         if args.collect
@@ -176,7 +177,11 @@ def _experiment(args: argparse.Namespace) -> int:
             Path(args.name).stem,
             missing,
             queue=args.queue,
-            unchanged=lambda: load_values() == values and experiments.code_hash() == code,
+            unchanged=lambda: (
+                load_values() == values
+                and experiments.code_hash() == code
+                and [experiments.run_key(cell, code) for cell in cells] == keys  # lists and mended labels too
+            ),
         )
     )
     if args.queue:
@@ -246,8 +251,8 @@ def _predict(args: argparse.Namespace) -> int:
 
 def _suggest(args: argparse.Namespace) -> int:
     from segsemi.config import load_params
-    from segsemi.contract import CLASSES, LABELLED, UNLABELLED, data_root, pseudo_folder
-    from segsemi.data.images import LabelledPairs
+    from segsemi.contract import CLASSES, CORRECTED, LABELLED, SPLIT, UNLABELLED, data_root, pseudo_folder
+    from segsemi.data.images import LabelledPairs, read_image, read_label
     from segsemi.data.manifest import read_rows
     from segsemi.palette import Classes
     from segsemi.suggest import describe, suggest, write_suggestions
@@ -262,6 +267,10 @@ def _suggest(args: argparse.Namespace) -> int:
     pseudo, earlier = pseudo_folder(student), pseudo_folder(teacher) if teacher in params.rounds else None
     classes, root, rows = Classes.load(CLASSES), data_root(params.data), read_rows(UNLABELLED)
     known = [describe(*pair, classes) for pair in LabelledPairs(read_rows(LABELLED), root, classes)]
+    known += [
+        describe(read_image(root / row.image), read_label(SPLIT / row.label, classes.as_written()), classes)
+        for row in read_rows(CORRECTED)
+    ]
     found = suggest(rows, known, root, pseudo, earlier, classes, args.count)
     write_suggestions(found, root, pseudo, earlier, classes, args.out)
     print("\n".join(item.row.id for item in found[:20]))

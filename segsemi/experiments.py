@@ -33,6 +33,20 @@ def run_key(cell: Cell, code: str) -> str:
     return hashlib.sha256(json.dumps([code, params, names, mended], sort_keys=True).encode()).hexdigest()[:12]
 
 
+def check_mended(cells: Iterable[Cell]) -> None:
+    """Experiments run in copies of the repository, into which dvc takes no file that git does not know.
+
+    Raises:
+        UserError: a mended label is not in git.
+    """
+    for folder in sorted({cell.params.split.corrected for cell in cells}):
+        if Path(folder).is_absolute():
+            continue  # the copies see it too
+        unknown = [name for name in git("ls-files", "--others", "--", folder).splitlines() if name.endswith(".png")]
+        if unknown:
+            raise UserError(f"{unknown[0]} is not in git, so an experiment would not see it: git add {folder}")
+
+
 def run_name(grid: str, cell: Cell, key: str) -> str:
     """The name of the dvc experiment of a cell: readable, and found again by the key at its end."""
     words = [grid, cell.row, cell.column, f"seed{cell.seed}", key]

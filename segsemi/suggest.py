@@ -72,7 +72,7 @@ def suggest(
     classes: Classes,
     count: int,
 ) -> list[Suggestion]:
-    """The `count` unlabelled images whose labels would help most, the best first.
+    """`count` unlabelled images whose labels would help most: of the highest scores, those that look least alike.
 
     Args:
         rows: the unlabelled images; their paths start at `root`.

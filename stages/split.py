@@ -27,6 +27,11 @@ def main() -> None:
         seed=params.seed,
     )
     write_split(split, SPLIT, corrected)
+    unused = sorted(corrected.keys() - {row.id for row in split.corrected})
+    if unused:
+        print(
+            f"warning: mended labels of {', '.join(unused[:5])} are not used: these images have labels, or are left out"
+        )
     parts = {"labelled": split.labelled, "corrected": split.corrected, "unlabelled": split.unlabelled}
     parts |= {"validation": split.val, "test": split.test}
     print(", ".join(f"{len(part)} {name}" for name, part in parts.items()), "images")

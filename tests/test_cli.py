@@ -276,4 +276,9 @@ def test_suggest_needs_rounds_and_a_count(
     monkeypatch.chdir(tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path)
     assert main(["suggest", "-n", "0"]) == 1 and "--count 0" in capsys.readouterr().err
-    assert main(["suggest"]) == 1 and "run `dvc repro`" in capsys.readouterr().err
+    assert main(["suggest"]) == 1 and "classes.json not found" in capsys.readouterr().err
+    text = (tmp_path / "params.yaml").read_text()
+    rounds = "rounds:\n  student_1: teacher\n  student_2: student_1\n"
+    assert rounds in text
+    (tmp_path / "params.yaml").write_text(text.replace(rounds, "rounds: {}\n"))
+    assert main(["suggest"]) == 1 and "has no rounds" in capsys.readouterr().err

@@ -35,7 +35,7 @@ def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def test_committed_file_loads_with_the_papers_settings() -> None:
+def test_committed_file_loads_with_its_settings() -> None:
     params = load_params(COMMITTED)
     assert params.pseudo_label.scales == [0.5, 0.75, 1.0, 1.5, 1.75] and params.pseudo_label.flip
     assert (params.augment.scale_min, params.augment.scale_max, params.augment.flip) == (0.75, 1.5, True)

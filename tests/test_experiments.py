@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import statistics
+import subprocess
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from dvc.utils.hydra import apply_overrides
 
 from segsemi.config import load_values
 from segsemi.errors import UserError
-from segsemi.experiments import code_hash, remaining_steps, run_cells, run_key, run_name, write_tables
+from segsemi.experiments import check_mended, code_hash, remaining_steps, run_cells, run_key, run_name, write_tables
 from segsemi.grid import Cell, Grid, cells_of, grid_names, overridden, read_grid
 
 VALUES = load_values(ROOT / "params.yaml")
@@ -163,6 +164,22 @@ def test_table_has_the_mean_the_deviation_and_the_paired_gain(tmp_path: Path) ->
     assert rows[3] == ["better", f"+1.17 ± {statistics.stdev([1.0, 1.5, 1.0]):.2f}", ""]
     assert rows[4] == ["noisy", f"+1.33 ± {statistics.stdev([4.0, -2.0, 2.0]):.2f}, within the spread", ""]
     assert pd.read_csv(tmp_path / "table.csv")["miou"].tolist() == [record["miou"] for record in records]
+
+
+def test_mended_labels_that_git_does_not_know_stop_the_experiment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = cells("losses")
+    monkeypatch.chdir(tmp_path)
+    subprocess.run(["git", "init", "-q"], check=True)
+    (tmp_path / "data/corrected").mkdir(parents=True)
+    (tmp_path / "data/corrected/README.md").touch()
+    check_mended(table)
+    (tmp_path / "data/corrected/a.png").touch()
+    with pytest.raises(UserError, match=r"data/corrected/a\.png is not in git.*git add data/corrected"):
+        check_mended(table)
+    subprocess.run(["git", "add", "data/corrected"], check=True)
+    check_mended(table)
 
 
 GRID = """# Two cells of one teacher

@@ -95,7 +95,9 @@ def test_two_queue_workers_leave_each_other_alone(finished: tuple[Project, list[
         changes = ("-S", f"student.lr={rate}", "-S", f"data.root={project.folder / RAW}")  # copies have no data
         project.run("dvc", "exp", "run", "--queue", "--name", name, *changes, "train_student@student_1")
     project.run("dvc", "queue", "start", "--jobs", "2")
+    deadline = time.monotonic() + 300
     while any(word in project.run("dvc", "queue", "status") for word in ("Queued", "Running")):
+        assert time.monotonic() < deadline, project.run("dvc", "queue", "status")
         time.sleep(1)
     status = project.run("dvc", "queue", "status")
     assert status.count("Success") == 2, "\n".join(project.run("dvc", "queue", "logs", name) for name in rates)

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
 from segsemi.errors import UserError
 from segsemi.palette import Classes, write_label_png
@@ -47,6 +48,13 @@ def test_scores_are_mean_ranks_of_doubt_and_disagreement(rows: list[Row], tmp_pa
     # ranks of doubt: a 0, c 1/3, d 2/3, b 1; of disagreement: a and d share 1/6, b 2/3, c 1
     expected = {"a": 1 / 12, "b": 5 / 6, "c": 2 / 3, "d": 5 / 12}
     assert {name: pytest.approx(item.score) for name, item in found.items()} == expected
+
+
+def test_what_is_labelled_already_is_kept_away_from(rows: list[Row], tmp_path: Path) -> None:
+    pair = read_image(tmp_path / "b.png"), read_label(tmp_path / "second/b.png", CLASSES)
+    known = [describe(*pair, CLASSES)]  # as if b, the worst, had been labelled
+    found = suggest(rows, known, tmp_path, tmp_path / "second", tmp_path / "first", CLASSES, 3)
+    assert sorted(item.row.id for item in found) == ["a", "c", "d"]
 
 
 def test_the_worst_image_comes_first_and_one_round_is_enough(rows: list[Row], tmp_path: Path) -> None:

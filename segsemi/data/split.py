@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 
 import numpy as np
+from PIL import Image
 
 from segsemi.data.images import IMAGE_ENDINGS, read_label
 from segsemi.data.manifest import HELD_OUT, HIDDEN_COLUMNS, LABELLED_COLUMNS, UNLABELLED_COLUMNS, Row, write_rows
@@ -80,7 +81,7 @@ def split_rows(
         row for row in rows if row.subset not in HELD_OUT and row.id not in chosen and row.id not in corrected
     ]
     if unlabelled_ratio is not None:
-        number = round(unlabelled_ratio * len(labelled))
+        number = round(unlabelled_ratio * (len(labelled) + len(mended)))
         if number > len(unlabelled):
             raise UserError(
                 f"split.unlabelled_ratio {unlabelled_ratio} asks for {number} unlabelled images, there are "
@@ -140,21 +141,40 @@ def read_corrected(folder: Path, rows: list[Row], classes: Classes) -> dict[str,
     """Id -> file of every mended pseudo label ID.png in `folder`, each checked; other files there are no labels.
 
     Raises:
-        UserError: there is no such folder, or a PNG names no training image, has another size, or is no label of class ids.
+        UserError: there is no such folder, or a PNG names no training image, has another size, or is no label of class ids in
+            the classes' colours.
     """
     if not folder.is_dir():
         raise UserError(f"split.corrected: there is no folder {folder}; make it, empty if you have no mended labels")
     by_id = {row.id: row for row in rows if row.subset not in HELD_OUT}
-    found = {path.stem: path for path in sorted(folder.glob("*.png"))}
+    found = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".png"}
     for id_, path in found.items():
         if id_ not in by_id:
             raise UserError(f"{path}: no training image has the id {id_!r}; see data/prepared/manifest.csv for the ids")
         size, row = read_label(path, classes.as_written()).shape, by_id[id_]
+        _check_palette(path, classes)
         if size != (row.height, row.width):
             raise UserError(
                 f"{path} is {size[0]}x{size[1]}, its image {row.height}x{row.width} (height x width); they must be equal"
             )
     return found
+
+
+def _check_palette(path: Path, classes: Classes) -> None:
+    """An editor may sort a palette anew: then the ids are no longer those of the classes, though none is out of range."""
+    with Image.open(path) as image:
+        if image.mode != "P":
+            return
+        counts = np.bincount(np.asarray(image).ravel(), minlength=256)
+        palette = np.zeros((256, 3), dtype=np.uint8)
+        stored = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
+        palette[: len(stored)] = stored
+    for id_, name in enumerate(classes.names):
+        if counts[id_] and tuple(palette[id_]) != tuple(classes.colours[id_]):
+            raise UserError(
+                f"{path}: colour {id_} of its palette is {palette[id_].tolist()}, that of class {id_} ({name}) is "
+                f"{list(classes.colours[id_])}; the editor changed the palette: save it as it was, or as grey ids"
+            )
 
 
 def write_split(split: Split, folder: Path, corrected: Mapping[str, Path] = MappingProxyType({})) -> None:

@@ -54,10 +54,10 @@ def check_entries(
     present = np.flatnonzero(np.sum([*pixels.values()], axis=0)[: len(classes)]) if pixels else np.arange(2)
     if len(classes) > 1 and len(present) < 2:
         only = classes.names[present[0]] if len(present) else "no class"
-        raise UserError(
-            f"{root}: the labels hold {only} and ignored pixels alone; for masks of 0 and 255 write "
-            '"ids": [0, 255], "ignore_ids": [] into classes.json'
-        )
+        mend = "mend them"
+        if classes.label_format == "ids":
+            mend = 'for masks of 0 and 255 write "ids": [0, 255], "ignore_ids": [] into classes.json'
+        raise UserError(f"{root}: the labels hold {only} and ignored pixels alone; {mend}")
     for subset, counts in pixels.items():
         for id_, name in enumerate(classes.names):
             if counts[id_] == 0:
