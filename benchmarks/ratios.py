@@ -30,7 +30,7 @@ from segsemi.data.manifest import Row
 from segsemi.dsbn import convert_dsbn, labelled_first, strip_dsbn
 from segsemi.engine import choose_device
 from segsemi.inference import evaluate_model, predict_probabilities
-from segsemi.losses import LOSSES, cross_entropy
+from segsemi.losses import LOSSES, Loss
 from segsemi.models.build import Architecture, SegmentationModel
 from segsemi.palette import Classes, write_label_png
 from segsemi.pseudo_label import write_pseudo_labels
@@ -136,26 +136,23 @@ def stripped(bench: Bench) -> tuple[float, float]:
 
 def scl(bench: Bench) -> tuple[float, float]:
     """SCL forward and backward on logits of 8x19x512x512; against F.cross_entropy."""
-    logits = torch.randn(8, 19, 512, 512, device=bench.device, requires_grad=True)
-    target = torch.randint(19, (8, 512, 512), device=bench.device)
-
-    def run(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
-        logits.grad = None
-        loss(logits, target).backward()
-
-    return bench.ratio(lambda: run(LOSSES["scl"]), lambda: run(F.cross_entropy))
+    return loss_ratio(bench, LOSSES["scl"])
 
 
 def own_ce(bench: Bench) -> tuple[float, float]:
     """Our cross entropy, which is 0 where all pixels are ignored; against F.cross_entropy (8x19x512x512)."""
+    return loss_ratio(bench, LOSSES["ce"])
+
+
+def loss_ratio(bench: Bench, ours: Loss) -> tuple[float, float]:
     logits = torch.randn(8, 19, 512, 512, device=bench.device, requires_grad=True)
     target = torch.randint(19, (8, 512, 512), device=bench.device)
 
-    def run(loss: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def run(loss: Loss) -> None:
         logits.grad = None
         loss(logits, target).backward()
 
-    return bench.ratio(lambda: run(cross_entropy), lambda: run(F.cross_entropy))
+    return bench.ratio(lambda: run(ours), lambda: run(F.cross_entropy))
 
 
 def pseudo_labels(bench: Bench) -> tuple[float, float]:

@@ -169,7 +169,6 @@ def _experiment(args: argparse.Namespace) -> int:
             missing.setdefault(key, cell)  # the first cell that needs a run gives it the name
     if args.dry_run:
         return _show_cells(cells, keys, finished, missing)
-    experiments.check_mended(cells)
     failed = (
         []
         if args.collect

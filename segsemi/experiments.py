@@ -97,8 +97,9 @@ def run_cells(grid: str, runs: dict[str, Cell], *, queue: bool, unchanged: Calla
         The names of those that failed.
 
     Raises:
-        UserError: code or params.yaml have changed; dvc is not there.
+        UserError: code or params.yaml have changed; a mended label is not in git; dvc is not there.
     """
+    check_mended(runs.values())
     failed = []
     for number, (key, cell) in enumerate(runs.items(), start=1):
         if not unchanged():

@@ -14,13 +14,13 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, TINY
+from conftest import ROOT, TINY, Project
 from PIL import Image
-from ruamel.yaml import YAML
 
 from segsemi.data import synthetic
 from segsemi.errors import run_stage
@@ -42,6 +42,11 @@ class Case:
     before: tuple[str, ...] = ("check_params",)
     stage: str = "prepare"
     absent: str = "data/prepared/manifest.csv"
+
+
+at_split = partial(Case, before=PREPARED, stage="split", absent="data/split/labelled.csv")
+at_teacher = partial(Case, before=SPLIT, stage="train_teacher", absent="models/teacher")
+at_evaluate = partial(Case, before=TEACHER, stage="evaluate --model teacher", absent="data/evaluated/teacher")
 
 
 def array(path: str, value: np.ndarray) -> None:
@@ -136,47 +141,29 @@ CASES = {
         lambda: shutil.copy(f"{T}/0003.png", f"{CAMVID}/val/0001.png"),
     ),
     # the split
-    "no labelled image left": Case(
+    "no labelled image left": at_split(
         r"split\.fraction 0\.01 of 6 training images leaves no labelled one; raise it",
         params={"split": {"fraction": 0.01}},
-        before=PREPARED,
-        stage="split",
-        absent="data/split/labelled.csv",
     ),
-    "more labelled images than there are": Case(
+    "more labelled images than there are": at_split(
         r"split\.count 7 is more than the 6 training images; lower it",
         params={"split": {"count": 7}},
-        before=PREPARED,
-        stage="split",
-        absent="data/split/labelled.csv",
     ),
-    "a list of unknown images": Case(
+    "a list of unknown images": at_split(
         r"split\.labelled_list names 'zebra', which is no training image",
         lambda: Path("data/labelled.txt").write_text("zebra\n"),
-        before=PREPARED,
-        stage="split",
-        absent="data/split/labelled.csv",
     ),
-    "a mended label of no image": Case(
+    "a mended label of no image": at_split(
         r"data/corrected/zebra\.png: no training image has the id 'zebra'",
         lambda: full("data/corrected/zebra.png", 0),
-        before=PREPARED,
-        stage="split",
-        absent="data/split/labelled.csv",
     ),
-    "a mended label with another palette": Case(
+    "a mended label with another palette": at_split(
         r"data/corrected/train_0001\.png: colour 3 of its palette is \[90, 90, 90\], that of class 3 \(road\)",
         lambda: palette_png("data/corrected/train_0001.png", 3),
-        before=PREPARED,
-        stage="split",
-        absent="data/split/labelled.csv",
     ),
-    "a broken manifest": Case(
+    "a broken manifest": at_split(
         r"data/prepared/manifest\.csv, line 2: .*; rerun the stage that writes it",
         lambda: Path("data/prepared/manifest.csv").write_text("id,subset,height\na,train,tall\n"),
-        before=PREPARED,
-        stage="split",
-        absent="data/split/labelled.csv",
     ),
     # training
     "params with a misspelt key": Case(
@@ -186,26 +173,17 @@ CASES = {
         stage="check_params",
         absent="data/params_checked.txt",
     ),
-    "a label that vanished": Case(
+    "a label that vanished": at_teacher(
         r"label data/raw/tiny/trainannot/.* not found",
         lambda: shutil.rmtree(A),
-        before=SPLIT,
-        stage="train_teacher",
-        absent="models/teacher",
     ),
-    "a loss that is not finite": Case(
+    "a loss that is not finite": at_teacher(
         r"at step 1, images .* (lower teacher\.lr|lr)",
         params={"teacher": {"lr": 1e30, "steps": 3}},
-        before=SPLIT,
-        stage="train_teacher",
-        absent="models/teacher",
     ),
-    "no weights of that name": Case(
+    "no weights of that name": at_teacher(
         r"model\.encoder_weights.*data/none\.pth",
         params={"model": {"encoder_weights": "data/none.pth"}},
-        before=SPLIT,
-        stage="train_teacher",
-        absent="models/teacher",
     ),
     "no unlabelled image": Case(
         r"student_1: there is no pseudo image to train on; set its batch size to 0, lower split\.fraction",
@@ -222,19 +200,13 @@ CASES = {
         stage="pseudo_label --teacher teacher --student student_1",
         absent="data/pseudo/student_1",
     ),
-    "a model of another architecture": Case(
+    "a model of another architecture": at_evaluate(
         r"model\.safetensors does not fit the architecture in model\.json",
         other_network,
-        before=TEACHER,
-        stage="evaluate --model teacher",
-        absent="data/evaluated/teacher",
     ),
-    "no model": Case(
+    "no model": at_evaluate(
         r"models/teacher/model\.json not found.*dvc pull",
         lambda: shutil.rmtree("models/teacher"),
-        before=TEACHER,
-        stage="evaluate --model teacher",
-        absent="data/evaluated/teacher",
     ),
 }
 
@@ -266,26 +238,24 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "data/corrected").mkdir()
     (folder / "data/labelled.txt").touch()
     shutil.copy(ROOT / "params.yaml", folder / "params.yaml")
-    set_params(folder, {**TINY, "data": {"name": "camvid", "root": CAMVID}, "teacher": ONE_STEP})
+    Project(folder).set_params({**TINY, "data": {"name": "camvid", "root": CAMVID}, "teacher": ONE_STEP})
     return folder
 
 
-def set_params(folder: Path, changes: dict[str, dict[str, object]]) -> None:
-    yaml = YAML()
-    params = yaml.load(folder / "params.yaml")
-    for section, values in changes.items():
-        params[section].update(values)
-    yaml.dump(params, folder / "params.yaml")
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A copy of the template, as the working directory."""
+    shutil.copytree(template, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    return Project(Path())
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_bad_input_gets_one_line_and_leaves_nothing_half_written(
-    name: str, template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     case = CASES[name]
-    shutil.copytree(template, tmp_path / "project")
-    monkeypatch.chdir(tmp_path / "project")
-    set_params(Path(), case.params)
+    project.set_params(case.params)
     for stage in case.before:
         assert run(stage, monkeypatch) == 0, capsys.readouterr().err
     capsys.readouterr()
@@ -299,10 +269,8 @@ def test_bad_input_gets_one_line_and_leaves_nothing_half_written(
 
 
 def test_a_class_without_labelled_pixel_is_a_warning(
-    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(template, tmp_path / "project")
-    monkeypatch.chdir(tmp_path / "project")
     all_labels(lambda label: np.where(label == 4, 3, label).astype(np.uint8), A)
     assert run("check_params", monkeypatch) == run("prepare", monkeypatch) == 0
     said = capsys.readouterr()
@@ -310,18 +278,16 @@ def test_a_class_without_labelled_pixel_is_a_warning(
 
 
 def test_a_batch_larger_than_the_data_is_a_warning(
-    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(template, tmp_path / "project")
-    monkeypatch.chdir(tmp_path / "project")
-    set_params(Path(), {"teacher": {"batch_size": 4}})
+    project.set_params({"teacher": {"batch_size": 4}})
     for stage in TEACHER:
         assert run(stage, monkeypatch) == 0
     assert "warning: teacher: a batch of 4 from 3 labelled images has some of them twice" in capsys.readouterr().err
 
 
 def test_no_stage_uses_the_network(
-    template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     wanted: list[object] = []
 
@@ -331,8 +297,6 @@ def test_no_stage_uses_the_network(
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    shutil.copytree(template, tmp_path / "project")
-    monkeypatch.chdir(tmp_path / "project")
     student = "--teacher teacher --student student_1"
     for stage in (*TEACHER, f"pseudo_label {student}", f"train_student {student}", "evaluate --model student_1"):
         assert run(stage, monkeypatch) == 0, capsys.readouterr().err
