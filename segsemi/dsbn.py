@@ -47,7 +47,8 @@ class DistributionSpecificBatchNorm(nn.Module):
             raise ValueError(f"labelled_first(count={count}), but the batch has only {x.shape[0]} samples")
         if count == 0:
             return self.parallel(x)
-        return torch.cat([self.standard(x[:count]), self.parallel(x[count:])])
+        first, second = x.split([count, x.shape[0] - count])  # its backward pass is one copy; two slices' zeros and a sum
+        return torch.cat([self.standard(first), self.parallel(second)])
 
 
 def convert_dsbn(network: nn.Module) -> nn.Module:

@@ -5,22 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits (N, C, ...), target (N, ...)) -> scalar."""
+Loss = Callable[..., Tensor]
+"""(logits (N, C, ...), target (N, ...), *, ignore_index, mean_count) -> scalar."""
 
 LOG_ZERO = -4.0  # A, which stands for log 0 of a one-hot label: SCE (Wang et al. 2019) [33]
 LOG_ZERO_RELEASED = math.log(1e-4)  # the released code clamps the one-hot label to [1e-4, 1]: -9.21
+CACHED = 2**19  # values that the CPU works on at a time, so that they stay in its cache
 CONFIDENT = 0.8  # released code: weights above it are set to 1
 
 
 def self_correction_loss(
-    logits: Tensor, target: Tensor, *, ignore_index: int = 255, form: Literal["paper", "released"] = "paper"
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int = 255,
+    form: Literal["paper", "released"] = "paper",
+    mean_count: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Cross entropy (CE) and reverse cross entropy (RCE), mixed pixel by pixel with the student's confidence.
 
@@ -34,6 +41,8 @@ def self_correction_loss(
     Args:
         logits: (N, C, ...) floating point; computed in float32 at least, whatever the dtype.
         target: (N, ...) integer class ids, or ignore_index.
+        mean_count: for a batch spread over processes: turns this process's count of pixels into the mean over all of them,
+            so that the mean of the processes' losses is the loss of the whole batch.
 
     Returns:
         Scalar, float32 (float64 for float64 logits); 0 with a zero gradient where every pixel is ignored.
@@ -43,44 +52,98 @@ def self_correction_loss(
     """
     if form not in ("paper", "released"):
         raise ValueError(f"form must be 'paper' or 'released', found {form!r}")
-    log_p, log_p_y, counted = _log_probabilities(logits, target, ignore_index)
-    weight = log_p.amax(dim=1).exp()  # (N, C, ...) -> (N, ...)
+    log_p_y, log_p_top, counted = _log_probabilities(logits, target, ignore_index)
+    weight = log_p_top.exp()  # equation 5
     if form == "paper":
         loss = weight * -log_p_y + (1 - weight) * _reverse(log_p_y, LOG_ZERO)
-        return _mean(loss, counted, counted.sum())
+        return _mean(loss, counted, counted.sum(), mean_count)
     weight = weight.detach()
     weight = torch.where(weight > CONFIDENT, 1.0, weight)
     loss = (1 - weight) * -log_p_y + weight * _reverse(log_p_y, LOG_ZERO_RELEASED)
-    return _mean(loss, counted, counted.numel())
+    return _mean(loss, counted, torch.full_like(counted, True).sum(), mean_count)
 
 
 def symmetric_cross_entropy(
-    logits: Tensor, target: Tensor, *, ignore_index: int = 255, alpha: float = 1.0, beta: float = 1.0
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int = 255,
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    mean_count: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """alpha CE + beta RCE with A = -4 (Wang et al. 2019 [33]); mean over the pixels that are not ignored.
 
-    alpha = beta is the ratio of the paper's Figure 5. Shapes, dtypes and errors as in `self_correction_loss`.
+    alpha = beta is the ratio of the paper's Figure 5. Shapes, dtypes, errors and `mean_count` as in `self_correction_loss`.
     """
-    _, log_p_y, counted = _log_probabilities(logits, target, ignore_index)
-    return _mean(alpha * -log_p_y + beta * _reverse(log_p_y, LOG_ZERO), counted, counted.sum())
+    log_p_y, _, counted = _log_probabilities(logits, target, ignore_index)
+    return _mean(alpha * -log_p_y + beta * _reverse(log_p_y, LOG_ZERO), counted, counted.sum(), mean_count)
 
 
-def cross_entropy(logits: Tensor, target: Tensor, *, ignore_index: int = 255) -> Tensor:
-    """Cross entropy, mean over the pixels that are not ignored; 0 (torch's own gives NaN) where all are ignored."""
-    _, log_p_y, counted = _log_probabilities(logits, target, ignore_index)
-    return _mean(-log_p_y, counted, counted.sum())
+def cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    ignore_index: int = 255,
+    mean_count: Callable[[Tensor], Tensor] | None = None,
+) -> Tensor:
+    """Cross entropy, mean over the pixels that are not ignored; 0 (torch's own gives NaN) where all are ignored.
+
+    Shapes, dtypes, errors and `mean_count` as in `self_correction_loss`.
+    """
+    log_p_y, _, counted = _log_probabilities(logits, target, ignore_index)
+    return _mean(-log_p_y, counted, counted.sum(), mean_count)
+
+
+class _ChosenLogProbabilities(torch.autograd.Function):
+    """log p of each pixel's label and of its most probable class, from one softmax.
+
+    One tensor of the logits' size is kept, and one made by the backward pass: d log p_k / dz_c = [c = k] - p_c for both.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """logits (N, C, ...), index (N, 1, ...) int64 -> two (N, ...)."""
+        dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32  # bf16 keeps 8 bits: too few for log p
+        log_p = F.log_softmax(logits, dim=1, dtype=dtype)
+        top = log_p.amax(dim=1, keepdim=True)
+        ctx.save_for_backward(log_p, index, top)
+        ctx.dtype = logits.dtype
+        ctx.set_materialize_grads(False)
+        return log_p.gather(1, index).squeeze(1), top.squeeze(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, for_label: Tensor | None, for_top: Tensor | None) -> tuple[Tensor, None]:
+        log_p, index, top = ctx.saved_tensors
+        grad = torch.empty_like(log_p)
+        given = [gradient.reshape(len(log_p), 1, -1) for gradient in (for_label, for_top) if gradient is not None]
+        if not given:
+            return grad.zero_(), None
+        for_both = torch.stack(given).sum(dim=0)
+        flat = [x.reshape(len(log_p), x.shape[1], -1) for x in (log_p, grad, index, top)]
+        pixels = for_both.shape[-1]
+        step = max(1, CACHED // (log_p.shape[0] * log_p.shape[1])) if log_p.device.type == "cpu" else pixels
+        for start in range(0, pixels, step):
+            log_q, out, label, best = (x[..., start : start + step] for x in flat)
+            for_q = [x[..., start : start + step] for x in (for_both, *given)]
+            torch.exp(log_q, out=out).mul_(-for_q[0])
+            if for_label is not None:
+                out.scatter_add_(1, label, for_q[1])
+            if for_top is not None:
+                mask = torch.eq(log_q, best, out=torch.empty_like(log_q))  # of floats: ten times as fast as of bools
+                out.addcmul_(mask, for_q[-1] / mask.sum(dim=1, keepdim=True))  # equal ones share it
+        return grad.to(ctx.dtype), None
 
 
 def _log_probabilities(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
-    """log p (N, C, ...), log p_y (N, ...) and the mask of counted pixels (N, ...); no one-hot tensor is built."""
+    """log p of the labels, log p of the most probable classes and the mask of counted pixels, each (N, ...)."""
     if logits.ndim < 2 or logits.shape[:1] + logits.shape[2:] != target.shape:
         raise ValueError(f"logits {tuple(logits.shape)} must be (N, C, ...) and target {tuple(target.shape)} (N, ...)")
     counted = target != ignore_index
-    dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32  # bf16 keeps 8 bits: not enough for log p
-    log_p = F.log_softmax(logits, dim=1, dtype=dtype)
     index = torch.where(counted, target, 0).long().unsqueeze(1)
-    log_p_y = log_p.gather(1, index).squeeze(1)
-    return log_p, log_p_y, counted
+    log_p_y, log_p_top = _ChosenLogProbabilities.apply(logits, index)
+    return log_p_y, log_p_top, counted
 
 
 def _reverse(log_p_y: Tensor, log_zero: float) -> Tensor:
@@ -88,9 +151,9 @@ def _reverse(log_p_y: Tensor, log_zero: float) -> Tensor:
     return log_zero * torch.expm1(log_p_y)
 
 
-def _mean(loss: Tensor, counted: Tensor, count: Tensor | int) -> Tensor:
-    total = torch.where(counted, loss, 0).sum()
-    return total / (count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1))
+def _mean(loss: Tensor, counted: Tensor, count: Tensor, mean_count: Callable[[Tensor], Tensor] | None) -> Tensor:
+    count = count.to(loss.dtype) if mean_count is None else mean_count(count.to(loss.dtype))
+    return torch.where(counted, loss, 0).sum() / torch.where(count > 0, count, 1)
 
 
 LOSSES: Mapping[str, Loss] = {  # student.loss -> the loss on pseudo labels

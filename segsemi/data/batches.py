@@ -111,6 +111,7 @@ class StepBatches(Dataset[Batch]):
         self.stage = stage
         self._cache: dict[Sample, tuple[np.ndarray, np.ndarray]] = {}
         self._cache_left = cache_mb * 2**20
+        self._orders: dict[str, tuple[int, np.ndarray]] = {}  # group -> epoch and order of its samples
 
     def __len__(self) -> int:
         return self.steps
@@ -131,8 +132,10 @@ class StepBatches(Dataset[Batch]):
 
     def _sample_at(self, group: Group, position: int) -> Sample:
         epoch, index = divmod(position, len(group.samples))
-        order = derive_rng(self.seed, self.stage, group.name, "epoch", epoch).permutation(len(group.samples))
-        return group.samples[order[index]]
+        if group.name not in self._orders or self._orders[group.name][0] != epoch:  # drawn once an epoch, not once an image
+            rng = derive_rng(self.seed, self.stage, group.name, "epoch", epoch)
+            self._orders[group.name] = epoch, rng.permutation(len(group.samples))
+        return group.samples[self._orders[group.name][1][index]]
 
     def _augmented(self, group: Group, sample: Sample, position: int) -> tuple[np.ndarray, np.ndarray]:
         image, label = self._read(group, sample)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from segsemi.augment.weak import resize_pair, scaled_to_short_side
 from segsemi.config import AugmentParams, ModelParams
 from segsemi.errors import UserError
+from segsemi.models.atrous import replace_atrous
 from segsemi.models.deeplabv2 import DeepLabV2
 from segsemi.models.torchvision_ops import import_torchvision
 from segsemi.palette import Classes
@@ -97,6 +98,7 @@ class SegmentationModel(nn.Module):
         self.architecture = architecture
         self.classes = classes
         self.network = _create_network(architecture, len(classes))
+        replace_atrous(self.network)
         for name in ("mean", "std"):
             values = torch.tensor(getattr(architecture, name)).view(1, 3, 1, 1)
             self.register_buffer(name, values, persistent=False)  # kept in model.json, not among the weights

@@ -1,0 +1,82 @@
+"""Space-to-batch against torch's own atrous convolution."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segsemi.models.atrous import AtrousDepthwiseConv2d, replace_atrous
+
+
+def conv(rate: int, kernel: int, *, bias: bool, **options: object) -> nn.Conv2d:
+    torch.manual_seed(0)
+    arguments = {"padding": rate * (kernel // 2), "dilation": rate, "groups": 6, "bias": bias, **options}
+    return nn.Conv2d(6, 6, kernel, **arguments).double()  # type: ignore[arg-type]
+
+
+def replaced(original: nn.Conv2d) -> nn.Module:
+    network = nn.Sequential(copy.deepcopy(original))
+    replace_atrous(network)
+    return network[0]
+
+
+def gradients(module: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+    x = x.clone().requires_grad_()
+    y = module(x)
+    weights = torch.linspace(0, 1, y.numel(), dtype=y.dtype).view_as(y)  # another one for every output
+    return y, *torch.autograd.grad((y * weights).sum(), [x, *module.parameters()])
+
+
+@pytest.mark.parametrize(("rate", "kernel"), [(2, 5), (2, 3), (3, 3), (4, 3)])
+@pytest.mark.parametrize("shape", [(8, 8), (9, 13), (8, 11), (7, 30), (3, 5)])  # the last: smaller than the filter
+@pytest.mark.parametrize("bias", [False, True])
+def test_equals_the_convolution_it_replaces(rate: int, kernel: int, shape: tuple[int, int], bias: bool) -> None:
+    original = conv(rate, kernel, bias=bias)
+    ours = replaced(original)
+    assert isinstance(ours, AtrousDepthwiseConv2d)
+    x = torch.randn(2, 6, *shape, dtype=torch.float64)
+    for found, expected in zip(gradients(ours, x), gradients(original, x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():
+        assert torch.equal(ours(x), original(x))  # outside training it is the same operation
+
+
+def test_training_uses_no_atrous_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[object] = []
+    real = F.conv2d
+
+    def conv2d(*args: object, **kwargs: object) -> Tensor:
+        rates.append(kwargs.get("dilation", 1))
+        return real(*args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(F, "conv2d", conv2d)
+    monkeypatch.setattr(nn.Conv2d, "forward", lambda *_: pytest.fail("the slow way"))
+    replaced(conv(2, 5, bias=False))(torch.randn(1, 6, 16, 16, dtype=torch.float64))
+    assert rates == [1]
+
+
+def test_parameters_and_their_names_stay() -> None:
+    original = conv(2, 3, bias=True)
+    network = nn.Sequential(original)
+    replace_atrous(network)
+    assert network[0].weight is original.weight
+    assert network[0].bias is original.bias
+    assert list(network.state_dict()) == ["0.weight", "0.bias"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"dilation": 1, "padding": 1},
+        {"groups": 2},
+        {"stride": 2},
+        {"padding": 1},
+        {"padding_mode": "reflect"},
+        {"dilation": (2, 3), "padding": (2, 3)},
+    ],
+)
+def test_other_convolutions_are_left_alone(options: dict[str, object]) -> None:
+    original = conv(2, 3, bias=False, **options)
+    assert type(replaced(original)) is nn.Conv2d
