@@ -33,10 +33,11 @@ from segsemi.inference import evaluate_model, predict_probabilities
 from segsemi.losses import LOSSES, Loss
 from segsemi.models.build import Architecture, SegmentationModel
 from segsemi.palette import Classes, write_label_png
+from segsemi.processes import Processes
 from segsemi.pseudo_label import write_pseudo_labels
 from segsemi.train import train
 
-STEPS = 4  # of training in one round
+STEPS = 20  # of training in one round
 IMAGES = 8  # of inference in one round
 
 
@@ -96,7 +97,8 @@ def student_step(bench: Bench) -> tuple[float, float]:
     def pipeline() -> None:
         with tempfile.TemporaryDirectory() as work:
             workers = bench.params.machine.workers
-            options = {"pseudo_loss": "scl", "bn": "dsbn", "device": bench.device, "workers": workers}
+            processes = Processes(bench.device)
+            options = {"pseudo_loss": "scl", "bn": "dsbn", "processes": processes, "workers": workers}
             train(ours, batches, params, work=Path(work), **options)  # type: ignore[arg-type]
 
     def bare() -> None:
@@ -165,7 +167,8 @@ def pseudo_labels(bench: Bench) -> tuple[float, float]:
         with tempfile.TemporaryDirectory() as folder:
             out, work = Path(folder) / "out", Path(folder) / "work"
             work.mkdir()
-            write_pseudo_labels(model, rows, bench.folder, out, scales=scales, flip=True, work=work, progress="bench")
+            options = {"scales": scales, "flip": True, "processes": Processes(bench.device), "progress": "bench"}
+            write_pseudo_labels(model, rows, bench.folder, out, **options, work=work)
 
     @torch.inference_mode()
     def bare() -> None:

@@ -169,6 +169,8 @@ class MachineParams(Section):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
     workers: Annotated[int, Field(ge=0)]
     cache_mb: Annotated[int, Field(ge=0)]
+    precision: Literal["auto", "fp32", "bf16"]
+    compile: bool
 
     @property
     def cache_mb_each(self) -> int:

@@ -13,7 +13,7 @@ is dropped. One concatenated forward pass serves both parts:
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -47,7 +47,9 @@ class DistributionSpecificBatchNorm(nn.Module):
             raise ValueError(f"labelled_first(count={count}), but the batch has only {x.shape[0]} samples")
         if count == 0:
             return self.parallel(x)
-        first, second = x.split([count, x.shape[0] - count])  # its backward pass is one copy; two slices' zeros and a sum
+        first, second = x.split(
+            [count, x.shape[0] - count]
+        )  # its backward pass is one copy; two slices' zeros and a sum
         return torch.cat([self.standard(first), self.parallel(second)])
 
 
@@ -73,7 +75,7 @@ def convert_dsbn(network: nn.Module) -> nn.Module:
             return converted.setdefault(module, DistributionSpecificBatchNorm(module))
         return module
 
-    network = _replace_modules(network, replace)
+    network = replace_modules(network, replace)
     if not converted:
         raise ValueError(f"{type(network).__name__} has no batch norm: DSBN does not apply")
     return network
@@ -85,7 +87,7 @@ def strip_dsbn(network: nn.Module) -> nn.Module:
     Returns:
         `network` (or the batch norm, if it is itself a DSBN): in eval mode equal to the last bit to what it was.
     """
-    return _replace_modules(
+    return replace_modules(
         network, lambda module: module.standard if isinstance(module, DistributionSpecificBatchNorm) else module
     )
 
@@ -141,12 +143,12 @@ def bn_statistics(network: nn.Module) -> list[dict[str, str | float]]:
     return rows
 
 
-def _replace_modules(module: nn.Module, replace) -> nn.Module:  # type: ignore[no-untyped-def]
+def replace_modules(module: nn.Module, replace: Callable[[nn.Module], nn.Module]) -> nn.Module:
     """Apply `replace` to `module` and, where it returned it unchanged, to its children, in place."""
     new = replace(module)
     if new is not module or isinstance(module, DistributionSpecificBatchNorm):
         return new
     for name, child in list(module._modules.items()):  # not named_children(): it skips the second place of a shared one
         if child is not None:
-            module._modules[name] = _replace_modules(child, replace)
+            module._modules[name] = replace_modules(child, replace)
     return module

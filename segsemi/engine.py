@@ -32,6 +32,17 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context in which a network runs: bfloat16 where it may, or float32 throughout.
+
+    Args:
+        precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU that has it.
+    """
+    if precision == "auto":
+        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else "fp32"
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
+
+
 def _keep_memory() -> None:
     """Let glibc keep freed blocks of up to 64 MiB, as torch does on a GPU; with another C library, nothing.
 

@@ -12,14 +12,15 @@ class UserError(Exception):
     """What was expected, what was found, where, and what to do: written for the person who runs the pipeline."""
 
 
-def run_stage(main: Callable[[], None]) -> None:
+def run_stage(main: Callable[[], None], *, parallel: bool = False) -> None:
     """Run a stage's main function; what the user can mend becomes one line on stderr and exit code 1, a stop 130.
 
+    `parallel`: the stage may run in several processes that torchrun started.
     With SEGSEMI_TRACEBACK set in the environment the traceback is shown as well.
     """
     try:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # set by torchrun
-            raise UserError("training in several processes is not supported yet; unset LAUNCH")
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not parallel:  # set by torchrun
+            raise UserError("this stage runs in one process; start it with python, not with torchrun")
         main()
     except KeyboardInterrupt:
         print("stopped; `dvc repro` goes on from here", file=sys.stderr)

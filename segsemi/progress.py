@@ -14,11 +14,19 @@ LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {elapsed} gone, {remaini
 
 
 def progress_bar(
-    iterable: Iterable[Any] | None = None, *, desc: str, unit: str, total: int | None = None, initial: int = 0
+    iterable: Iterable[Any] | None = None,
+    *,
+    desc: str,
+    unit: str,
+    total: int | None = None,
+    initial: int = 0,
+    silent: bool = False,
 ) -> tqdm:
-    """`tqdm(...)` where stderr is a terminal; else the same interface, which prints whole lines."""
+    """`tqdm(...)` where stderr is a terminal; else the same interface, which prints whole lines; nothing if `silent`."""
     kind, form = (tqdm, None) if sys.stderr.isatty() else (_Lines, LINE)
-    return kind(iterable, desc=desc, unit=unit, total=total, initial=initial, mininterval=1.0, bar_format=form)
+    return kind(
+        iterable, desc=desc, unit=unit, total=total, initial=initial, mininterval=1.0, bar_format=form, disable=silent
+    )
 
 
 class _Lines(tqdm):

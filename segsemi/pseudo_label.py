@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from segsemi.ahead import AHEAD, ahead
 from segsemi.data.images import read_image
 from segsemi.data.manifest import Row
+from segsemi.engine import autocast
 from segsemi.files import write_csv, write_json
 from segsemi.inference import predict_image
 from segsemi.models.build import SegmentationModel
 from segsemi.palette import Classes, write_label_png
+from segsemi.processes import Processes
 from segsemi.progress import progress_bar
 
 
@@ -28,6 +33,8 @@ def write_pseudo_labels(
     scales: Sequence[float],
     flip: bool,
     work: Path,
+    processes: Processes,
+    precision: str = "fp32",
     progress: str,
 ) -> None:
     """Write out/ID.png, 8-bit palette PNGs of the most probable class at the image's own size, and out/summary.csv.
@@ -35,26 +42,47 @@ def write_pseudo_labels(
     The files are made in `work`, where those of an interrupted run are found again, and copied to `out` at the end.
 
     Args:
-        rows: unlabelled images, perhaps none; their paths start at `root`.
+        model: in eval mode, on processes.device.
+        rows: unlabelled images, perhaps none; their paths start at `root`. Of several processes each labels its share, and
+            the first one copies the files of all.
+        precision: as `segsemi.engine.autocast` takes it.
         progress: the name of the progress bar.
 
     Raises:
         UserError: an image is missing or broken.
     """
-    for row in progress_bar(rows, desc=progress, unit="image"):
-        png, note = work / f"{row.id}.png", work / f"{row.id}.json"
-        if note.exists():  # written last
-            continue
-        probabilities = predict_image(model, read_image(root / row.image), scales, flip)
-        confidence, label = probabilities.max(dim=0)
-        ids = label.to(torch.uint8).cpu().numpy()
-        write_label_png(png, ids, model.classes)
-        shares = np.bincount(ids.ravel(), minlength=len(model.classes)) / ids.size
-        write_json(note, {"confidence": float(confidence.mean()), "shares": shares.tolist()})
+    todo = [row for row in processes.share_of(rows) if not (work / f"{row.id}.json").exists()]
+    done = len(processes.share_of(rows)) - len(todo)
+    with ThreadPoolExecutor(max_workers=2) as pool:  # files are read and written while the network computes
+        images = ahead(pool, lambda row: read_image(root / row.image), todo)
+        written: deque[Future[None]] = deque()
+        bar = progress_bar(
+            desc=progress, unit="image", total=done + len(todo), initial=done, silent=not processes.first
+        )
+        with bar:
+            for row, image in zip(todo, images, strict=True):
+                with autocast(processes.device, precision):
+                    confidence, label = predict_image(model, image, scales, flip).max(dim=0)
+                ids = label.to(torch.uint8).cpu().numpy()
+                written.append(pool.submit(_write, work, row.id, ids, float(confidence.mean()), model.classes))
+                if len(written) > AHEAD:
+                    written.popleft().result()
+                bar.update()
+        for writing in written:
+            writing.result()
+    processes.wait()
+    if not processes.first:
+        return
     out.mkdir(parents=True, exist_ok=True)
     for row in rows:
         shutil.copyfile(work / f"{row.id}.png", out / f"{row.id}.png")
     write_csv(out / "summary.csv", ["id", "confidence", *model.classes.names], _summary(rows, work, model.classes))
+
+
+def _write(work: Path, name: str, ids: np.ndarray, confidence: float, classes: Classes) -> None:
+    write_label_png(work / f"{name}.png", ids, classes)
+    shares = np.bincount(ids.ravel(), minlength=len(classes)) / ids.size
+    write_json(work / f"{name}.json", {"confidence": confidence, "shares": shares.tolist()})  # last: marks it done
 
 
 def _summary(rows: Sequence[Row], work: Path, classes: Classes) -> Iterator[dict[str, str]]:

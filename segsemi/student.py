@@ -20,12 +20,11 @@ from segsemi.contract import (
 from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
 from segsemi.data.images import LabelledPairs
 from segsemi.data.manifest import read_rows
-from segsemi.engine import choose_device
 from segsemi.models.build import architecture_of, build_model
 from segsemi.palette import Classes
+from segsemi.processes import start_processes
 from segsemi.rng import derive_seed
 from segsemi.train import save_trained, train
-from segsemi.work import work_folder
 
 
 def train_student(
@@ -48,7 +47,6 @@ def train_student(
     Raises:
         UserError: see `load_model`, `build_model` and `train`.
     """
-    device = choose_device(machine.device)
     classes = Classes.load(CLASSES)
     teacher_folder, pseudo = model_folder(teacher), pseudo_folder(name)
     groups = [
@@ -71,9 +69,11 @@ def train_student(
         ),
     ]
     settings = [seed, params.model_dump(), own_model.model_dump(), augment.model_dump()]
-    with work_folder(
-        f"train-{name}", settings, [LABELLED, CORRECTED, VAL, UNLABELLED, CLASSES, *model_files(teacher), pseudo]
-    ) as work:
+    inputs = [LABELLED, CORRECTED, VAL, UNLABELLED, CLASSES, *model_files(teacher), pseudo]
+    with (
+        start_processes(machine.device) as processes,
+        processes.work_folder(f"train-{name}", settings, inputs) as work,
+    ):
         if params.init == "teacher":
             network = load_model(teacher_folder)
         else:
@@ -90,6 +90,9 @@ def train_student(
             seed=seed,
             stage=name,
             cache_mb=machine.cache_mb_each,
+            pieces=params.accumulate,
+            rank=processes.rank,
+            processes=processes.count,
         )
         history = train(
             network,
@@ -98,9 +101,12 @@ def train_student(
             pseudo_loss=params.loss,
             bn=params.bn,
             work=work,
-            device=device,
+            processes=processes,
             workers=machine.workers,
+            precision=machine.precision,
+            compiled=machine.compile,
             val=LabelledPairs(read_rows(VAL), root, classes),
         )
         steps = load_description(teacher_folder)["training"]["steps_in_all"] + params.steps
-        save_trained(network, history, model_folder(name), steps_in_all=steps, keep=params.keep)
+        if processes.first:
+            save_trained(network, history, model_folder(name), steps_in_all=steps, keep=params.keep)

@@ -9,12 +9,11 @@ from segsemi.contract import CLASSES, CORRECTED, LABELLED, SPLIT, VAL, model_fol
 from segsemi.data.batches import Group, StepBatches, labelled_samples
 from segsemi.data.images import LabelledPairs
 from segsemi.data.manifest import read_rows
-from segsemi.engine import choose_device
 from segsemi.models.build import architecture_of, build_model
 from segsemi.palette import Classes
+from segsemi.processes import start_processes
 from segsemi.rng import derive_seed
 from segsemi.train import save_trained, train
-from segsemi.work import work_folder
 
 
 def train_on_labels(
@@ -36,11 +35,14 @@ def train_on_labels(
     Raises:
         UserError: see `build_model` and `train`.
     """
-    device = choose_device(machine.device)
     classes = Classes.load(CLASSES)
     samples = labelled_samples(read_rows(LABELLED), root, read_rows(CORRECTED), SPLIT)
     settings = [seed, model.model_dump(), augment.model_dump(), optim.model_dump(), steps]
-    with work_folder(f"train-{name}", settings, [LABELLED, CORRECTED, VAL, CLASSES]) as work:
+    inputs = [LABELLED, CORRECTED, VAL, CLASSES]
+    with (
+        start_processes(machine.device) as processes,
+        processes.work_folder(f"train-{name}", settings, inputs) as work,
+    ):
         network = build_model(
             architecture_of(model, augment),
             classes,
@@ -54,14 +56,20 @@ def train_on_labels(
             seed=seed,
             stage=name,
             cache_mb=machine.cache_mb_each,
+            pieces=optim.accumulate,
+            rank=processes.rank,
+            processes=processes.count,
         )
         history = train(
             network,
             batches,
             optim,
             work=work,
-            device=device,
+            processes=processes,
             workers=machine.workers,
+            precision=machine.precision,
+            compiled=machine.compile,
             val=LabelledPairs(read_rows(VAL), root, classes),
         )
-        save_trained(network, history, model_folder(name), steps_in_all=steps, keep=optim.keep)
+        if processes.first:
+            save_trained(network, history, model_folder(name), steps_in_all=steps, keep=optim.keep)

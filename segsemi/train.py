@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import nullcontext
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,17 +15,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
 from segsemi.checkpoint import save_model
 from segsemi.config import OptimParams
 from segsemi.data.batches import Batch, StepBatches, batch_loader
 from segsemi.dsbn import bn_statistics, convert_dsbn, labelled_first, strip_dsbn
+from segsemi.engine import autocast
 from segsemi.errors import UserError
 from segsemi.files import write_bytes, write_csv
 from segsemi.inference import evaluate_model
 from segsemi.losses import LOSSES, Loss, cross_entropy
 from segsemi.models.build import SegmentationModel
+from segsemi.models.synced import rows_of_batch, sync_layers, unsync_layers
+from segsemi.processes import Processes
 from segsemi.progress import progress_bar
 from segsemi.rng import derive_seed
 from segsemi.schedule import poly_factor
@@ -57,18 +62,23 @@ def train(
     pseudo_loss: str = "ce",
     bn: str = "trainable",
     work: Path,
-    device: torch.device,
+    processes: Processes,
     workers: int = 0,
+    precision: str = "fp32",
+    compiled: bool = False,
     val: Sequence[Pair] | None = None,
 ) -> History:
     """Train `model` in place for batches.steps steps: CE on labels + `pseudo_loss` on pseudo labels.
 
     Resumes from the checkpoint in `work` if there is one; Ctrl-C and SIGTERM write one after the step and raise
-    KeyboardInterrupt. The model ends as a plain network, on `device`, in eval mode.
+    KeyboardInterrupt. The model ends as a plain network, on processes.device, in eval mode.
 
     Args:
+        batches: this process's share of them, where there are several.
         pseudo_loss: a key of LOSSES.
         bn: `trainable`: one BN for all; `fixed`: running statistics stay as they are and normalise; `dsbn`.
+        precision: as `segsemi.engine.autocast` takes it; weights and losses are float32 always.
+        compiled: run the training steps through torch.compile.
         val: validation images and labels, as `evaluate_model` takes them; measured every params.val_every steps (0:
             never). For the curve alone, unless params.keep is `best`: then the model ends as it was where val was best,
             at the earliest of equals.
@@ -78,72 +88,133 @@ def train(
     """
     if params.keep == "best" and not val:
         raise UserError("keep: best needs validation images, and there are none; set keep: last")
+    device = processes.device
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if processes.count > 1:
+        sync_layers(model.network)
     if bn == "dsbn":
         convert_dsbn(model.network)
-    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(model, params)
     checkpoint, best = work / "checkpoint.pt", work / "best.pt"
     start, curve, recent = _restore(checkpoint, model, optimizer)
+    parameters, buffers = list(model.parameters()), list(model.buffers())
+    network = _wrapped(model, processes, compiled)
     saved, pause = time.monotonic(), CHECKPOINT_SECONDS
+
+    def save(path: Path, step: int) -> None:
+        if processes.first:
+            _save(path, model, optimizer, step, curve, recent)
+
+    def measure(step: int) -> None:
+        """A point of the curve, with val mIoU where it is due; a stop in the middle leaves a checkpoint before it."""
+        validate = val is not None and _due(step, params.val_every, batches.steps)
+        if not validate and not _due(step, CURVE_EVERY, batches.steps):
+            return
+        lr = params.lr * poly_factor(step - 1, batches.steps, params.power)
+        row: dict[str, Any] = {"step": step, "loss": float(np.mean(recent)), "lr": lr}
+        bar.set_postfix(loss=f"{row['loss']:.3f}")
+        if validate:
+            assert val is not None
+            try:
+                row["val_miou"] = _validate(model, val, processes, stopping)
+            except KeyboardInterrupt:
+                save(checkpoint, step)
+                raise
+            if processes.first:
+                bar.write(f"{batches.stage} step {step}: val mIoU {100 * row['val_miou']:.2f}")
+        recent.clear()
+        better = row.get("val_miou", -1.0) > best_miou(curve)
+        if params.keep == "best" and better:
+            save(best, step)
+        curve.append(row)
 
     with (
         stop_requested() as stopping,
-        progress_bar(total=batches.steps, initial=start, desc=batches.stage, unit="step") as bar,
+        progress_bar(
+            total=batches.steps, initial=start, desc=batches.stage, unit="step", silent=not processes.first
+        ) as bar,
     ):
-        for step, batch in enumerate(batch_loader(batches, start=start, workers=workers), start=start):
+        if start > 0 and recent:  # stopped before the point was made, or between two
+            measure(start)
+        for step, batch in enumerate(batch_loader(batches, start=start, workers=workers, device=device), start=start):
             factor = poly_factor(step, batches.steps, params.power)
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
             torch.manual_seed(derive_seed(batches.seed, batches.stage, "step", step))  # dropout
             _set_train_mode(model, bn)
-            statistics = [buffer.clone() for buffer in model.buffers()]
+            statistics = [buffer.clone() for buffer in buffers]
             optimizer.zero_grad(set_to_none=True)
-            value = 0.0
-            for piece in batch.pieces(params.accumulate):
-                with labelled_first(model, piece.labelled) if bn == "dsbn" else nullcontext():
-                    loss = _loss(model, piece, LOSSES[pseudo_loss], device) / params.accumulate
-                loss.backward()
-                value += float(loss.detach())
-            norm = float(get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
-            if not math.isfinite(value + norm):  # before the update: the weights are still good, BN's statistics not
-                for buffer, before in zip(model.buffers(), statistics, strict=True):
+            value = torch.zeros((), device=device)
+            for index, piece in enumerate(batch.pieces(params.accumulate), start=1):
+                with _piece(network, model, piece, bn, processes, last=index == params.accumulate):
+                    loss = _loss(network, piece, LOSSES[pseudo_loss], processes, precision) / params.accumulate
+                    loss.backward()
+                value += loss.detach()
+            norm = float(get_total_norm([p.grad for p in parameters if p.grad is not None]))
+            loss_value, stops = processes.mean(torch.stack([value, value.new_tensor(float(stopping()))])).tolist()
+            if not math.isfinite(
+                loss_value + norm
+            ):  # before the update: the weights are still good, BN's statistics not
+                for buffer, before in zip(buffers, statistics, strict=True):
                     buffer.copy_(before)
-                _save(work / "last_good.pt", model, optimizer, step, curve, recent)
+                save(work / "last_good.pt", step)
                 raise UserError(
-                    f"loss {value}, norm of the gradient {norm} at step {step}, images {', '.join(batch.ids)}; the last good "
-                    f"state is {work / 'last_good.pt'}. Lower lr, or look at these images"
+                    f"loss {loss_value}, norm of the gradient {norm} at step {step}, images {', '.join(batch.ids)}; the last "
+                    f"good state is {work / 'last_good.pt'}. Lower lr, or look at these images"
                 )
             optimizer.step()
 
             done = step + 1
-            recent.append(value)
+            recent.append(loss_value)
             bar.update()
-            due = params.val_every > 0 and (done % params.val_every == 0 or done == batches.steps)
-            if (due and val is not None) or done % CURVE_EVERY == 0 or done == batches.steps:
-                row: dict[str, Any] = {"step": done, "loss": float(np.mean(recent)), "lr": params.lr * factor}
-                recent.clear()
-                bar.set_postfix(loss=f"{row['loss']:.3f}")
-                if due and val is not None:
-                    row["val_miou"] = _validate(model, _until(stopping, val))
-                    bar.write(f"{batches.stage} step {done}: val mIoU {100 * row['val_miou']:.2f}")
-                    if params.keep == "best" and row["val_miou"] > best_miou(curve):
-                        _save(best, model, optimizer, done, curve, recent)
-                curve.append(row)
-            if stopping() or done == batches.steps or time.monotonic() - saved > pause:
+            measure(done)
+            if stops or done == batches.steps or time.monotonic() - saved > pause:
                 began = time.monotonic()
-                _save(checkpoint, model, optimizer, done, curve, recent)
+                save(checkpoint, done)
                 saved = time.monotonic()
                 pause = max(CHECKPOINT_SECONDS, (saved - began) / CHECKPOINT_SHARE)
-            if stopping():
+            if stops:
                 raise KeyboardInterrupt
+    processes.wait()
     if params.keep == "best":
         if not best.exists():
             raise UserError("keep: best found no pixel with a class in the validation labels; set keep: last")
         _restore(best, model, optimizer)
     history = History(curve, bn_statistics(model.network))
     strip_dsbn(model.network)
+    unsync_layers(model.network)
     model.eval()
     return history
+
+
+def _due(step: int, every: int, steps: int) -> bool:
+    return every > 0 and (step % every == 0 or step == steps)
+
+
+def _wrapped(model: SegmentationModel, processes: Processes, compiled: bool) -> nn.Module:
+    """What the training steps call: the model, compiled if asked for, its gradients averaged over the processes."""
+    network: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
+    if processes.count == 1:
+        return network
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 has another name for it, torch 2.11 has not
+        # buffers are equal already: statistics are those of the whole batch
+        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+
+
+@contextmanager
+def _piece(
+    network: nn.Module, model: SegmentationModel, piece: Batch, bn: str, processes: Processes, *, last: bool
+) -> Iterator[None]:
+    """Around the forward and backward pass of one piece of a batch."""
+    with ExitStack() as stack:
+        if bn == "dsbn":
+            stack.enter_context(labelled_first(model, piece.labelled))
+        if processes.count > 1:
+            stack.enter_context(rows_of_batch(model, *piece.rows(processes.rank, processes.count)))
+            if not last:
+                stack.enter_context(network.no_sync())  # type: ignore[operator]  # DistributedDataParallel
+        yield
 
 
 def best_miou(curve: list[dict[str, Any]]) -> float:
@@ -164,16 +235,21 @@ def save_trained(model: SegmentationModel, history: History, folder: Path, *, st
     save_model(model, folder, {"steps_in_all": steps_in_all, "keep": keep})
 
 
-def _loss(model: nn.Module, batch: Batch, pseudo_loss: Loss, device: torch.device) -> Tensor:
-    """CE(y*, y) + SCL(y~*, y~) of algorithm 1, line 9, from one forward pass of the concatenated batch (line 8)."""
-    images = batch.images.to(device, memory_format=torch.channels_last)
-    targets = batch.targets.to(device)
-    logits = model(images)
+def _loss(network: nn.Module, batch: Batch, pseudo_loss: Loss, processes: Processes, precision: str) -> Tensor:
+    """CE(y*, y) + SCL(y~*, y~) of algorithm 1, line 9, from one forward pass of the concatenated batch (line 8).
+
+    Of several processes, the mean of their losses is the loss of the whole batch.
+    """
+    device = processes.device
+    images = batch.images.to(device, memory_format=torch.channels_last, non_blocking=True)
+    targets = batch.targets.to(device, non_blocking=True)
+    with autocast(device, precision):
+        logits = network(images)
     count, parts = batch.labelled, []
     if count > 0:
-        parts.append(cross_entropy(logits[:count], targets[:count]))
+        parts.append(cross_entropy(logits[:count], targets[:count], mean_count=processes.mean))
     if count < len(images):
-        parts.append(pseudo_loss(logits[count:], targets[count:]))
+        parts.append(pseudo_loss(logits[count:], targets[count:], mean_count=processes.mean))
     return torch.stack(parts).sum()
 
 
@@ -189,6 +265,7 @@ def _optimizer(model: SegmentationModel, params: OptimParams) -> torch.optim.Opt
     return torch.optim.SGD(
         [{"params": g, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), g in groups.items()],
         momentum=params.momentum,
+        fused=all(p.device.type in ("cpu", "cuda") for p in model.parameters()),
     )
 
 
@@ -201,18 +278,29 @@ def _set_train_mode(model: nn.Module, bn: str) -> None:
                 module.eval()
 
 
-def _until(stopping: Callable[[], bool], pairs: Sequence[Pair]) -> Iterator[Pair]:
-    """The pairs one by one; a stop in the middle does not wait for the last, and training goes on from a minute before."""
-    for index in range(len(pairs)):
+def _until(stopping: Callable[[], bool], pairs: Sequence[Pair], indices: Sequence[int]) -> Iterator[Pair]:
+    """Those pairs one by one; a stop in the middle does not wait for the last."""
+    for index in indices:
         if stopping():
             raise KeyboardInterrupt
         yield pairs[index]
 
 
-def _validate(model: SegmentationModel, pairs: Iterable[Pair]) -> float:
+def _validate(
+    model: SegmentationModel, pairs: Sequence[Pair], processes: Processes, stopping: Callable[[], bool]
+) -> float:
+    """mIoU, each process measuring its share; several finish it before they stop, since each waits for the others."""
     model.eval()
     classes = model.classes
-    return evaluate_model(model, pairs, num_classes=len(classes), ignore_index=classes.ignore_index).miou()
+    own = range(processes.rank, len(pairs), processes.count)
+    confusion = evaluate_model(
+        model,
+        _until(stopping if processes.count == 1 else lambda: False, pairs, own),
+        num_classes=len(classes),
+        ignore_index=classes.ignore_index,
+    )
+    confusion.matrix = processes.sum(torch.from_numpy(confusion.matrix).to(processes.device)).cpu().numpy()
+    return confusion.miou()
 
 
 def _restore(

@@ -8,10 +8,9 @@ from segsemi.checkpoint import load_model
 from segsemi.config import load_params
 from segsemi.contract import UNLABELLED, data_root, model_files, model_folder, pseudo_folder
 from segsemi.data.manifest import read_rows
-from segsemi.engine import choose_device
 from segsemi.errors import run_stage
+from segsemi.processes import start_processes
 from segsemi.pseudo_label import write_pseudo_labels
-from segsemi.work import work_folder
 
 
 def main() -> None:
@@ -20,19 +19,24 @@ def main() -> None:
     parser.add_argument("--student", required=True, help="name of the model that will learn from them")
     args = parser.parse_args()
     params = load_params()
-    model = load_model(model_folder(args.teacher)).to(choose_device(params.machine.device))
     settings = params.pseudo_label.model_dump()
-    with work_folder(f"pseudo-{args.student}", settings, [*model_files(args.teacher), UNLABELLED]) as work:
+    inputs = [*model_files(args.teacher), UNLABELLED]
+    with (
+        start_processes(params.machine.device) as processes,
+        processes.work_folder(f"pseudo-{args.student}", settings, inputs) as work,
+    ):
         write_pseudo_labels(
-            model,
+            load_model(model_folder(args.teacher)).to(processes.device),
             read_rows(UNLABELLED),
             data_root(params.data),
             pseudo_folder(args.student),
             **settings,
             work=work,
+            processes=processes,
+            precision=params.machine.precision,
             progress=f"pseudo labels for {args.student}",
         )
 
 
 if __name__ == "__main__":
-    run_stage(main)
+    run_stage(main, parallel=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -112,6 +114,29 @@ def test_two_queue_workers_leave_each_other_alone(finished: tuple[Project, list[
     project.set_params({"student": {"lr": float(rates["slow"])}})
     project.run("python", "-m", "stages.train_student", "--teacher", "teacher", "--student", "student_1")
     assert file_hash(project.folder / "models/student_1/model.safetensors") == made["slow"] != made["fast"]
+    restore(project)
+
+
+def loss_of(project: Project) -> float:
+    rows = csv.DictReader(project.bytes_of("models/student_1/curve.csv").decode().splitlines())
+    return float(next(rows)["loss"])
+
+
+def test_two_processes_by_launch(finished: tuple[Project, list[str]]) -> None:
+    """Pseudo labels are equal to the byte, so dvc.lock is too; a student's training ends with its files in place."""
+    project, _ = finished
+    lock = project.bytes_of("dvc.lock")
+    launch = f"{sys.executable} -m torch.distributed.run --standalone --nproc_per_node 2"
+    printed = project.run("dvc", "repro", "-fs", "pseudo_label@student_1", LAUNCH=launch, OMP_NUM_THREADS="1")
+    assert "torch.distributed.run" not in project.bytes_of("dvc.lock").decode()
+    assert printed.count("pseudo labels for student_1: 0/") == 1  # one process speaks
+    assert project.bytes_of("dvc.lock") == lock
+    before = loss_of(project)
+    project.run("dvc", "repro", "-fs", "train_student@student_1", LAUNCH=launch, OMP_NUM_THREADS="1")
+    assert project.bytes_of("models/student_1/model.safetensors")
+    assert loss_of(project) == pytest.approx(
+        before, rel=0.05
+    )  # of two steps; the first one's is equal, see test_processes
     restore(project)
 
 

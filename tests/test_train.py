@@ -19,10 +19,11 @@ from segsemi.errors import UserError
 from segsemi.losses import cross_entropy
 from segsemi.models.build import Architecture, SegmentationModel, build_model
 from segsemi.palette import write_label_png
+from segsemi.processes import Processes
 from segsemi.train import train
 
 ARCHITECTURE = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
-CPU = torch.device("cpu")
+ALONE = Processes(torch.device("cpu"))
 
 
 def optim(steps: int, **changes: object) -> OptimParams:
@@ -63,7 +64,7 @@ def batches(groups: list[Group], steps: int) -> StepBatches:
 
 
 def run(model: SegmentationModel, groups: list[Group], work: Path, steps: int, **options: object) -> list[dict]:
-    settings: dict = {"pseudo_loss": "scl", "bn": "dsbn", "work": work, "device": CPU, **options}
+    settings: dict = {"pseudo_loss": "scl", "bn": "dsbn", "work": work, "processes": ALONE, **options}
     params = settings.pop("params", optim(steps))
     return train(model, batches(groups, steps), params, **settings).curve
 
@@ -89,7 +90,7 @@ def test_best_checkpoint_is_the_model_of_that_step(
 ) -> None:
     states: list[dict[str, torch.Tensor]] = []
 
-    def measured(model: SegmentationModel, _: object) -> float:
+    def measured(model: SegmentationModel, *_: object) -> float:
         states.append({name: value.clone() for name, value in model.state_dict().items()})
         return mious[len(states) - 1]
 
@@ -220,7 +221,7 @@ def test_accumulated_step_is_the_step_of_the_mean_loss_of_its_pieces(groups: lis
     assert [*first.ids[:half], *second.ids[:half], *first.ids[half:], *second.ids[half:]] == batch.ids
     segsemi.train._set_train_mode(reference, "fixed")
     optimizer = segsemi.train._optimizer(reference, optim(1))
-    losses = [segsemi.train._loss(reference, piece, cross_entropy, torch.device("cpu")) for piece in (first, second)]
+    losses = [segsemi.train._loss(reference, piece, cross_entropy, ALONE, "fp32") for piece in (first, second)]
     (sum(losses) / 2).backward()
     optimizer.step()
     for (name, value), expected in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):

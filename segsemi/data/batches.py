@@ -70,6 +70,16 @@ class Batch:
     ids: list[str]
     labelled: int
 
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory, from which a GPU reads while the CPU goes on; the data loader calls it."""
+        return Batch(self.images.pin_memory(), self.targets.pin_memory(), self.ids, self.labelled)
+
+    def rows(self, rank: int, count: int) -> tuple[list[int], int]:
+        """Where the samples of this share stand in the whole batch of `count` processes, and how many that has."""
+        labelled, pseudo = self.labelled, len(self.ids) - self.labelled
+        first = count * labelled + rank * pseudo
+        return [*range(rank * labelled, (rank + 1) * labelled), *range(first, first + pseudo)], count * len(self.ids)
+
     def pieces(self, count: int) -> Iterator[Batch]:
         """The batch cut into `count` equal ones, each with its share of labelled samples (both multiples of `count`)."""
         size, labelled = len(self.ids) // count, self.labelled // count
@@ -84,15 +94,34 @@ class StepBatches(Dataset[Batch]):
 
     Every group runs through its samples in shuffled epochs. Decoded images are kept in memory up to `cache_mb`.
 
+    Args:
+        pieces: in how many the batches will be cut (`Batch.pieces`).
+        rank, processes: makes only the share of one of several processes, which is the same share of every piece.
+
     Raises:
-        UserError: a group that takes part in the batches has no samples.
+        UserError: a group that takes part in the batches has no samples, or does not divide among the processes.
     """
 
     def __init__(
-        self, groups: Sequence[Group], augment: AugmentParams, *, steps: int, seed: int, stage: str, cache_mb: int
+        self,
+        groups: Sequence[Group],
+        augment: AugmentParams,
+        *,
+        steps: int,
+        seed: int,
+        stage: str,
+        cache_mb: int,
+        pieces: int = 1,
+        rank: int = 0,
+        processes: int = 1,
     ) -> None:
         used = [group for group in groups if group.batch_size > 0]
         for group in used:
+            if group.batch_size % (pieces * processes):
+                raise UserError(
+                    f"{stage}: {group.batch_size} {group.name} images a batch do not divide among {processes} processes "
+                    f"with {pieces} pieces each; change the batch size, accumulate or the number of processes"
+                )
             if not group.samples:
                 raise UserError(
                     f"{stage}: there is no {group.name} image to train on; set its batch size to 0, lower split.fraction or "
@@ -109,6 +138,7 @@ class StepBatches(Dataset[Batch]):
         self.steps = steps
         self.seed = seed
         self.stage = stage
+        self.share = pieces, rank, processes
         self._cache: dict[Sample, tuple[np.ndarray, np.ndarray]] = {}
         self._cache_left = cache_mb * 2**20
         self._orders: dict[str, tuple[int, np.ndarray]] = {}  # group -> epoch and order of its samples
@@ -119,7 +149,7 @@ class StepBatches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         images, targets, ids = [], [], []
         for group in self.groups:
-            for position in range(step * group.batch_size, (step + 1) * group.batch_size):
+            for position in self._positions(step, group):
                 sample = self._sample_at(group, position)
                 image, label = self._augmented(group, sample, position)
                 images.append(image)
@@ -127,12 +157,21 @@ class StepBatches(Dataset[Batch]):
                 ids.append(sample.id)
         # (N, H, W, 3) uint8 -> (N, 3, H, W) float32
         batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(255)
-        labelled = sum(group.batch_size for group in self.groups if not group.pseudo)
+        labelled = sum(len(self._positions(step, group)) for group in self.groups if not group.pseudo)
         return Batch(batch, torch.from_numpy(np.stack(targets)).long(), ids, labelled)
+
+    def _positions(self, step: int, group: Group) -> list[int]:
+        """Of the group's samples, counted over all epochs, those of this share of the batch: the same part of each piece."""
+        pieces, rank, processes = self.share
+        own = group.batch_size // (pieces * processes)
+        starts = [step * group.batch_size + (piece * processes + rank) * own for piece in range(pieces)]
+        return [start + index for start in starts for index in range(own)]
 
     def _sample_at(self, group: Group, position: int) -> Sample:
         epoch, index = divmod(position, len(group.samples))
-        if group.name not in self._orders or self._orders[group.name][0] != epoch:  # drawn once an epoch, not once an image
+        if (
+            group.name not in self._orders or self._orders[group.name][0] != epoch
+        ):  # drawn once an epoch, not once an image
             rng = derive_rng(self.seed, self.stage, group.name, "epoch", epoch)
             self._orders[group.name] = epoch, rng.permutation(len(group.samples))
         return group.samples[self._orders[group.name][1][index]]
@@ -171,8 +210,10 @@ class StepBatches(Dataset[Batch]):
         return pair
 
 
-def batch_loader(batches: StepBatches, *, start: int, workers: int) -> DataLoader[Batch]:
-    """The batches from step `start` on, in order, made by `workers` processes (0: in this one)."""
+def batch_loader(
+    batches: StepBatches, *, start: int, workers: int, device: torch.device | None = None
+) -> DataLoader[Batch]:
+    """The batches from step `start` on, in order, made by `workers` processes (0: in this one), ready for `device`."""
     return DataLoader(
         batches,
         batch_size=None,
@@ -180,6 +221,7 @@ def batch_loader(batches: StepBatches, *, start: int, workers: int) -> DataLoade
         num_workers=workers,
         worker_init_fn=_one_thread if workers else None,
         prefetch_factor=2 if workers else None,
+        pin_memory=device is not None and device.type == "cuda",
     )
 
 

@@ -1,0 +1,112 @@
+"""Several processes of one stage, as torchrun starts them: who does what, and how the parts come together.
+
+Batch sizes are global and every random choice belongs to an image or a step, so what is learnt does not depend on the number
+of processes. Processes on several machines need one file system for the repository.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from segsemi.engine import choose_device
+from segsemi.errors import UserError
+from segsemi.work import work_folder
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """One of `count` processes; alone (the default) every method gives back what it got.
+
+    Methods named collective must be called by all processes in the same order.
+    """
+
+    device: torch.device
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def share_of(self, items: Sequence[T]) -> Sequence[T]:
+        """Every count-th item, beginning with the rank-th."""
+        return items if self.count == 1 else [items[i] for i in range(self.rank, len(items), self.count)]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Collective: the mean over the processes, without a gradient."""
+        return self.sum(values) / self.count if self.count > 1 else values
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Collective: the sum over the processes, without a gradient."""
+        if self.count == 1:
+            return values
+        values = values.detach().clone()
+        dist.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        """Collective: goes on when all are here."""
+        if self.count > 1:
+            dist.barrier()
+
+    def from_first(self, value: T) -> T:
+        """Collective: the value that the first process has."""
+        if self.count == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    @contextmanager
+    def work_folder(self, stage: str, params: Any, inputs: Iterable[Path] = ()) -> Iterator[Path]:
+        """Collective: `segsemi.work.work_folder`, locked and removed by the first process, used by all."""
+        with ExitStack() as stack:
+            folder = stack.enter_context(work_folder(stage, params, inputs)) if self.first else Path()
+            yield self.from_first(folder)
+            self.wait()
+
+
+@contextmanager
+def start_processes(device: str) -> Iterator[Processes]:
+    """This process among those that torchrun started with it; alone where none did.
+
+    Each takes the GPU of its local rank, or the CPU.
+
+    Args:
+        device: machine.device.
+
+    Raises:
+        UserError: the device is not there, or one GPU is named for several processes.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Processes(choose_device(device))
+        return
+    if ":" in device:
+        raise UserError(f"machine.device {device!r} names one GPU for {count} processes; use auto or cuda")
+    chosen = choose_device(device)
+    if chosen.type == "cuda":
+        local = int(os.environ["LOCAL_RANK"])
+        if local >= torch.cuda.device_count():
+            raise UserError(
+                f"{local + 1} processes on a machine with {torch.cuda.device_count()} GPUs; start one a GPU"
+            )
+        chosen = torch.device("cuda", local)
+        torch.cuda.set_device(chosen)
+    # A process may wait for hours while the first one holds another run's lock; torchrun ends all when one fails.
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(days=1))
+    yield Processes(chosen, dist.get_rank(), count)
+    dist.destroy_process_group()  # not after an error: it would wait for the others

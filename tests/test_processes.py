@@ -1,0 +1,66 @@
+"""Two processes over gloo learn what one does."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+from segsemi.data.batches import Batch
+from segsemi.errors import UserError
+from segsemi.processes import start_processes
+
+ROOT = Path(__file__).parent.parent
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+
+
+def python(*arguments: object, processes: int = 1) -> None:
+    launcher = TORCHRUN if processes == 2 else [sys.executable]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    command = [*launcher, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.parametrize(("accumulate", "loss", "bn"), [(1, "scl", "dsbn"), (2, "scl_released", "trainable")])
+def test_two_processes_train_as_one(tmp_path: Path, accumulate: int, loss: str, bn: str) -> None:
+    """Losses, validation, the batch norms' statistics and the weights; with dropout, padding, SAUG and pieces of a batch."""
+    results = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        python("-m", "tests.two_processes", out, accumulate, loss, bn, processes=processes)
+        curve, statistics = json.loads((out / "curve.json").read_text())
+        results.append((curve, statistics, safetensors.torch.load_file(out / "model.safetensors")))
+    (one, one_bn, one_model), (two, two_bn, two_model) = results
+    assert len(one) == 3
+    for a, b in zip(one, two, strict=True):
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
+        assert b["val_miou"] == pytest.approx(a["val_miou"], abs=2e-3)
+    assert len(one_bn) == len(two_bn) == (0 if bn == "trainable" else len(one_bn))
+    for a, b in zip(one_bn, two_bn, strict=True):
+        assert b == {
+            key: pytest.approx(value, rel=1e-3, abs=1e-4) if key != "layer" else value for key, value in a.items()
+        }
+    before = safetensors.torch.load_file(tmp_path / "1" / "before.safetensors")
+    learnt = [name for name in before if "running" not in name and "num_batches" not in name]
+    moved = max(float((one_model[name] - before[name]).abs().max()) for name in learnt)
+    apart = max(float((one_model[name] - two_model[name]).abs().max()) for name in learnt)
+    assert moved > 1e-4
+    assert apart < 0.02 * moved
+
+
+def test_a_process_takes_the_same_part_of_every_piece() -> None:
+    """Rows of the whole piece, labelled ones first: 2 of 4 labelled, 1 of 2 pseudo-labelled in each of two processes."""
+    batch = Batch(torch.zeros(3, 1), torch.zeros(3, 1), ["a", "b", "c"], labelled=2)
+    assert batch.rows(0, 2) == ([0, 1, 4], 6)
+    assert batch.rows(1, 2) == ([2, 3, 5], 6)
+
+
+def test_one_gpu_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="machine.device 'cuda:1' names one GPU for 2 processes; use auto or cuda"):
+        start_processes("cuda:1").__enter__()
