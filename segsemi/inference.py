@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segsemi.ahead import ahead
 from segsemi.metrics import ConfusionMatrix
 from segsemi.models.build import SegmentationModel
 
@@ -133,9 +135,12 @@ def evaluate_model(
     """
     if confusion is None:
         confusion = ConfusionMatrix(num_classes, ignore_index)
-    for index, (image, label) in enumerate(pairs):
-        prediction = predict_image(model, image, scales, flip, window).argmax(0).to(torch.uint8).cpu().numpy()
-        confusion.update(prediction, label)
-        if on_prediction is not None:
-            on_prediction(index, prediction)
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        for index, (image, label) in enumerate(ahead(reader, pairs)):
+            # max: argmax alone is seven times as slow over the first dimension
+            best = predict_image(model, image, scales, flip, window).max(dim=0).indices
+            prediction = best.to(torch.uint8).cpu().numpy()
+            confusion.update(prediction, label)
+            if on_prediction is not None:
+                on_prediction(index, prediction)
     return confusion

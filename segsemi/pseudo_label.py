@@ -53,8 +53,9 @@ def write_pseudo_labels(
     """
     todo = [row for row in processes.share_of(rows) if not (work / f"{row.id}.json").exists()]
     done = len(processes.share_of(rows)) - len(todo)
-    with ThreadPoolExecutor(max_workers=2) as pool:  # files are read and written while the network computes
-        images = ahead(pool, lambda row: read_image(root / row.image), todo)
+    # files are read and written while the network computes
+    with ThreadPoolExecutor(max_workers=1) as reader, ThreadPoolExecutor(max_workers=1) as writer:
+        images = ahead(reader, (read_image(root / row.image) for row in todo))
         written: deque[Future[None]] = deque()
         bar = progress_bar(
             desc=progress, unit="image", total=done + len(todo), initial=done, silent=not processes.first
@@ -64,7 +65,7 @@ def write_pseudo_labels(
                 with autocast(processes.device, precision):
                     confidence, label = predict_image(model, image, scales, flip).max(dim=0)
                 ids = label.to(torch.uint8).cpu().numpy()
-                written.append(pool.submit(_write, work, row.id, ids, float(confidence.mean()), model.classes))
+                written.append(writer.submit(_write, work, row.id, ids, float(confidence.mean()), model.classes))
                 if len(written) > AHEAD:
                     written.popleft().result()
                 bar.update()

