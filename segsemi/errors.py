@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -43,7 +44,9 @@ def explain(error: Exception) -> str | None:
     if isinstance(error, PermissionError):
         return f"no permission for {error.filename}; change its owner or mode"
     if isinstance(error, FileNotFoundError) and error.filename:
-        return f"{error.filename} not found; run `dvc repro`, which writes what is missing"
+        name = str(error.filename)
+        made = Path(name).parts[0] in ("data", "models", "reports")
+        return f"{name} not found" + ("; run `dvc repro`, which writes what is missing" if made else "; check the path")
     if _out_of_memory(error):
         reason = (str(error).splitlines() or ["no reason given"])[0]
         return (

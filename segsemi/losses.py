@@ -52,7 +52,7 @@ def self_correction_loss(
     """
     if form not in ("paper", "released"):
         raise ValueError(f"form must be 'paper' or 'released', found {form!r}")
-    log_p_y, log_p_top, counted = _log_probabilities(logits, target, ignore_index)
+    log_p_y, log_p_top, counted = _log_probabilities(logits, target, ignore_index, with_top=True)
     weight = log_p_top.exp()  # equation 5
     if form == "paper":
         loss = weight * -log_p_y + (1 - weight) * _reverse(log_p_y, LOG_ZERO)
@@ -102,47 +102,51 @@ class _ChosenLogProbabilities(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        """logits (N, C, ...), index (N, 1, ...) int64 -> two (N, ...)."""
+    def forward(ctx: Any, logits: Tensor, index: Tensor, with_top: bool) -> tuple[Tensor, Tensor | None]:
+        """logits (N, C, ...), index (N, 1, ...) int64 -> two (N, ...), or one and None."""
         dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32  # bf16 keeps 8 bits: too few for log p
         log_p = F.log_softmax(logits, dim=1, dtype=dtype)
-        top = log_p.amax(dim=1, keepdim=True)
+        top = log_p.amax(dim=1, keepdim=True) if with_top else None
         ctx.save_for_backward(log_p, index, top)
         ctx.dtype = logits.dtype
         ctx.set_materialize_grads(False)
-        return log_p.gather(1, index).squeeze(1), top.squeeze(1)
+        return log_p.gather(1, index).squeeze(1), None if top is None else top.squeeze(1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, for_label: Tensor | None, for_top: Tensor | None) -> tuple[Tensor, None]:
+    def backward(ctx: Any, for_label: Tensor | None, for_top: Tensor | None) -> tuple[Tensor, None, None]:
         log_p, index, top = ctx.saved_tensors
-        grad = torch.empty_like(log_p)
+        flat: list[Any] = [None if x is None else x.reshape(len(log_p), x.shape[1], -1) for x in (log_p, index, top)]
+        grad = torch.empty_like(flat[0])
         given = [gradient.reshape(len(log_p), 1, -1) for gradient in (for_label, for_top) if gradient is not None]
         if not given:
-            return grad.zero_(), None
+            return torch.zeros_like(log_p, dtype=ctx.dtype), None, None
         for_both = torch.stack(given).sum(dim=0)
-        flat = [x.reshape(len(log_p), x.shape[1], -1) for x in (log_p, grad, index, top)]
         pixels = for_both.shape[-1]
         step = max(1, CACHED // (log_p.shape[0] * log_p.shape[1])) if log_p.device.type == "cpu" else pixels
         for start in range(0, pixels, step):
-            log_q, out, label, best = (x[..., start : start + step] for x in flat)
-            for_q = [x[..., start : start + step] for x in (for_both, *given)]
-            torch.exp(log_q, out=out).mul_(-for_q[0])
+            part = slice(start, start + step)
+            parts: list[Any] = [None if x is None else x[..., part] for x in flat]
+            log_q, label, best = parts
+            out, total = grad[..., part], for_both[..., part]
+            torch.exp(log_q, out=out).mul_(-total)
             if for_label is not None:
-                out.scatter_add_(1, label, for_q[1])
+                out.scatter_add_(1, label, given[0][..., part])
             if for_top is not None:
                 mask = torch.eq(log_q, best, out=torch.empty_like(log_q))  # of floats: ten times as fast as of bools
-                out.addcmul_(mask, for_q[-1] / mask.sum(dim=1, keepdim=True))  # equal ones share it
-        return grad.to(ctx.dtype), None
+                out.addcmul_(mask, given[-1][..., part] / mask.sum(dim=1, keepdim=True))  # equal ones share it
+        return grad.reshape(log_p.shape).to(ctx.dtype), None, None
 
 
-def _log_probabilities(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
-    """log p of the labels, log p of the most probable classes and the mask of counted pixels, each (N, ...)."""
+def _log_probabilities(
+    logits: Tensor, target: Tensor, ignore_index: int, with_top: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """log p of the labels, that of the most probable classes if `with_top`, and the mask of counted pixels; (N, ...)."""
     if logits.ndim < 2 or logits.shape[:1] + logits.shape[2:] != target.shape:
         raise ValueError(f"logits {tuple(logits.shape)} must be (N, C, ...) and target {tuple(target.shape)} (N, ...)")
     counted = target != ignore_index
     index = torch.where(counted, target, 0).long().unsqueeze(1)
-    log_p_y, log_p_top = _ChosenLogProbabilities.apply(logits, index)
+    log_p_y, log_p_top = _ChosenLogProbabilities.apply(logits, index, with_top)
     return log_p_y, log_p_top, counted
 
 

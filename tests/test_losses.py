@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import segsemi.losses
 from segsemi.losses import cross_entropy, self_correction_loss, symmetric_cross_entropy
 
 Loss = Callable[..., Tensor]
@@ -209,6 +210,40 @@ def test_cross_entropy_equals_torch(dtype: torch.dtype) -> None:
 def test_labels_of_any_integer_type(name: str, dtype: torch.dtype) -> None:
     logits, target = example()
     assert float(LOSSES[name](logits, target.to(dtype))) == float(LOSSES[name](logits, target))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_any_memory_format_and_more_pixels_than_fit_the_cache(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, target = example()
+    whole = torch.autograd.grad(LOSSES[name](logits.requires_grad_(), target), logits)[0]
+    monkeypatch.setattr(segsemi.losses, "CACHED", 30)
+    for order in (torch.contiguous_format, torch.channels_last):
+        other = logits.detach().contiguous(memory_format=order).requires_grad_()
+        torch.testing.assert_close(torch.autograd.grad(LOSSES[name](other, target), other)[0], whole)
+    crossed = logits.detach().transpose(2, 3).contiguous().transpose(2, 3).requires_grad_()
+    torch.testing.assert_close(torch.autograd.grad(LOSSES[name](crossed, target), crossed)[0], whole)
+
+
+def test_equal_best_classes_share_the_gradient() -> None:
+    """As torch's amax does: for logits that are all alike nothing favours the first one."""
+    logits = torch.zeros(1, 4, 1, 1, dtype=torch.float64, requires_grad=True)
+    target = torch.tensor([[[2]]])
+    ours = torch.autograd.grad(self_correction_loss(logits, target), logits)[0]
+    p = logits.softmax(dim=1)
+    weight, p_y = p.amax(dim=1), p[:, 2]
+    expected = torch.autograd.grad((weight * -p_y.log() + (1 - weight) * 4 * (1 - p_y)).sum(), logits)[0]
+    torch.testing.assert_close(ours, expected)
+
+
+def test_the_mean_over_processes_takes_the_place_of_the_own_count() -> None:
+    logits, target = example()
+    counted = int((target != 255).sum())
+    mean = float(cross_entropy(logits, target))
+    assert float(cross_entropy(logits, target, mean_count=lambda n: 2 * n)) == pytest.approx(mean / 2)
+    seen: list[float] = []
+    for name in LOSSES:
+        LOSSES[name](logits, target, mean_count=lambda n: seen.append(float(n)) or n)
+    assert seen == [counted, target.numel(), counted, counted]  # the released form divides by all pixels
 
 
 def test_unknown_form_is_refused() -> None:

@@ -234,3 +234,34 @@ def test_decoder_learns_faster_and_batch_norms_and_biases_do_not_decay() -> None
     assert settings == {(0.01, 4e-5), (0.01, 0.0), (0.1, 4e-5), (0.1, 0.0)}
     for group in optimizer.param_groups:
         assert all((parameter.ndim > 1) == (group["weight_decay"] > 0) for parameter in group["params"])
+
+
+def test_bfloat16_training_stays_near_float32(groups: list[Group], tmp_path: Path) -> None:
+    """Weights stay float32; the first losses differ by bfloat16's 8 bits, not more."""
+    curves = {}
+    for precision in ("fp32", "bf16"):
+        model = new_model()
+        curves[precision] = run(model, groups, tmp_path / precision, 1, precision=precision)
+        assert all(value.dtype != torch.bfloat16 for value in model.state_dict().values())
+    first, other = curves["fp32"][0]["loss"], curves["bf16"][0]["loss"]
+    assert other == pytest.approx(first, rel=0.02) and other != first
+
+
+def test_a_stop_during_validation_loses_no_step(
+    groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the curve is that of a training that was never stopped."""
+    pairs = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8))]
+    options = {"params": optim(4, val_every=2), "val": pairs}
+    expected = run(new_model(), groups, tmp_path / "whole", 4, **options)
+    real = segsemi.train._validate
+
+    def stopped(*_: object) -> float:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(segsemi.train, "_validate", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(new_model(), groups, tmp_path / "work", 4, **options)
+    assert torch.load(tmp_path / "work/checkpoint.pt", weights_only=True)["step"] == 2
+    monkeypatch.setattr(segsemi.train, "_validate", real)
+    assert run(new_model(), groups, tmp_path / "work", 4, **options) == expected
