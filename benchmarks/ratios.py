@@ -6,6 +6,7 @@ python -m benchmarks.ratios                    # all rows; --only NAME ... for s
 from __future__ import annotations
 
 import argparse
+import resource
 import statistics
 import subprocess
 import sys
@@ -204,6 +205,50 @@ def evaluation(bench: Bench) -> tuple[float, float]:
     return bench.ratio(lambda: evaluate_model(model, pairs, num_classes=len(bench.classes)), bare)
 
 
+def step_memory(bench: Bench) -> tuple[float, float]:
+    """Peak memory of a student's step above that of a plain supervised step, both from their start; GiB of the plain one."""
+
+    def peak(dsbn: bool) -> float:
+        code = f"from benchmarks.ratios import print_peak; print_peak({dsbn}, {bench.device.type!r})"
+        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+        return float(done.stdout.split()[-1])
+
+    plain = peak(False)
+    return peak(True) / plain, plain
+
+
+def print_peak(dsbn: bool, kind: str) -> None:
+    """GiB that three steps on 8 images of 256x256 take in a process of their own."""
+    device = choose_device(kind)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), device, 1)
+        model = bench.model().train()
+    if dsbn:
+        convert_dsbn(model.network)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9)
+    images = torch.rand(8, 3, 256, 256, device=device).contiguous(memory_format=torch.channels_last)
+    targets = torch.randint(len(bench.classes), (8, 256, 256), device=device)
+    before = used(device)
+    for _ in range(3):
+        optimizer.zero_grad(set_to_none=True)
+        with labelled_first(model, 4) if dsbn else nullcontext():
+            logits = model(images)
+        if dsbn:
+            loss = LOSSES["ce"](logits[:4], targets[:4]) + LOSSES["scl"](logits[4:], targets[4:])
+        else:
+            loss = F.cross_entropy(logits, targets)
+        loss.backward()
+        optimizer.step()
+    print(used(device) - before)
+
+
+def used(device: torch.device) -> float:
+    """The peak so far, GiB."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
 def imports(bench: Bench) -> tuple[float, float]:
     """Python that imports a training stage; against `import torch`."""
 
@@ -221,6 +266,7 @@ ROWS = (
     (own_ce, "our cross entropy", 1.5),
     (pseudo_labels, "pseudo labels, 5 scales x 2 flips", 1.10),
     (evaluation, "evaluation", 1.10),
+    (step_memory, "peak memory of a student's step", 1.1),
     (imports, "import of a training stage", 1.5),
 )
 
@@ -236,7 +282,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), device, args.rounds)
         print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-        print("| what | ratio | target | seconds of the other side |\n| --- | --- | --- | --- |")
+        print("| what | ratio | target | the other side, s or GiB |\n| --- | --- | --- | --- |")
         for run, what, target in ROWS:
             if run.__name__ in args.only:
                 ratio, seconds = run(bench)

@@ -9,10 +9,19 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from torch import nn
 
-from segsemi.data.batches import Batch
-from segsemi.errors import UserError
-from segsemi.processes import start_processes
+from segsemi.models.torchvision_ops import import_torchvision
+
+import_torchvision()  # before timm
+
+from timm.layers import BatchNormAct2d  # noqa: E402
+
+from segsemi.data.batches import Batch  # noqa: E402
+from segsemi.dsbn import convert_dsbn, strip_dsbn  # noqa: E402
+from segsemi.errors import UserError  # noqa: E402
+from segsemi.models.synced import SyncedBatchNorm, SyncedDropout, sync_layers, unsync_layers  # noqa: E402
+from segsemi.processes import start_processes  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -58,6 +67,32 @@ def test_a_process_takes_the_same_part_of_every_piece() -> None:
     batch = Batch(torch.zeros(3, 1), torch.zeros(3, 1), ["a", "b", "c"], labelled=2)
     assert batch.rows(0, 2) == ([0, 1, 4], 6)
     assert batch.rows(1, 2) == ([2, 3, 5], 6)
+
+
+def test_synced_layers_keep_the_names_of_weights_and_the_modules() -> None:
+    """So a checkpoint fits any number of processes, and training ends as the plain network."""
+    network = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), BatchNormAct2d(4, act_layer=nn.PReLU), nn.Dropout(0.5)
+    )
+    modules, names = list(network), list(network.state_dict())
+    shared = nn.ModuleList([network, nn.Sequential(network[1])])
+    sync_layers(shared)
+    assert [isinstance(module, SyncedBatchNorm | SyncedDropout) for module in network] == [False, True, True, True]
+    assert network[1] is shared[1][0]  # shared before, shared now
+    assert list(network.state_dict()) == names
+    convert_dsbn(network)
+    strip_dsbn(network)
+    unsync_layers(shared)
+    assert [a is b for a, b in zip(network, modules, strict=True)] == [True] * 4
+    assert list(network.state_dict()) == names
+
+
+def test_synced_layers_of_one_process_in_eval_mode_change_nothing() -> None:
+    network = nn.Sequential(BatchNormAct2d(4), nn.Dropout2d(0.5)).eval()
+    x = torch.randn(2, 4, 3, 3)
+    expected = network(x)
+    sync_layers(network)
+    assert torch.equal(network(x), expected)
 
 
 def test_one_gpu_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
