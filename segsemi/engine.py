@@ -27,6 +27,8 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"machine.device {name!r} is not available ({reason}); use auto or cpu") from None
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # for pinned memory, and for what asks the current one
     if device.type == "cpu":
         _keep_memory()
     return device
@@ -53,9 +55,9 @@ def _keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    mallopt(_M_MMAP_THRESHOLD, 64 * 2**20)
-    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    mallopt(_M_ARENA_MAX, 1)  # the thread of the backward pass reuses what the forward pass freed
+    if mallopt(_M_MMAP_THRESHOLD, 64 * 2**20) or mallopt(_M_MMAP_THRESHOLD, 32 * 2**20):  # older ones stop at 32 MiB
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+        mallopt(_M_ARENA_MAX, 1)  # the thread of the backward pass reuses what the forward pass freed
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # malloc.h

@@ -45,8 +45,10 @@ def explain(error: Exception) -> str | None:
         return f"no permission for {error.filename}; change its owner or mode"
     if isinstance(error, FileNotFoundError) and error.filename:
         name = str(error.filename)
-        made = Path(name).parts[0] in ("data", "models", "reports")
+        made = Path(name).parts[:1] in (("data",), ("models",), ("reports",))
         return f"{name} not found" + ("; run `dvc repro`, which writes what is missing" if made else "; check the path")
+    if type(error).__name__ == "DistBackendError" or "Connection closed by peer" in str(error):
+        return "another process of this stage has ended; its own message says why"
     if _out_of_memory(error):
         reason = (str(error).splitlines() or ["no reason given"])[0]
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -56,10 +56,12 @@ def write_evaluation(
 
     state, confusion = work / "confusion.json", ConfusionMatrix(len(classes), classes.ignore_index)
     start, saved = _restore(state, confusion), time.monotonic()
+    bar = progress_bar(initial=start, total=len(rows), desc=f"evaluate {progress}", unit="image")
 
     def after(number: int, prediction: np.ndarray) -> None:
         nonlocal saved
         index = start + number
+        bar.update()
         if index in shown:
             save_example(index, prediction)
         if time.monotonic() - saved > STATE_SECONDS or index + 1 == len(rows):
@@ -81,7 +83,7 @@ def write_evaluation(
 
     evaluate_model(
         model,
-        _with_progress(pairs, start, progress),
+        (pairs[index] for index in range(start, len(pairs))),
         num_classes=len(classes),
         ignore_index=classes.ignore_index,
         scales=scales,
@@ -90,6 +92,7 @@ def write_evaluation(
         confusion=confusion,
         on_prediction=after,
     )
+    bar.close()
     for name in ("examples", "predictions"):
         if (work / name).exists():
             shutil.copytree(work / name, out / name, dirs_exist_ok=True)
@@ -110,9 +113,3 @@ def _restore(state: Path, confusion: ConfusionMatrix) -> int:
     saved = json.loads(state.read_text())
     confusion.matrix[:] = saved["matrix"]
     return saved["images"]
-
-
-def _with_progress(pairs: LabelledPairs, start: int, name: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    todo = range(start, len(pairs))
-    bar = progress_bar(todo, initial=start, total=len(pairs), desc=f"evaluate {name}", unit="image")
-    return (pairs[index] for index in bar)

@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Processes:
-    """One of `count` processes; alone (the default) every method gives back what it got.
+    """One of `count` processes, `here` of them on this machine; alone (the default) methods give back what they got.
 
     Methods named collective must be called by all processes in the same order.
     """
@@ -35,6 +35,7 @@ class Processes:
     device: torch.device
     rank: int = 0
     count: int = 1
+    here: int = 1
 
     @property
     def first(self) -> bool:
@@ -95,18 +96,19 @@ def start_processes(device: str) -> Iterator[Processes]:
     if count == 1:
         yield Processes(choose_device(device))
         return
-    if ":" in device:
+    if ":" in device or device == "mps":
         raise UserError(f"machine.device {device!r} names one GPU for {count} processes; use auto or cuda")
-    chosen = choose_device(device)
-    if chosen.type == "cuda":
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and torch.cuda.is_available():
         local = int(os.environ["LOCAL_RANK"])
         if local >= torch.cuda.device_count():
             raise UserError(
                 f"{local + 1} processes on a machine with {torch.cuda.device_count()} GPUs; start one a GPU"
             )
-        chosen = torch.device("cuda", local)
-        torch.cuda.set_device(chosen)
+        device = f"cuda:{local}"  # and no other: each context takes half a GB of its GPU
+    chosen = choose_device(device)
     # A process may wait for hours while the first one holds another run's lock; torchrun ends all when one fails.
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(days=1))
-    yield Processes(chosen, dist.get_rank(), count)
+    yield Processes(chosen, dist.get_rank(), count, int(os.environ.get("LOCAL_WORLD_SIZE", count)))
     dist.destroy_process_group()  # not after an error: it would wait for the others

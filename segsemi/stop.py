@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -13,12 +14,14 @@ from types import FrameType
 def stop_requested() -> Iterator[Callable[[], bool]]:
     """Within the block SIGINT and SIGTERM are only noted; the function it gives says whether one has come.
 
-    A second one acts at once, as KeyboardInterrupt. Outside the main thread, where signals never arrive, nothing is done.
+    A second one acts at once, as KeyboardInterrupt; among several processes no second SIGTERM does, since each may get its own
+    and torchrun's. Outside the main thread, where signals never arrive, nothing is done.
     """
     noted: list[int] = []
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1  # set by torchrun
 
     def note(number: int, _: FrameType | None) -> None:
-        if noted:
+        if noted and not (several and number == signal.SIGTERM):
             raise KeyboardInterrupt
         noted.append(number)
 

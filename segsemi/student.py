@@ -89,7 +89,7 @@ def train_student(
             steps=params.steps,
             seed=seed,
             stage=name,
-            cache_mb=machine.cache_mb_each,
+            cache_mb=machine.cache_mb_each // processes.here,
             pieces=params.accumulate,
             rank=processes.rank,
             processes=processes.count,

@@ -55,7 +55,7 @@ def train_on_labels(
             steps=steps,
             seed=seed,
             stage=name,
-            cache_mb=machine.cache_mb_each,
+            cache_mb=machine.cache_mb_each // processes.here,
             pieces=optim.accumulate,
             rank=processes.rank,
             processes=processes.count,

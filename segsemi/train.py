@@ -97,6 +97,10 @@ def train(
     optimizer = _optimizer(model, params)
     checkpoint, best = work / "checkpoint.pt", work / "best.pt"
     start, curve, recent = _restore(checkpoint, model, optimizer)
+    if processes.from_first(start) != start:
+        raise UserError(
+            f"process {processes.rank} does not see {checkpoint}; all need one file system for the repository"
+        )
     parameters, buffers = list(model.parameters()), list(model.buffers())
     network = _wrapped(model, processes, compiled)
     saved, pause = time.monotonic(), CHECKPOINT_SECONDS
@@ -167,17 +171,18 @@ def train(
             done = step + 1
             recent.append(loss_value)
             bar.update()
+            if stops:  # before a measurement: whoever stops us does not wait for it
+                save(checkpoint, done)
+                raise KeyboardInterrupt
             measure(done)
-            if stops or done == batches.steps or time.monotonic() - saved > pause:
+            if done == batches.steps or time.monotonic() - saved > pause:
                 began = time.monotonic()
                 save(checkpoint, done)
                 saved = time.monotonic()
                 pause = max(CHECKPOINT_SECONDS, (saved - began) / CHECKPOINT_SHARE)
-            if stops:
-                raise KeyboardInterrupt
     processes.wait()
     if params.keep == "best":
-        if not best.exists():
+        if not processes.from_first(best.exists()):
             raise UserError("keep: best found no pixel with a class in the validation labels; set keep: last")
         _restore(best, model, optimizer)
     history = History(curve, bn_statistics(model.network))
@@ -199,7 +204,10 @@ def _wrapped(model: SegmentationModel, processes: Processes, compiled: bool) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 has another name for it, torch 2.11 has not
         # buffers are equal already: statistics are those of the whole batch
-        return DistributedDataParallel(network, broadcast_buffers=False, gradient_as_bucket_view=True)
+        # some networks have layers that they do not use
+        return DistributedDataParallel(
+            network, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=True
+        )
 
 
 @contextmanager
@@ -265,7 +273,7 @@ def _optimizer(model: SegmentationModel, params: OptimParams) -> torch.optim.Opt
     return torch.optim.SGD(
         [{"params": g, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), g in groups.items()],
         momentum=params.momentum,
-        fused=all(p.device.type in ("cpu", "cuda") for p in model.parameters()),
+        fused=all(p.device.type == "cuda" for p in model.parameters()),  # on the CPU it crawls beside another process
     )
 
 

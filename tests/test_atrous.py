@@ -41,6 +41,8 @@ def test_equals_the_convolution_it_replaces(rate: int, kernel: int, shape: tuple
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     with torch.no_grad():
         assert torch.equal(ours(x), original(x))  # outside training it is the same operation
+    rows = ours.eval()(x.requires_grad_())  # as torch.onnx.export calls it
+    assert rows.grad_fn is not None and rows.grad_fn.name().startswith("Convolution")
 
 
 def test_training_uses_no_atrous_convolution(monkeypatch: pytest.MonkeyPatch) -> None:

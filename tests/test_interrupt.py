@@ -40,6 +40,17 @@ def test_a_signal_is_noted_and_a_second_one_acts(number: signal.Signals) -> None
     assert signal.getsignal(number) is before
 
 
+def test_among_several_processes_a_second_sigterm_is_the_same_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each gets its own and torchrun's."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with stop_requested() as stopping:
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert stopping()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_whoever_waits_finds_the_work_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

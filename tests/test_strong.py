@@ -211,6 +211,16 @@ def test_distribution_is_that_of_imgaug(name: str) -> None:
         assert gap < 1.95 * np.sqrt(2 / 3000)  # Kolmogorov-Smirnov, one in a thousand
 
 
+def test_salt_and_pepper_has_both_in_equal_shares() -> None:
+    """255 Beta(1/2, 1/2), rounded: the arcsine law's shares of 0, of 255, and of the lower half."""
+    image = np.full((500, 500, 3), 100, dtype=np.uint8)
+    changed = np.concatenate([(y := OPERATIONS["salt_pepper"](image, rng(seed)))[y != 100] for seed in range(10)])
+    ends = 2 / np.pi * np.arcsin(np.sqrt(0.5 / 255))
+    assert (changed == 0).mean() == pytest.approx(ends, rel=0.05)
+    assert (changed == 255).mean() == pytest.approx(ends, rel=0.05)
+    assert (changed < 128).mean() == pytest.approx(0.5, abs=0.01)
+
+
 def test_poisson_noise_has_its_probabilities() -> None:
     """The histogram of 10^6 pixels of one image against the mixture of both signs at the mean that fits it."""
     image = np.full((1000, 1000, 3), 100, dtype=np.uint8)

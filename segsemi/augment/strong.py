@@ -112,7 +112,7 @@ def _salt_and_pepper(image: np.ndarray, rng: Generator | None = None) -> np.ndar
     share = rng.uniform(0.0, 0.1)
     chosen = np.flatnonzero(_random_16_bits(rng, (image.size,)) < share * 2**16)
     result = image.copy().reshape(-1)
-    result[chosen] = 255 * rng.beta(0.5, 0.5, len(chosen))
+    result[chosen] = np.rint(255 * rng.beta(0.5, 0.5, len(chosen)))
     return result.reshape(image.shape)
 
 

@@ -81,6 +81,9 @@ class Batch:
 
     def pieces(self, count: int) -> Iterator[Batch]:
         """The batch cut into `count` equal ones, each with its share of labelled samples (both multiples of `count`)."""
+        if count == 1:
+            yield self  # no copy: it may lie in pinned memory
+            return
         size, labelled = len(self.ids) // count, self.labelled // count
         for index in range(count):
             start = self.labelled + index * (size - labelled)
@@ -227,7 +230,8 @@ def batch_loader(
 
 
 def _one_thread(worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the main process ends its workers
+    for number in (signal.SIGINT, signal.SIGTERM):  # they may reach the whole group; the main process ends its workers
+        signal.signal(number, signal.SIG_IGN)
     cv2.setNumThreads(0)  # workers beside torch's threads: more threads than cores slow all of them down
     torch.set_num_threads(1)
 

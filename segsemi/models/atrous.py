@@ -21,7 +21,7 @@ class AtrousDepthwiseConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
         rate = self.dilation[0]
-        training = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        training = self.training and torch.is_grad_enabled()
         # a map of less than two pixels a phase would mostly be padding
         if x.device.type != "cpu" or not training or min(x.shape[-2:]) < 2 * rate:
             return super().forward(x)

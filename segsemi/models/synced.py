@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segsemi.dsbn import replace_modules
+from segsemi.models.torchvision_ops import import_torchvision
 
 
 class SyncedBatchNorm(_BatchNorm):
@@ -62,6 +64,7 @@ class _OnCPU(SyncedBatchNorm):
         return self._by_formula(x) if self.training else super(SyncedBatchNorm, self).forward(x)
 
     def _by_formula(self, x: Tensor) -> Tensor:
+        dtype, x = x.dtype, x.float()  # statistics need more than the 8 bits of bfloat16
         dims = [0, *range(2, x.ndim)]
         shape = (1, -1, *[1] * (x.ndim - 2))
         mean = _mean_over_processes(x.mean(dims))
@@ -76,8 +79,8 @@ class _OnCPU(SyncedBatchNorm):
             self.running_var.lerp_(variance.detach() * (count / max(count - 1, 1)), factor)
         scale = (variance + self.eps).rsqrt()
         if self.affine:
-            return centred * (scale * self.weight).view(shape) + self.bias.view(shape)
-        return centred * scale.view(shape)
+            return (centred * (scale * self.weight).view(shape) + self.bias.view(shape)).to(dtype)
+        return (centred * scale.view(shape)).to(dtype)
 
 
 class _MeanOverProcesses(torch.autograd.Function):
@@ -105,10 +108,10 @@ class SyncedDropout(nn.Module):
         rows: which samples of the whole batch the next forward pass gets, and how many there are in all.
     """
 
-    def __init__(self, original: nn.Module, dropout: Callable[..., Tensor]) -> None:
+    def __init__(self, original: nn.Module, dropout: Callable[..., Tensor], p: float) -> None:
         super().__init__()
         self.originals = [original]
-        self.p = original.p
+        self.p = p
         self.dropout = dropout
         self.rows: tuple[list[int], int] | None = None
         self.train(original.training)
@@ -118,13 +121,25 @@ class SyncedDropout(nn.Module):
         if not self.training or self.rows is None:
             return self.dropout(x, self.p, self.training)
         rows, total = self.rows
+        if len(rows) != len(x):
+            raise ValueError(f"dropout over {len(x)} parts of {len(rows)} images cannot be drawn for several processes")
         whole = x.new_ones(()).expand(total, *x.shape[1:]).clone(memory_format=torch.contiguous_format)
         if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
             whole = whole.contiguous(memory_format=torch.channels_last)  # the order in which the mask is drawn
         return x * self.dropout(whole, self.p, True)[rows]
 
 
-_DROPOUTS: dict[type[nn.Module], Callable[..., Tensor]] = {nn.Dropout: F.dropout, nn.Dropout2d: F.dropout2d}
+def _synced_dropout(module: nn.Module) -> SyncedDropout | None:
+    """In the place of `module`, if it drops anything at random."""
+    import_torchvision()
+    from timm.layers import DropPath, drop_path
+
+    if isinstance(module, DropPath):
+        kept = partial(drop_path, scale_by_keep=module.scale_by_keep)
+        return SyncedDropout(module, kept, module.drop_prob) if module.drop_prob else None
+    if isinstance(module, nn.Dropout | nn.Dropout2d) and module.p > 0:
+        return SyncedDropout(module, F.dropout if isinstance(module, nn.Dropout) else F.dropout2d, module.p)
+    return None
 
 
 def sync_layers(network: nn.Module) -> None:
@@ -138,8 +153,8 @@ def sync_layers(network: nn.Module) -> None:
         if isinstance(module, _BatchNorm) and module not in made:
             on_gpu = next(module.buffers(), module.weight).device.type == "cuda"
             made[module] = (_OnGPU if on_gpu else _OnCPU)(module)
-        elif type(module) in _DROPOUTS and module not in made:
-            made[module] = SyncedDropout(module, _DROPOUTS[type(module)])
+        elif module not in made and (dropout := _synced_dropout(module)) is not None:
+            made[module] = dropout
         return made.get(module, module)
 
     replace_modules(network, synced)
