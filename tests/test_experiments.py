@@ -61,7 +61,7 @@ def test_wishes_of_the_command_line_win_and_bad_ones_are_refused() -> None:
     for bad in ("teacher.x.steps=7", "rounds={student_1: teacher}"):
         with pytest.raises(UserError, match="give one `section.key=value` for each key"):
             cells("table1", extra=[bad])
-    with pytest.raises(UserError, match="no grid 'tabel1'; there are figure3"):
+    with pytest.raises(UserError, match="no grid 'tabel1'; there are camvid_few, figure3"):
         read_grid("tabel1")
 
 
