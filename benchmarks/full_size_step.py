@@ -1,4 +1,5 @@
-"""Time and memory of a student's training step at the paper's size: DSBN, SCL, SGD with momentum, on random images.
+"""Time and memory of a student's training step at the paper's size: DSBN, its parts one after the other, SCL, SGD with
+momentum, on random images.
 
 python -m benchmarks.full_size_step --preset cityscapes_deeplabv3plus_xception65 --labelled 2 --pseudo 2
 """
@@ -38,7 +39,7 @@ def main() -> None:
     classes = Classes(tuple(f"class {i}" for i in range(number)), tuple((i, i, i) for i in range(number)))
     architecture = Architecture(network["decoder"], network["encoder"], network["output_stride"])
     batch = args.labelled + args.pseudo
-    estimate = step_memory(architecture, classes, batch=batch, crop_size=crop).step
+    estimate = step_memory(architecture, classes, batch=max(args.labelled, args.pseudo), crop_size=crop).step
 
     device = choose_device(args.device)
     before = _peak(device)
@@ -49,14 +50,15 @@ def main() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     images = torch.rand(batch, 3, crop, crop, device=device).contiguous(memory_format=torch.channels_last)
     targets = torch.randint(number, (batch, crop, crop), device=device)
+    count = args.labelled
+    parts = [(slice(0, count), count, cross_entropy), (slice(count, batch), 0, self_correction_loss)]
     seconds = []
     for _ in range(args.steps + 1):
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        with labelled_first(model, args.labelled):
-            logits = model(images)
-        loss = cross_entropy(logits[: args.labelled], targets[: args.labelled])
-        (loss + self_correction_loss(logits[args.labelled :], targets[args.labelled :])).backward()
+        for part, branch, loss in parts:
+            with labelled_first(model, branch):
+                loss(model(images[part]), targets[part]).backward()
         optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)

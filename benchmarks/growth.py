@@ -84,7 +84,15 @@ def measure(images: int, width: int, height: int) -> dict[str, float]:
         params = load_params().student.model_copy(update={"steps": STEPS, "val_every": 0})
         groups = [
             Group("labelled", labelled_samples(read_rows(out / "split/labelled.csv"), root), 4, found.classes),
-            Group("pseudo", pseudo_samples(unlabelled, root, pseudo), 4, found.classes, pseudo=True, strong_ops=1),
+            Group(
+                "pseudo",
+                pseudo_samples(unlabelled, root, pseudo),
+                4,
+                found.classes,
+                pseudo=True,
+                parallel=True,
+                strong_ops=1,
+            ),
         ]
         augment = AugmentParams(short_side=None, crop_size=48, scale_min=0.75, scale_max=1.5, flip=True)
         batches = StepBatches(groups, augment, steps=STEPS, seed=0, stage="growth", cache_mb=0)

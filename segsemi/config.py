@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -121,6 +121,24 @@ class TeacherParams(OptimParams):
         return self
 
 
+class StudentPart(NamedTuple):
+    """Images of one kind in a student's batch.
+
+    Attributes:
+        name: keeps its random choices apart from the other parts'.
+        pseudo: whether their labels are pseudo labels.
+        strong: whether they get strong augmentation.
+        parallel: whether they go through DSBN's parallel batch norm.
+        images: how many in a batch.
+    """
+
+    name: str
+    pseudo: bool
+    strong: bool
+    parallel: bool
+    images: int
+
+
 class StudentParams(OptimParams):
     """Training on labels and pseudo labels."""
 
@@ -128,20 +146,49 @@ class StudentParams(OptimParams):
     batch_pseudo: Annotated[int, Field(ge=0)]
     init: Literal["teacher", "pretrained"]
     saug: Literal["none", "pseudo", "labelled", "both"]
+    saug_share: Annotated[float, Field(gt=0, le=1)]
     saug_ops: Annotated[int, Field(ge=1)]
     saug_replace: bool
     bn: Literal["trainable", "fixed", "dsbn"]
     loss: Literal["scl", "scl_released", "sce", "ce"]
+
+    @property
+    def parts(self) -> list[StudentPart]:
+        """What a batch consists of; parts without images are left out."""
+        found = []
+        for name, pseudo, batch in (("labelled", False, self.batch_labelled), ("pseudo", True, self.batch_pseudo)):
+            strong = round(batch * self.saug_share) if self.saug in (name, "both") else 0
+            if self.saug_share == 1:
+                found.append(StudentPart(name, pseudo, strong > 0, pseudo, batch))
+            else:
+                found.append(StudentPart(name, pseudo, False, False, batch - strong))
+                found.append(StudentPart(f"{name}, strong", pseudo, True, True, strong))
+        return [part for part in found if part.images > 0]
+
+    @property
+    def passes(self) -> list[int]:
+        """Images that go through the network at a time: all of a piece where one batch norm sees all, else a branch's."""
+        counts = [sum(part.images for part in self.parts if part.parallel == parallel) for parallel in (False, True)]
+        if self.bn == "trainable":
+            counts = [sum(counts)]
+        return [count // self.accumulate for count in counts if count > 0]
 
     @model_validator(mode="after")
     def _groups(self) -> StudentParams:
         _check_pieces(self.accumulate, batch_labelled=self.batch_labelled, batch_pseudo=self.batch_pseudo)
         if not self.saug_replace and self.saug_ops > SAUG_POOL:
             raise ValueError(f"saug_ops {self.saug_ops} without replacement is more than SAUG's {SAUG_POOL} operations")
-        if self.bn == "dsbn" and min(self.batch_labelled, self.batch_pseudo) // self.accumulate < 2:
+        for batch in (self.batch_labelled, self.batch_pseudo):
+            strong = batch * self.saug_share
+            if abs(strong - round(strong)) > 1e-6 or round(strong) % self.accumulate:
+                raise ValueError(
+                    f"saug_share {self.saug_share:g} of {batch} images is no whole number of images in each of the "
+                    f"{self.accumulate} pieces of a batch (accumulate); change it or the batch"
+                )
+        if self.bn == "dsbn" and (len(self.passes) < 2 or min(self.passes) < 2):
             raise ValueError(
-                "bn: dsbn needs batch_labelled and batch_pseudo of at least 2 (times accumulate), since each part has its "
-                "own batch statistics; raise them or set bn: trainable"
+                "bn: dsbn needs two parts of at least 2 images (times accumulate), since each has its own batch statistics: "
+                "batch_labelled and batch_pseudo, or, with saug_share below 1, weak and strong; raise them or set bn: trainable"
             )
         return self
 

@@ -103,9 +103,9 @@ def _laid_over(image: Path, label: Path, classes: Classes) -> np.ndarray:
 def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
     """Memory, disk and time that `dvc repro` will take; time last, since it runs real steps, which may not fit."""
     weights = 0
-    for name, (model, batch) in _networks(params).items():
+    for name, (model, passes) in _networks(params).items():
         architecture = architecture_of(model, params.augment)
-        memory = step_memory(architecture, data.classes, batch=batch, crop_size=params.augment.crop_size)
+        memory = step_memory(architecture, data.classes, batch=max(passes), crop_size=params.augment.crop_size)
         yield f"{name}: {memory.step / 2**30:.1f} GiB and about a quarter more for a step; raise {name}.accumulate for less"
         weights = max(weights, memory.weights)
     models = 1 + len(params.rounds) + len(params.baselines)
@@ -129,25 +129,24 @@ def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
 def step_seconds(params: Params, data: DataSet) -> dict[str, float]:
     """Seconds of computing in one step of teacher and student, from three steps on made-up images of the right size."""
     device, seconds = choose_device(params.machine.device), {}
-    for name, (network, batch) in _networks(params).items():
+    for name, (network, passes) in _networks(params).items():
         model = SegmentationModel(architecture_of(network, params.augment), data.classes)
         model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        step = _seconds_of_a_step(model, batch, params.augment.crop_size, device)
+        step = sum(_seconds_of_a_pass(model, batch, params.augment.crop_size, device) for batch in passes)
         seconds[name] = step * getattr(params, name).accumulate
     return seconds
 
 
-def _networks(params: Params) -> dict[str, tuple[ModelParams, int]]:
-    """teacher and student -> its network, and the images that go through it at once."""
+def _networks(params: Params) -> dict[str, tuple[ModelParams, list[int]]]:
+    """teacher and student -> its network, and the images that go through it at a time."""
     own = params.student_model if params.student.init == "pretrained" else params.model
-    batch = params.student.batch_labelled + params.student.batch_pseudo
     return {
-        "teacher": (params.model, params.teacher.batch_size // params.teacher.accumulate),
-        "student": (own, batch // params.student.accumulate),
+        "teacher": (params.model, [params.teacher.batch_size // params.teacher.accumulate]),
+        "student": (own, params.student.passes),
     }
 
 
-def _seconds_of_a_step(model: torch.nn.Module, batch: int, size: int, device: torch.device) -> float:
+def _seconds_of_a_pass(model: torch.nn.Module, batch: int, size: int, device: torch.device) -> float:
     images = torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     times = []
     for _ in range(3):

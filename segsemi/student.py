@@ -17,14 +17,13 @@ from segsemi.contract import (
     model_folder,
     pseudo_folder,
 )
-from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
-from segsemi.data.images import LabelledPairs
+from segsemi.data.batches import Group, labelled_samples, pseudo_samples
 from segsemi.data.manifest import read_rows
 from segsemi.models.build import architecture_of, build_model
 from segsemi.palette import Classes
 from segsemi.processes import start_processes
 from segsemi.rng import derive_seed
-from segsemi.train import save_trained, train
+from segsemi.train import train_and_save
 
 
 def train_student(
@@ -45,28 +44,26 @@ def train_student(
         own_model: the student's network where params.init is `pretrained`; with `teacher` it is the teacher's.
 
     Raises:
-        UserError: see `load_model`, `build_model` and `train`.
+        UserError: see `load_model`, `build_model` and `train_and_save`.
     """
     classes = Classes.load(CLASSES)
     teacher_folder, pseudo = model_folder(teacher), pseudo_folder(name)
+    samples = {
+        "labelled": labelled_samples(read_rows(LABELLED), root, read_rows(CORRECTED), SPLIT),
+        "pseudo": pseudo_samples(read_rows(UNLABELLED), root, pseudo),
+    }
     groups = [
         Group(
-            "labelled",
-            labelled_samples(read_rows(LABELLED), root, read_rows(CORRECTED), SPLIT),
-            params.batch_labelled,
+            part.name,
+            samples["pseudo" if part.pseudo else "labelled"],
+            part.images,
             classes,
-            strong_ops=params.saug_ops if params.saug in ("labelled", "both") else 0,
+            pseudo=part.pseudo,
+            parallel=part.parallel,
+            strong_ops=params.saug_ops if part.strong else 0,
             replace=params.saug_replace,
-        ),
-        Group(
-            "pseudo",
-            pseudo_samples(read_rows(UNLABELLED), root, pseudo),
-            params.batch_pseudo,
-            classes,
-            pseudo=True,
-            strong_ops=params.saug_ops if params.saug in ("pseudo", "both") else 0,
-            replace=params.saug_replace,
-        ),
+        )
+        for part in params.parts
     ]
     settings = [seed, params.model_dump(), own_model.model_dump(), augment.model_dump()]
     inputs = [LABELLED, CORRECTED, VAL, UNLABELLED, CLASSES, *model_files(teacher), pseudo]
@@ -83,30 +80,19 @@ def train_student(
                 encoder_weights=own_model.encoder_weights,
                 seed=derive_seed(seed, name, "weights"),
             )
-        batches = StepBatches(
-            groups,
-            augment,
-            steps=params.steps,
-            seed=seed,
-            stage=name,
-            cache_mb=machine.cache_mb_each // processes.here,
-            pieces=params.accumulate,
-            rank=processes.rank,
-            processes=processes.count,
-        )
-        history = train(
+        train_and_save(
+            name,
             network,
-            batches,
+            groups,
             params,
+            steps=params.steps,
+            steps_before=load_description(teacher_folder)["training"]["steps_in_all"],
+            seed=seed,
+            augment=augment,
             pseudo_loss=params.loss,
             bn=params.bn,
+            root=root,
+            machine=machine,
             work=work,
             processes=processes,
-            workers=machine.workers,
-            precision=machine.precision,
-            compiled=machine.compile,
-            val=LabelledPairs(read_rows(VAL), root, classes),
         )
-        steps = load_description(teacher_folder)["training"]["steps_in_all"] + params.steps
-        if processes.first:
-            save_trained(network, history, model_folder(name), steps_in_all=steps, keep=params.keep)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 from segsemi.config import AugmentParams, MachineParams, ModelParams, TeacherParams
-from segsemi.contract import CLASSES, CORRECTED, LABELLED, SPLIT, VAL, model_folder
-from segsemi.data.batches import Group, StepBatches, labelled_samples
-from segsemi.data.images import LabelledPairs
+from segsemi.contract import CLASSES, CORRECTED, LABELLED, SPLIT, VAL
+from segsemi.data.batches import Group, labelled_samples
 from segsemi.data.manifest import read_rows
 from segsemi.models.build import architecture_of, build_model
 from segsemi.palette import Classes
 from segsemi.processes import start_processes
 from segsemi.rng import derive_seed
-from segsemi.train import save_trained, train
+from segsemi.train import train_and_save
 
 
 def train_on_labels(
@@ -33,7 +32,7 @@ def train_on_labels(
         root: where the paths of the lists start.
 
     Raises:
-        UserError: see `build_model` and `train`.
+        UserError: see `build_model` and `train_and_save`.
     """
     classes = Classes.load(CLASSES)
     samples = labelled_samples(read_rows(LABELLED), root, read_rows(CORRECTED), SPLIT)
@@ -49,27 +48,16 @@ def train_on_labels(
             encoder_weights=model.encoder_weights,
             seed=derive_seed(seed, name, "weights"),
         )
-        batches = StepBatches(
+        train_and_save(
+            name,
+            network,
             [Group("labelled", samples, optim.batch_size, classes)],
-            augment,
+            optim,
             steps=steps,
             seed=seed,
-            stage=name,
-            cache_mb=machine.cache_mb_each // processes.here,
-            pieces=optim.accumulate,
-            rank=processes.rank,
-            processes=processes.count,
-        )
-        history = train(
-            network,
-            batches,
-            optim,
+            augment=augment,
+            root=root,
+            machine=machine,
             work=work,
             processes=processes,
-            workers=machine.workers,
-            precision=machine.precision,
-            compiled=machine.compile,
-            val=LabelledPairs(read_rows(VAL), root, classes),
         )
-        if processes.first:
-            save_trained(network, history, model_folder(name), steps_in_all=steps, keep=optim.keep)

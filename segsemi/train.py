@@ -19,8 +19,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
 from segsemi.checkpoint import save_model
-from segsemi.config import OptimParams
-from segsemi.data.batches import Batch, StepBatches, batch_loader
+from segsemi.config import AugmentParams, MachineParams, OptimParams
+from segsemi.contract import VAL, model_folder
+from segsemi.data.batches import Group, Part, StepBatches, batch_loader, rows_in_whole
+from segsemi.data.images import LabelledPairs
+from segsemi.data.manifest import read_rows
 from segsemi.dsbn import bn_statistics, convert_dsbn, labelled_first, strip_dsbn
 from segsemi.engine import autocast
 from segsemi.errors import UserError
@@ -149,21 +152,22 @@ def train(
             statistics = [buffer.clone() for buffer in buffers]
             optimizer.zero_grad(set_to_none=True)
             value = torch.zeros((), device=device)
-            for index, piece in enumerate(batch.pieces(params.accumulate), start=1):
-                with _piece(network, model, piece, bn, processes, last=index == params.accumulate):
-                    loss = _loss(network, piece, LOSSES[pseudo_loss], processes, precision) / params.accumulate
+            passes = _passes(batch, params.accumulate, together=bn == "trainable")
+            for parts in passes:
+                with _one_pass(network, model, parts, bn, processes, last=parts is passes[-1]):
+                    loss = _loss(network, parts, batch, LOSSES[pseudo_loss], processes, precision)
                     loss.backward()
                 value += loss.detach()
             norm = float(get_total_norm([p.grad for p in parameters if p.grad is not None]))
             loss_value, stops = processes.mean(torch.stack([value, value.new_tensor(float(stopping()))])).tolist()
-            if not math.isfinite(
-                loss_value + norm
-            ):  # before the update: the weights are still good, BN's statistics not
+            if not math.isfinite(loss_value + norm):
+                # before the update: the weights are still good, batch norm's statistics not
                 for buffer, before in zip(buffers, statistics, strict=True):
                     buffer.copy_(before)
                 save(work / "last_good.pt", step)
+                ids = ", ".join(id for part in batch for id in part.ids)
                 raise UserError(
-                    f"loss {loss_value}, norm of the gradient {norm} at step {step}, images {', '.join(batch.ids)}; the last "
+                    f"loss {loss_value}, norm of the gradient {norm} at step {step}, images {ids}; the last "
                     f"good state is {work / 'last_good.pt'}. Lower lr, or look at these images"
                 )
             optimizer.step()
@@ -192,6 +196,65 @@ def train(
     return history
 
 
+def train_and_save(
+    name: str,
+    network: SegmentationModel,
+    groups: Sequence[Group],
+    params: OptimParams,
+    *,
+    steps: int,
+    steps_before: int = 0,
+    seed: int,
+    augment: AugmentParams,
+    pseudo_loss: str = "ce",
+    bn: str = "trainable",
+    root: Path,
+    machine: MachineParams,
+    work: Path,
+    processes: Processes,
+) -> None:
+    """Train `network` on `groups` for `steps` steps and write the model, curve.csv and, after DSBN, bn.csv to models/NAME.
+
+    Args:
+        steps_before: optimizer steps that went into its teachers.
+        root: where the paths of the list of validation images start.
+
+    Raises:
+        UserError: see `train` and `StepBatches`.
+    """
+    batches = StepBatches(
+        groups,
+        augment,
+        steps=steps,
+        seed=seed,
+        stage=name,
+        cache_mb=machine.cache_mb_each // processes.here,
+        pieces=params.accumulate,
+        rank=processes.rank,
+        processes=processes.count,
+    )
+    history = train(
+        network,
+        batches,
+        params,
+        pseudo_loss=pseudo_loss,
+        bn=bn,
+        work=work,
+        processes=processes,
+        workers=machine.workers,
+        precision=machine.precision,
+        compiled=machine.compile,
+        val=LabelledPairs(read_rows(VAL), root, network.classes),
+    )
+    if not processes.first:
+        return
+    folder = model_folder(name)
+    write_csv(folder / "curve.csv", ["step", "loss", "lr", "val_miou"], history.curve)
+    if history.bn:
+        write_csv(folder / "bn.csv", list(history.bn[0]), history.bn)
+    save_model(network, folder, {"steps_in_all": steps_before + steps, "keep": params.keep})
+
+
 def _due(step: int, every: int, steps: int) -> bool:
     return every > 0 and (step % every == 0 or step == steps)
 
@@ -210,16 +273,33 @@ def _wrapped(model: SegmentationModel, processes: Processes, compiled: bool) -> 
         )
 
 
+def _passes(batch: Sequence[Part], pieces: int, *, together: bool) -> list[list[Part]]:
+    """What goes through the network at a time: all of a piece, or what DSBN keeps apart one after the other.
+
+    Each pass is followed by its backward pass, so apart takes the memory of the larger one; only a batch norm that all
+    images share needs them together.
+    """
+    passes = []
+    for index in range(pieces):
+        parts = [part.piece(index, pieces) for part in batch]
+        if together:
+            passes.append(parts)
+        else:
+            passes += [[part for part in parts if part.parallel == parallel] for parallel in (False, True)]
+    return [parts for parts in passes if parts]
+
+
 @contextmanager
-def _piece(
-    network: nn.Module, model: SegmentationModel, piece: Batch, bn: str, processes: Processes, *, last: bool
+def _one_pass(
+    network: nn.Module, model: SegmentationModel, parts: list[Part], bn: str, processes: Processes, *, last: bool
 ) -> Iterator[None]:
-    """Around the forward and backward pass of one piece of a batch."""
+    """Around the forward and backward pass of some parts; the last one of a step brings the processes together."""
     with ExitStack() as stack:
         if bn == "dsbn":
-            stack.enter_context(labelled_first(model, piece.labelled))
+            count = 0 if parts[0].parallel else sum(len(part.ids) for part in parts)
+            stack.enter_context(labelled_first(model, count))
         if processes.count > 1:
-            stack.enter_context(rows_of_batch(model, *piece.rows(processes.rank, processes.count)))
+            stack.enter_context(rows_of_batch(model, *rows_in_whole(parts, processes.rank, processes.count)))
             if not last:
                 stack.enter_context(network.no_sync())  # type: ignore[operator]  # DistributedDataParallel
         yield
@@ -230,35 +310,25 @@ def best_miou(curve: list[dict[str, Any]]) -> float:
     return max((row["val_miou"] for row in curve if "val_miou" in row), default=-1.0)
 
 
-def save_trained(model: SegmentationModel, history: History, folder: Path, *, steps_in_all: int, keep: str) -> None:
-    """Write the model, curve.csv and, after DSBN, bn.csv to `folder`.
+def _loss(
+    network: nn.Module, parts: list[Part], batch: list[Part], pseudo_loss: Loss, processes: Processes, precision: str
+) -> Tensor:
+    """What some parts of a batch add to its loss, CE(y*, y) + SCL(y~*, y~) (algorithm 1, line 9).
 
-    Args:
-        steps_in_all: optimizer steps that went into the model, those of its teachers included.
-        keep: which checkpoint it is, as in `OptimParams`.
-    """
-    write_csv(folder / "curve.csv", ["step", "loss", "lr", "val_miou"], history.curve)
-    if history.bn:
-        write_csv(folder / "bn.csv", list(history.bn[0]), history.bn)
-    save_model(model, folder, {"steps_in_all": steps_in_all, "keep": keep})
-
-
-def _loss(network: nn.Module, batch: Batch, pseudo_loss: Loss, processes: Processes, precision: str) -> Tensor:
-    """CE(y*, y) + SCL(y~*, y~) of algorithm 1, line 9, from one forward pass of the concatenated batch (line 8).
-
-    Of several processes, the mean of their losses is the loss of the whole batch.
+    Each part counts by its share of the batch's images of its kind. Of several processes, the mean of their losses is the
+    loss of the whole batch.
     """
     device = processes.device
-    images = batch.images.to(device, memory_format=torch.channels_last, non_blocking=True)
-    targets = batch.targets.to(device, non_blocking=True)
+    inputs = [part.images.to(device, memory_format=torch.channels_last, non_blocking=True) for part in parts]
     with autocast(device, precision):
-        logits = network(images)
-    count, parts = batch.labelled, []
-    if count > 0:
-        parts.append(cross_entropy(logits[:count], targets[:count], mean_count=processes.mean))
-    if count < len(images):
-        parts.append(pseudo_loss(logits[count:], targets[count:], mean_count=processes.mean))
-    return torch.stack(parts).sum()
+        logits = network(torch.cat(inputs) if len(inputs) > 1 else inputs[0])
+    losses = []
+    for part, own in zip(parts, logits.split([len(part.ids) for part in parts]), strict=True):
+        targets = part.targets.to(device, non_blocking=True)
+        loss = (pseudo_loss if part.pseudo else cross_entropy)(own, targets, mean_count=processes.mean)
+        kind = sum(len(other.ids) for other in batch if other.pseudo == part.pseudo)
+        losses.append(loss * (len(part.ids) / kind))
+    return torch.stack(losses).sum()
 
 
 def _optimizer(model: SegmentationModel, params: OptimParams) -> torch.optim.Optimizer:
@@ -300,7 +370,7 @@ def _validate(
     """mIoU, each process measuring its share; several finish it before they stop, since each waits for the others."""
     model.eval()
     classes = model.classes
-    own = range(processes.rank, len(pairs), processes.count)
+    own = processes.share_of(range(len(pairs)))
     confusion = evaluate_model(
         model,
         _until(stopping if processes.count == 1 else lambda: False, pairs, own),

@@ -60,8 +60,53 @@ ACCEPTED: list[dict[str, Any]] = [
     {"student.bn": "fixed", "student.batch_pseudo": 0},
     {"student.saug_replace": False, "student.saug_ops": 17},
     {"student.saug_ops": 30},
+    {"student.saug_share": 0.5},
+    {"student.saug_share": 0.7, "student.batch_labelled": 0, "student.batch_pseudo": 10},  # 7.000000000000001
     {"machine.device": "cuda:1"},
 ]
+
+
+PARTS = [  # changes; name, pseudo, strong, parallel, images of each part; images of each pass
+    ({}, [("labelled", False, False, False, 4), ("pseudo", True, True, True, 4)], [4, 4]),
+    (
+        {"saug": "none", "batch_pseudo": 8, "accumulate": 2},
+        [("labelled", False, False, False, 4), ("pseudo", True, False, True, 8)],
+        [2, 4],
+    ),
+    (
+        {"saug": "both", "bn": "trainable"},
+        [("labelled", False, True, False, 4), ("pseudo", True, True, True, 4)],
+        [8],
+    ),
+    (
+        {"batch_labelled": 0, "batch_pseudo": 8, "saug_share": 0.75},
+        [("pseudo", True, False, False, 2), ("pseudo, strong", True, True, True, 6)],
+        [2, 6],
+    ),
+    (
+        {"batch_labelled": 8, "batch_pseudo": 0, "saug_share": 0.5, "saug": "labelled"},
+        [("labelled", False, False, False, 4), ("labelled, strong", False, True, True, 4)],
+        [4, 4],
+    ),
+    (
+        {"saug_share": 0.5},
+        [
+            ("labelled", False, False, False, 4),
+            ("pseudo", True, False, False, 2),
+            ("pseudo, strong", True, True, True, 2),
+        ],
+        [6, 2],
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "parts", "passes"), PARTS)
+def test_parts_of_a_students_batch(
+    committed: dict[str, Any], changes: dict[str, Any], parts: list[tuple[Any, ...]], passes: list[int]
+) -> None:
+    student = parse_params(changed(committed, {f"student.{key}": value for key, value in changes.items()})).student
+    assert student.parts == parts
+    assert student.passes == passes
 
 
 @pytest.mark.parametrize("changes", ACCEPTED, ids=str)
@@ -119,8 +164,12 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"teacher.accumulate": 3}, r"teacher: batch_size 8 is no multiple of accumulate 3"),
     ({"teacher.keep": "best", "teacher.val_every": 0}, r"teacher: keep: best needs measurements on val"),
     ({"student.accumulate": 4}, r"student: bn: dsbn needs"),
-    ({"student.batch_labelled": 1}, r"student: bn: dsbn needs batch_labelled and batch_pseudo of at least 2"),
-    ({"student.batch_pseudo": 0}, r"student: bn: dsbn needs .*batch_pseudo of at least 2"),
+    ({"student.batch_labelled": 1}, r"student: bn: dsbn needs two parts of at least 2 images"),
+    ({"student.batch_pseudo": 0}, r"student: bn: dsbn needs two parts of at least 2 images"),
+    ({"student.saug_share": 0.5, "student.saug": "none"}, r"student: bn: dsbn needs two parts of at least 2 images"),
+    ({"student.saug_share": 0.0}, r"student\.saug_share: .*greater than 0"),
+    ({"student.saug_share": 0.3}, r"student: saug_share 0\.3 of 4 images is no whole number of images"),
+    ({"student.saug_share": 0.25, "student.accumulate": 2}, r"student: saug_share 0\.25 .*each of the 2 pieces"),
     (
         {"student.bn": "fixed", "student.batch_labelled": 0, "student.batch_pseudo": 1},
         r"student: batch_labelled \+ batch_pseudo must be at least 2",

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from segsemi.config import AugmentParams
@@ -171,7 +172,7 @@ def test_mended_labels_count_as_labelled_and_are_read_as_written(tmp_path: Path)
     assert [sample.id for sample in samples] == ["train_0000", "train_0003", "train_0001"]
     shifted = Classes(SYNTHETIC.names, SYNTHETIC.colours, file_ids=tuple(range(100, 111)))  # the data set's own ids
     batches = StepBatches([Group("labelled", samples[2:], 1, shifted)], AUGMENT, steps=1, seed=0, stage="s", cache_mb=1)
-    assert set(batches[0].targets.unique().tolist()) <= {7, 255}
+    assert set(batches[0][0].targets.unique().tolist()) <= {7, 255}
 
 
 @pytest.mark.parametrize(
@@ -207,23 +208,35 @@ def groups(raw: Path, tmp_path: Path) -> list[Group]:
 
 
 def make(groups: list[Group], **changes: object) -> StepBatches:
-    options: dict = {"steps": 6, "seed": 5, "stage": "student_1", "cache_mb": 10, **changes}
-    return StepBatches(groups, AUGMENT, **options)
+    options: dict = {"augment": AUGMENT, "steps": 6, "seed": 5, "stage": "student_1", "cache_mb": 10, **changes}
+    return StepBatches(groups, **options)
 
 
-def test_batch_is_labelled_first_and_pseudo_labels_come_from_the_pngs(raw: Path, tmp_path: Path) -> None:
-    batch = make(groups(raw, tmp_path)[::-1])[0]
-    assert batch.labelled == 2
-    assert batch.images.shape == (3, 3, 40, 40) and batch.images.dtype.is_floating_point
-    assert batch.images.min() >= 0 and batch.images.max() <= 1
-    assert batch.targets.shape == (3, 40, 40)
-    assert set(batch.targets[2].unique().tolist()) <= {7, 255}
-    assert batch.ids[2] in {"train_0002", "train_0003"} and set(batch.ids[:2]) == {"train_0000", "train_0001"}
+def test_batch_has_a_part_of_each_group_and_pseudo_labels_come_from_the_pngs(raw: Path, tmp_path: Path) -> None:
+    labelled, pseudo = make(groups(raw, tmp_path))[0]
+    assert (labelled.pseudo, pseudo.pseudo) == (False, True)
+    assert labelled.images.shape == (2, 3, 40, 40) and labelled.images.dtype == torch.float32
+    assert labelled.images.min() >= 0 and labelled.images.max() <= 1
+    assert pseudo.images.shape == (1, 3, 40, 40)
+    assert labelled.targets.shape == (2, 40, 40) and labelled.targets.dtype == torch.int64
+    assert set(pseudo.targets.unique().tolist()) <= {7, 255}
+    assert pseudo.ids[0] in {"train_0002", "train_0003"} and set(labelled.ids) == {"train_0000", "train_0001"}
+
+
+def test_weak_and_strong_groups_of_the_same_images_keep_apart_in_the_cache(raw: Path, tmp_path: Path) -> None:
+    """Where `short_side` shrinks, SAUG starts from the full image and the weak part from the small one."""
+    samples = groups(raw, tmp_path)[0].samples
+    both = [Group("weak", samples, 2, SYNTHETIC), Group("strong", samples, 2, SYNTHETIC, parallel=True, strong_ops=1)]
+    augment = AUGMENT.model_copy(update={"short_side": 32})
+    cached, fresh = (make(both, augment=augment, cache_mb=mb) for mb in (10, 0))
+    for step in range(4):
+        for a, b in zip(cached[step], fresh[step], strict=True):
+            assert a.images.equal(b.images) and a.parallel == b.parallel
 
 
 def test_every_sample_comes_once_an_epoch(raw: Path, tmp_path: Path) -> None:
     batches = make(groups(raw, tmp_path))
-    ids = [batches[step].ids[2] for step in range(6)]
+    ids = [batches[step][1].ids[0] for step in range(6)]
     assert all(set(ids[i : i + 2]) == {"train_0002", "train_0003"} for i in (0, 2, 4))
 
 
@@ -235,7 +248,8 @@ def test_batches_depend_on_seed_and_stage_not_on_workers_start_or_cache(raw: Pat
         got = list(batch_loader(a, start=start, workers=workers))
         return all(
             x.images.equal(y.images) and x.targets.equal(y.targets) and x.ids == y.ids
-            for x, y in zip(got, reference[start:], strict=True)
+            for a, b in zip(got, reference[start:], strict=True)
+            for x, y in zip(a, b, strict=True)
         )
 
     assert same(make(parts)) and same(make(parts), workers=2) and same(make(parts), start=4)
@@ -254,8 +268,9 @@ def test_strong_augmentation_changes_the_image_and_never_the_label(raw: Path, tm
         )
         image = read_image(one.image).transpose(2, 0, 1).astype(np.float32) / 255
         for step in range(8):
-            assert np.array_equal(batches[step].targets[0, :48].numpy(), label)
-            assert np.allclose(batches[step].images[0, :, :48].numpy(), image, atol=1e-6) == (ops == 0)
+            (part,) = batches[step]
+            assert np.array_equal(part.targets[0, :48].numpy(), label)
+            assert np.allclose(part.images[0, :, :48].numpy(), image, atol=1e-6) == (ops == 0)
 
 
 def test_images_of_every_kind_become_rgb(tmp_path: Path) -> None:

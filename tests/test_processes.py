@@ -17,7 +17,7 @@ import_torchvision()  # before timm
 
 from timm.layers import BatchNormAct2d  # noqa: E402
 
-from segsemi.data.batches import Batch  # noqa: E402
+from segsemi.data.batches import Part, rows_in_whole  # noqa: E402
 from segsemi.dsbn import convert_dsbn, strip_dsbn  # noqa: E402
 from segsemi.errors import UserError  # noqa: E402
 from segsemi.models.synced import SyncedBatchNorm, SyncedDropout, sync_layers, unsync_layers  # noqa: E402
@@ -64,9 +64,11 @@ def test_two_processes_train_as_one(tmp_path: Path, accumulate: int, loss: str, 
 
 def test_a_process_takes_the_same_part_of_every_piece() -> None:
     """Rows of the whole piece, labelled ones first: 2 of 4 labelled, 1 of 2 pseudo-labelled in each of two processes."""
-    batch = Batch(torch.zeros(3, 1), torch.zeros(3, 1), ["a", "b", "c"], labelled=2)
-    assert batch.rows(0, 2) == ([0, 1, 4], 6)
-    assert batch.rows(1, 2) == ([2, 3, 5], 6)
+    none = torch.zeros(0)
+    parts = [Part(none, none, ["a", "b"], False, False), Part(none, none, ["c"], True, True)]
+    assert rows_in_whole(parts, 0, 2) == ([0, 1, 4], 6)
+    assert rows_in_whole(parts, 1, 2) == ([2, 3, 5], 6)
+    assert rows_in_whole(parts[1:], 1, 2) == ([1], 2)
 
 
 def test_synced_layers_keep_the_names_of_weights_and_the_modules() -> None:

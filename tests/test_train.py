@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import segsemi.train
@@ -15,8 +17,9 @@ from segsemi.data import synthetic
 from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
 from segsemi.data.datasets import check_entries
 from segsemi.data.datasets.camvid import SYNTHETIC, find_synthetic
+from segsemi.dsbn import bn_statistics, convert_dsbn, labelled_first, strip_dsbn
 from segsemi.errors import UserError
-from segsemi.losses import cross_entropy
+from segsemi.losses import cross_entropy, self_correction_loss
 from segsemi.models.build import Architecture, SegmentationModel, build_model
 from segsemi.palette import write_label_png
 from segsemi.processes import Processes
@@ -54,7 +57,15 @@ def groups(tmp_path_factory: pytest.TempPathFactory) -> list[Group]:
         write_label_png(raw / "pseudo" / f"{row.id}.png", np.full((64, 64), 3, dtype=np.uint8), SYNTHETIC)
     return [
         Group("labelled", labelled_samples(rows[:2], raw), 2, SYNTHETIC),
-        Group("pseudo", pseudo_samples(rows[2:4], raw, raw / "pseudo"), 2, SYNTHETIC, pseudo=True, strong_ops=3),
+        Group(
+            "pseudo",
+            pseudo_samples(rows[2:4], raw, raw / "pseudo"),
+            2,
+            SYNTHETIC,
+            pseudo=True,
+            parallel=True,
+            strong_ops=3,
+        ),
     ]
 
 
@@ -178,7 +189,7 @@ def test_slow_checkpoints_are_rare(groups: list[Group], tmp_path: Path, monkeypa
     monkeypatch.setattr(segsemi.train.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(segsemi.train, "_save", save)
     monkeypatch.setattr(segsemi.train, "_loss", step)
-    run(new_model(), groups, tmp_path, 10)
+    run(new_model(), groups[:1], tmp_path, 10, bn="trainable")
     assert written == [3, 7, 10]  # 90 s: more than a minute; then 120 s: more than 100; the last step
 
 
@@ -190,12 +201,13 @@ def test_loss_or_gradient_that_is_not_finite_stops_with_step_images_and_the_last
 
     def broken(*args: object) -> torch.Tensor:
         calls.append(1)
-        if len(calls) == 3 and where == "images":  # spoils the running statistics of every batch norm too
-            args[1].images.fill_(float("inf"))  # type: ignore[attr-defined]
+        third = len(calls) == 5  # step: one call for each of DSBN's two parts
+        if third and where == "images":  # spoils the running statistics of every batch norm too
+            args[1][0].images.fill_(float("inf"))  # type: ignore[index]
         loss = real(*args)  # type: ignore[arg-type]
-        if len(calls) == 3 and where == "loss":
+        if third and where == "loss":
             loss = loss * float("nan")
-        if len(calls) == 3 and where == "gradient":
+        if third and where == "gradient":
             loss.register_hook(lambda gradient: gradient * float("inf"))
         return loss
 
@@ -207,7 +219,7 @@ def test_loss_or_gradient_that_is_not_finite_stops_with_step_images_and_the_last
 
 
 def test_accumulated_step_is_the_step_of_the_mean_loss_of_its_pieces(groups: list[Group], tmp_path: Path) -> None:
-    """Against the sum written out: same weights after one step; each piece has its share of labelled images."""
+    """Against the sum written out: same weights after one step; each piece has its share of each part."""
     model, reference = new_model(), new_model()
     for module in [*model.modules(), *reference.modules()]:
         if isinstance(module, nn.Dropout):
@@ -215,17 +227,64 @@ def test_accumulated_step_is_the_step_of_the_mean_loss_of_its_pieces(groups: lis
     run(model, groups, tmp_path, 1, params=optim(1, accumulate=2), bn="fixed", pseudo_loss="ce")
 
     batch = batches(groups, 1)[0]
-    half = batch.labelled // 2
-    first, second = batch.pieces(2)
-    assert first.labelled == second.labelled == half
-    assert [*first.ids[:half], *second.ids[:half], *first.ids[half:], *second.ids[half:]] == batch.ids
+    pieces = [[part.piece(index, 2) for part in batch] for index in range(2)]
+    for whole, first, second in zip(batch, *pieces, strict=True):
+        assert len(first.ids) == len(second.ids) and first.ids + second.ids == whole.ids
     segsemi.train._set_train_mode(reference, "fixed")
     optimizer = segsemi.train._optimizer(reference, optim(1))
-    losses = [segsemi.train._loss(reference, piece, cross_entropy, ALONE, "fp32") for piece in (first, second)]
+    losses = [segsemi.train._loss(reference, piece, piece, cross_entropy, ALONE, "fp32") for piece in pieces]
     (sum(losses) / 2).backward()
     optimizer.step()
     for (name, value), expected in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):
         torch.testing.assert_close(value, expected, msg=name)
+
+
+def test_parts_one_after_the_other_are_the_step_of_the_concatenated_batch(groups: list[Group], tmp_path: Path) -> None:
+    """DSBN's two passes against one pass of both parts, algorithm 1, lines 8 and 9, written out: weights and statistics."""
+    model, reference = new_model(), new_model()
+    for module in [*model.modules(), *reference.modules()]:
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0  # its masks would differ
+    history = train(model, batches(groups, 1), optim(1), pseudo_loss="scl", bn="dsbn", work=tmp_path, processes=ALONE)
+
+    labelled, pseudo = batches(groups, 1)[0]
+    convert_dsbn(reference.network)
+    reference.train()
+    optimizer = segsemi.train._optimizer(reference, optim(1))
+    with labelled_first(reference, len(labelled.ids)):
+        logits = reference(torch.cat([labelled.images, pseudo.images]).contiguous(memory_format=torch.channels_last))
+    count = len(labelled.ids)
+    loss = cross_entropy(logits[:count], labelled.targets) + self_correction_loss(logits[count:], pseudo.targets)
+    loss.backward()
+    optimizer.step()
+    assert history.curve[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    for row, expected in zip(history.bn, bn_statistics(reference.network), strict=True):
+        assert row["layer"] == expected["layer"]
+        assert row["mean_parallel"] == pytest.approx(expected["mean_parallel"], rel=1e-3, abs=1e-5)
+    strip_dsbn(reference.network)
+    for (name, value), expected in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_parts_of_one_kind_count_by_their_images(groups: list[Group], tmp_path: Path) -> None:
+    """1 weak and 3 strong images of the same kind: the loss is (1 CE + 3 CE') / 4; so is the gradient."""
+    weak = dataclasses.replace(groups[0], batch_size=1)
+    strong = dataclasses.replace(groups[0], name="strong", batch_size=3, strong_ops=1, parallel=True)
+    model, reference = new_model(), new_model()
+    for module in [*model.modules(), *reference.modules()]:
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    curve = run(model, [weak, strong], tmp_path, 1, bn="fixed")
+    segsemi.train._set_train_mode(reference, "fixed")
+    parts = batches([weak, strong], 1)[0]
+    losses = [F.cross_entropy(reference(part.images), part.targets, ignore_index=255) for part in parts]
+    loss = (losses[0] + 3 * losses[1]) / 4
+    loss.backward()
+    optimizer = segsemi.train._optimizer(reference, optim(1))
+    optimizer.step()
+    assert curve[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
+    for (name, value), expected in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_decoder_learns_faster_and_batch_norms_and_biases_do_not_decay() -> None:

@@ -39,7 +39,15 @@ def main(out: Path, accumulate: int, loss: str, bn: str, processes: Processes) -
             (raw / f"pseudo/{row.id}.png").write_bytes((raw / row.label).read_bytes())
         groups = [
             Group("labelled", labelled_samples(labelled, raw), 4, classes),
-            Group("pseudo", pseudo_samples(rest, raw, raw / "pseudo"), 4, classes, pseudo=True, strong_ops=2),
+            Group(
+                "pseudo",
+                pseudo_samples(rest, raw, raw / "pseudo"),
+                4,
+                classes,
+                pseudo=True,
+                parallel=True,
+                strong_ops=2,
+            ),
         ]
         augment = AugmentParams(short_side=None, crop_size=64, scale_min=0.5, scale_max=1.0, flip=True)  # some padding
         batches = StepBatches(

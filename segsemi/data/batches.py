@@ -1,11 +1,11 @@
-"""Training batches by step number: [labelled, pseudo-labelled], each augmented in its own way."""
+"""Training batches by step number: parts of labelled and pseudo-labelled images, each augmented in its own way."""
 
 from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -38,11 +38,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Group:
-    """Images of one kind in every batch, for example the labelled ones.
+    """Images of one kind, of which every batch has a part, for example the labelled ones.
 
     Attributes:
         name: keeps the group's random choices apart from the others'.
         pseudo: whether its labels are pseudo labels.
+        parallel: whether it goes through the parallel batch norm of DSBN, where the network has that.
         classes: those of the data set.
         strong_ops: number of SAUG operations before the weak augmentation; 0: weak only.
         replace: whether SAUG draws with replacement.
@@ -53,51 +54,57 @@ class Group:
     batch_size: int
     classes: Classes
     pseudo: bool = False
+    parallel: bool = False
     strong_ops: int = 0
     replace: bool = True
 
 
 @dataclass(frozen=True)
-class Batch:
-    """images: (N, 3, crop, crop) float32 RGB in 0..1; targets: (N, crop, crop) int64; ids: N image ids.
+class Part:
+    """What a batch has of one group.
 
-    The first `labelled` samples have labels, the rest pseudo labels.
+    images: (N, 3, crop, crop) float32 RGB in 0..1; targets: (N, crop, crop) int64; ids: N image ids; pseudo and parallel
+    as in `Group`.
     """
 
     images: Tensor
     targets: Tensor
     ids: list[str]
-    labelled: int
+    pseudo: bool
+    parallel: bool
 
-    def pin_memory(self) -> Batch:
+    def pin_memory(self) -> Part:
         """The same in page-locked memory, from which a GPU reads while the CPU goes on; the data loader calls it."""
-        return Batch(self.images.pin_memory(), self.targets.pin_memory(), self.ids, self.labelled)
+        return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
 
-    def rows(self, rank: int, count: int) -> tuple[list[int], int]:
-        """Where the samples of this share stand in the whole batch of `count` processes, and how many that has."""
-        labelled, pseudo = self.labelled, len(self.ids) - self.labelled
-        first = count * labelled + rank * pseudo
-        return [*range(rank * labelled, (rank + 1) * labelled), *range(first, first + pseudo)], count * len(self.ids)
-
-    def pieces(self, count: int) -> Iterator[Batch]:
-        """The batch cut into `count` equal ones, each with its share of labelled samples (both multiples of `count`)."""
-        if count == 1:
-            yield self  # no copy: it may lie in pinned memory
-            return
-        size, labelled = len(self.ids) // count, self.labelled // count
-        for index in range(count):
-            start = self.labelled + index * (size - labelled)
-            chosen = [*range(index * labelled, (index + 1) * labelled), *range(start, start + size - labelled)]
-            yield Batch(self.images[chosen], self.targets[chosen], [self.ids[i] for i in chosen], labelled)
+    def piece(self, index: int, count: int) -> Part:
+        """The index-th of `count` equal pieces (N is a multiple of `count`)."""
+        own = len(self.ids) // count
+        rows = slice(index * own, (index + 1) * own)
+        return replace(self, images=self.images[rows], targets=self.targets[rows], ids=self.ids[rows])
 
 
-class StepBatches(Dataset[Batch]):
+def rows_in_whole(parts: Sequence[Part], rank: int, count: int) -> tuple[list[int], int]:
+    """Where these samples, one after the other, stand among those of `count` processes, and how many there are in all.
+
+    All processes have as many of each part, and the whole has each part's samples by rank.
+    """
+    rows: list[int] = []
+    before = 0
+    for part in parts:
+        own = len(part.ids)
+        rows += range(count * before + rank * own, count * before + (rank + 1) * own)
+        before += own
+    return rows, count * before
+
+
+class StepBatches(Dataset[list[Part]]):
     """Item s is the batch of step s, a function of (seed, stage, s) alone: any worker, or a resumed run, makes the same.
 
     Every group runs through its samples in shuffled epochs. Decoded images are kept in memory up to `cache_mb`.
 
     Args:
-        pieces: in how many the batches will be cut (`Batch.pieces`).
+        pieces: in how many each part will be cut (`Part.piece`).
         rank, processes: makes only the share of one of several processes, which is the same share of every piece.
 
     Raises:
@@ -135,48 +142,47 @@ class StepBatches(Dataset[Batch]):
                     "of them twice; lower the batch size",
                     file=sys.stderr,
                 )
-        self.groups = sorted(used, key=lambda group: group.pseudo)  # labelled first
+        self.groups = used
         self.augment = augment
         self.steps = steps
         self.seed = seed
         self.stage = stage
-        self.share = pieces, rank, processes
-        self._cache: dict[Sample, tuple[np.ndarray, np.ndarray]] = {}
+        self.pieces, self.rank, self.processes = pieces, rank, processes
+        self._cache: dict[tuple[Sample, bool], tuple[np.ndarray, np.ndarray]] = {}
         self._cache_left = cache_mb * 2**20
         self._orders: dict[str, tuple[int, np.ndarray]] = {}  # group -> epoch and order of its samples
 
     def __len__(self) -> int:
         return self.steps
 
-    def __getitem__(self, step: int) -> Batch:
+    def __getitem__(self, step: int) -> list[Part]:
+        return [self._part(group, step) for group in self.groups]
+
+    def _part(self, group: Group, step: int) -> Part:
         images, targets, ids = [], [], []
-        for group in self.groups:
-            for position in self._positions(step, group):
-                sample = self._sample_at(group, position)
-                image, label = self._augmented(group, sample, position)
-                images.append(image)
-                targets.append(label)
-                ids.append(sample.id)
+        for position in self._positions(group, step):
+            sample = self._sample_at(group, position)
+            image, label = self._augmented(group, sample, position)
+            images.append(image)
+            targets.append(label)
+            ids.append(sample.id)
         # (N, H, W, 3) uint8 -> (N, 3, H, W) float32
         batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(255)
-        labelled = sum(len(self._positions(step, group)) for group in self.groups if not group.pseudo)
-        return Batch(batch, torch.from_numpy(np.stack(targets)).long(), ids, labelled)
+        return Part(batch, torch.from_numpy(np.stack(targets)).long(), ids, group.pseudo, group.parallel)
 
-    def _positions(self, step: int, group: Group) -> list[int]:
-        """Of the group's samples, counted over all epochs, those of this share of the batch: the same part of each piece."""
-        pieces, rank, processes = self.share
-        own = group.batch_size // (pieces * processes)
-        starts = [step * group.batch_size + (piece * processes + rank) * own for piece in range(pieces)]
-        return [start + index for start in starts for index in range(own)]
+    def _positions(self, group: Group, step: int) -> list[int]:
+        """Of the group's samples, counted over all epochs, those of this process: the same share of each piece."""
+        own = group.batch_size // (self.pieces * self.processes)
+        first = step * group.batch_size + self.rank * own
+        return [first + piece * self.processes * own + index for piece in range(self.pieces) for index in range(own)]
 
     def _sample_at(self, group: Group, position: int) -> Sample:
         epoch, index = divmod(position, len(group.samples))
-        if (
-            group.name not in self._orders or self._orders[group.name][0] != epoch
-        ):  # drawn once an epoch, not once an image
-            rng = derive_rng(self.seed, self.stage, group.name, "epoch", epoch)
-            self._orders[group.name] = epoch, rng.permutation(len(group.samples))
-        return group.samples[self._orders[group.name][1][index]]
+        drawn, order = self._orders.get(group.name, (None, None))
+        if order is None or drawn != epoch:  # once an epoch, not once an image
+            order = derive_rng(self.seed, self.stage, group.name, "epoch", epoch).permutation(len(group.samples))
+            self._orders[group.name] = epoch, order
+        return group.samples[order[index]]
 
     def _augmented(self, group: Group, sample: Sample, position: int) -> tuple[np.ndarray, np.ndarray]:
         image, label = self._read(group, sample)
@@ -199,8 +205,9 @@ class StepBatches(Dataset[Batch]):
 
     def _read(self, group: Group, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         """The label at the size at which the network sees it, and the image too, unless SAUG comes first."""
-        if sample in self._cache:
-            return self._cache[sample]
+        key = sample, group.strong_ops > 0
+        if key in self._cache:
+            return self._cache[key]
         classes = group.classes.as_written() if sample.written else group.classes
         image, label = read_image(sample.image), read_label(sample.label, classes)
         size = scaled_to_short_side(image.shape[0], image.shape[1], self.augment.short_side)
@@ -210,13 +217,13 @@ class StepBatches(Dataset[Batch]):
         used = pair[0].nbytes + pair[1].nbytes
         if used <= self._cache_left:
             self._cache_left -= used
-            self._cache[sample] = pair
+            self._cache[key] = pair
         return pair
 
 
 def batch_loader(
     batches: StepBatches, *, start: int, workers: int, device: torch.device | None = None
-) -> DataLoader[Batch]:
+) -> DataLoader[list[Part]]:
     """The batches from step `start` on, in order, made by `workers` processes (0: in this one), ready for `device`."""
     return DataLoader(
         batches,
