@@ -6,6 +6,7 @@ python -m benchmarks.ratios                    # all rows; --only NAME ... for s
 from __future__ import annotations
 
 import argparse
+import re
 import resource
 import statistics
 import subprocess
@@ -21,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segsemi.config import AugmentParams, StudentParams, load_params
+from segsemi.config import StudentParams, load_params
 from segsemi.data import synthetic
 from segsemi.data.batches import Group, Part, StepBatches, batch_loader, labelled_samples, pseudo_samples
 from segsemi.data.datasets import check_entries, find_dataset
@@ -37,17 +38,27 @@ from segsemi.processes import Processes
 from segsemi.pseudo_label import write_pseudo_labels
 from segsemi.train import train
 
-STEPS = 20  # of training in one round
+STEPS = 40  # of training in one round
 IMAGES = 8  # of inference in one round
 
 
 class Bench:
     """The embedded data set in a temporary folder, a network, and a way to time two things side by side."""
 
-    def __init__(self, folder: Path, device: torch.device, rounds: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        device: torch.device,
+        rounds: int,
+        *,
+        height: int = 192,
+        width: int = 256,
+        crop_size: int = 128,
+    ) -> None:
         self.folder, self.device, self.rounds = folder, device, rounds
         self.params = load_params()
-        synthetic.write(folder, train=24, val=IMAGES)
+        self.augment = self.params.augment.model_copy(update={"crop_size": crop_size})
+        synthetic.write(folder, train=24, val=IMAGES, height=height, width=width)
         found = find_dataset("synthetic", folder, val_fraction=0.2, seed=0)
         self.classes: Classes = found.classes
         rows = check_entries(folder, found.entries, found.classes, warn=lambda _: None)
@@ -90,8 +101,7 @@ def student_step(bench: Bench) -> tuple[float, float]:
             strong_ops=params.saug_ops,
         ),
     ]
-    augment: AugmentParams = bench.params.augment
-    batches = StepBatches(groups, augment, steps=STEPS, seed=0, stage="benchmark", cache_mb=2048)
+    batches = StepBatches(groups, bench.augment, steps=STEPS, seed=0, stage="benchmark", cache_mb=2048)
     ready = [whole(batch, bench.device) for batch in islice(batch_loader(batches, start=0, workers=0), STEPS)]
     ours, plain = bench.model(), bench.model().train()
 
@@ -108,6 +118,12 @@ def student_step(bench: Bench) -> tuple[float, float]:
             F.cross_entropy(plain(images), targets, ignore_index=255).backward()
 
     return bench.ratio(pipeline, bare)
+
+
+def large_student_step(bench: Bench) -> tuple[float, float]:
+    """The same with images of 384x512 and crops of 256: four times the pixels of the demo's."""
+    with tempfile.TemporaryDirectory() as folder:
+        return student_step(Bench(Path(folder), bench.device, bench.rounds, height=384, width=512, crop_size=256))
 
 
 def whole(batch: list[Part], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -271,6 +287,9 @@ def used(device: torch.device) -> float:
     """The peak so far, GiB."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
+    status = Path("/proc/self/status")  # getrusage's peak begins with that of the process that started this one
+    if status.exists():
+        return int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) / 2**20  # type: ignore[index]
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
@@ -285,6 +304,7 @@ def imports(bench: Bench) -> tuple[float, float]:
 
 ROWS = (
     (student_step, "student step, whole pipeline", 1.10),
+    (large_student_step, "the same, images of 384x512, crops of 256", 1.10),
     (dsbn_by_parts, "DSBN, training step", 1.05),
     (dsbn_concatenated, "DSBN, training step, both parts in one pass", 1.05),
     (stripped, "stripped network, eval", 1.00),

@@ -2,12 +2,15 @@
 
 A parallel batch norm (PBN) stands beside every batch norm and starts as its copy. In training the labelled part of a
 batch goes through the standard BN, the pseudo-labelled, strongly augmented part through the PBN; at test time the PBN
-is dropped. One concatenated forward pass serves both parts:
+is dropped. A forward pass of the concatenated batch serves both parts:
 
     convert_dsbn(network)
     with labelled_first(network, count=4):
         logits = network(torch.cat([labelled, pseudo_labelled]))
     strip_dsbn(network)
+
+So do two passes, with count=4 and the labelled images, count=0 and the others: the same gradients from half the memory, as
+training does it.
 """
 
 from __future__ import annotations
