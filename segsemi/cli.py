@@ -186,11 +186,13 @@ def _experiment(args: argparse.Namespace) -> int:
     if args.queue:
         print(f"{len(missing)} runs queued; `dvc queue start --jobs N` runs them, `--collect` then writes the table")
         return 1 if failed else 0
-    results = experiments.collect(cells, keys, experiments.finished_runs())
+    finished = experiments.finished_runs()
+    results = experiments.collect(cells, keys, finished)
     path = args.out / Path(args.name).stem
+    experiments.write_figure(grid, results, experiments.validation_curves(cells, keys, finished), path)
     print(experiments.write_tables(grid, title, results, experiments.facts(cells, args.words), path))
     print(
-        f"{path}.md, {path}.csv: {len(results)} of {len(cells)} cells"
+        f"{path}.md, .csv and .svg: {len(results)} of {len(cells)} cells"
         + (f"; {len(failed)} runs failed" if failed else "")
     )
     return 1 if failed else 0

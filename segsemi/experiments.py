@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import subprocess
@@ -178,9 +179,38 @@ def collect(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str]
 _NUMBERS = ("miou", "pixel_accuracy", "pseudo_label_miou")
 
 
+def validation_curves(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str]) -> pd.DataFrame:
+    """Validation mIoU during the training of each finished cell's model: columns row, column, seed, step, val_miou."""
+    tables = {key: _csv(finished[key], "reports/validation.csv") for key in dict.fromkeys(keys) if key in finished}
+    parts = [pd.DataFrame(columns=["row", "column", "seed", "step", "val_miou"])]
+    for cell, key in zip(cells, keys, strict=True):
+        if key in tables:
+            curve = tables[key][tables[key]["model"] == cell.model].drop(columns="model")
+            parts.append(curve.assign(row=cell.row, column=cell.column, seed=cell.seed))
+    return pd.concat(parts[1:] or parts)
+
+
+def _csv(revision: str, path: str) -> pd.DataFrame:
+    return pd.read_csv(io.StringIO(git("show", f"{revision}:{path}")))
+
+
+def write_figure(grid: Grid, results: pd.DataFrame, validation: pd.DataFrame, path: Path) -> None:
+    """Draw the results to `path`.svg; nothing where there are none."""
+    from segsemi import figures  # matplotlib is slow to import
+
+    if results.empty:
+        return
+    if grid.lines is None:
+        svg = figures.experiment(results, validation)
+    else:
+        along, across = ("row", "column") if grid.lines == "rows" else ("column", "row")
+        svg = figures.trend(results, along, across)
+    write_text(path.with_name(f"{path.name}.svg"), svg)
+
+
 def write_tables(grid: Grid, title: str, results: pd.DataFrame, facts: Sequence[str], path: Path) -> str:
     """Write the results to `path`.csv, and as Markdown to `path`.md: mean and standard deviation over the seeds, and the
-    gain on the rows `against`, paired by seed. Returns the Markdown."""
+    gain on the rows `against`, paired by seed; it shows `path`.svg, if that is there. Returns the Markdown."""
     columns = [column for column in grid.columns if column in set(results["column"])]
     parts = [f"# {title}", "\n".join(f"- {fact}" for fact in facts), "mIoU in percent, mean ± standard deviation:"]
     parts.append(
@@ -193,6 +223,8 @@ def write_tables(grid: Grid, title: str, results: pd.DataFrame, facts: Sequence[
             if row != other
         ]
         parts += [f"Gain on {other}, paired by seed:", _markdown(gains, columns)]
+    if path.with_name(f"{path.name}.svg").exists():
+        parts.append(f"![{title}]({path.name}.svg)")
     text = "\n\n".join(parts) + "\n"
     write_text(path.with_name(f"{path.name}.csv"), results.to_csv(index=False, lineterminator="\n"))
     write_text(path.with_name(f"{path.name}.md"), text)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
@@ -44,12 +44,14 @@ class Grid(Section):
         columns: heading -> overrides.
         common: overrides of all cells.
         against: rows against which the others' gain is given.
+        lines: whether the figure draws lines along the rows or the columns, which then are steps of one thing; none: dots.
     """
 
     columns: dict[str, list[str]]
     rows: dict[str, GridRow]
     common: list[str] = Field(default_factory=list)
     against: list[str]
+    lines: Literal["rows", "columns"] | None = None
 
     @model_validator(mode="after")
     def _known(self) -> Grid:

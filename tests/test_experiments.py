@@ -6,15 +6,28 @@ import shutil
 import statistics
 import subprocess
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import RAW, ROOT, Project
 from dvc.utils.hydra import apply_overrides
+from matplotlib.axes import Axes
 
 from segsemi.config import load_values
 from segsemi.errors import UserError
-from segsemi.experiments import check_mended, code_hash, remaining_steps, run_cells, run_key, run_name, write_tables
+from segsemi.experiments import (
+    check_mended,
+    code_hash,
+    remaining_steps,
+    run_cells,
+    run_key,
+    run_name,
+    write_figure,
+    write_tables,
+)
 from segsemi.grid import Cell, Grid, cells_of, grid_names, overridden, read_grid
 
 VALUES = load_values(ROOT / "params.yaml")
@@ -166,6 +179,61 @@ def test_table_has_the_mean_the_deviation_and_the_paired_gain(tmp_path: Path) ->
     assert pd.read_csv(tmp_path / "table.csv")["miou"].tolist() == [record["miou"] for record in records]
 
 
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[float], list[float]]]:
+    """Values and deviations of every error bar that is drawn from now on."""
+    bars: list[tuple[list[float], list[float]]] = []
+    real = Axes.errorbar
+
+    def errorbar(self: Axes, x: Any, y: Any, yerr: Any = None, xerr: Any = None, **options: Any) -> Any:
+        value, deviation = (x, xerr) if yerr is None else (y, yerr)
+        bars.append(([*np.atleast_1d(value).tolist()], [*np.atleast_1d(deviation).tolist()]))
+        return real(self, x, y, yerr=yerr, xerr=xerr, **options)
+
+    monkeypatch.setattr(Axes, "errorbar", errorbar)
+    return bars
+
+
+MIOU = {("base", "1/8"): [50.0, 52.0, 57.0], ("base", "1/4"): [60.0], ("SAUG < 3", "1/8"): [51.0, 53.5, 58.0]}
+
+
+@pytest.mark.parametrize("lines", [None, "rows", "columns"])
+def test_figure_has_means_deviations_and_names(
+    lines: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = dict.fromkeys(row for row, _ in MIOU)
+    grid = Grid.model_validate(
+        {
+            "columns": {"1/8": [], "1/4": []},
+            "rows": {key: {"model": "m"} for key in names},
+            "against": [],
+            "lines": lines,
+        }
+    )
+    results = pd.DataFrame(
+        [
+            {"row": row, "column": column, "seed": seed, "miou": value}
+            for (row, column), values in MIOU.items()
+            for seed, value in enumerate(values)
+        ]
+    )
+    validation = pd.concat([results.assign(step=step, val_miou=results["miou"] - 10 / step) for step in (1, 2)])
+    bars = drawn(monkeypatch)
+    write_figure(grid, results, validation, tmp_path / "table")
+    means = {place: statistics.mean(values) for place, values in MIOU.items()}
+    spread = {place: statistics.stdev(values) if len(values) > 1 else 0.0 for place, values in MIOU.items()}
+    lines_of = {
+        None: [[place] for place in MIOU],
+        "rows": [[("base", "1/8"), ("SAUG < 3", "1/8")], [("base", "1/4")]],
+        "columns": [[("base", "1/8"), ("base", "1/4")], [("SAUG < 3", "1/8")]],
+    }[lines]
+    for line, (values, deviations) in zip(lines_of, bars, strict=True):
+        assert values == pytest.approx([means[place] for place in line])
+        assert deviations == pytest.approx([spread[place] for place in line])
+    text = " ".join(ElementTree.parse(tmp_path / "table.svg").getroot().itertext())
+    assert "base" in text and "SAUG < 3" in text and "1/4" in text
+    assert "![Title](table.svg)" in write_tables(grid, "Title", results, [], tmp_path / "table")
+
+
 def test_mended_labels_that_git_does_not_know_stop_the_experiment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +273,7 @@ def test_experiment_runs_what_is_missing_and_nothing_else(finished: tuple[Projec
         table = (project.folder / "reports/experiments/mine.md").read_text()
         csv = pd.read_csv(project.folder / "reports/experiments/mine.csv")
         assert csv["model"].tolist() == ["teacher", "student_1"] and f"{csv['miou'][0]:.2f} (1)" in table
+        assert "(mine.svg)" in table and "half" in (project.folder / "reports/experiments/mine.svg").read_text()
         assert project.run("git", "status", "--porcelain", "--", "params.yaml", "dvc.lock") == ""
 
         assert "Running stage" not in project.run(*command)
