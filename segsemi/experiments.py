@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import re
+import shlex
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -159,7 +160,7 @@ def facts(cells: Sequence[Cell], command: Sequence[str]) -> list[str]:
     """What a table was made from: command, git revision, data, network and steps."""
     params = cells[0].params
     return [
-        f"`python -m segsemi {' '.join(command)}` at {head_revision()}",
+        f"`python -m segsemi {shlex.join(command)}` at {head_revision()}",
         f"{params.data.name}, {params.model.decoder} on {params.model.encoder}, crop {params.augment.crop_size}",
         f"teacher {params.teacher.steps} steps, each student {params.student.steps}",
     ]
