@@ -192,7 +192,7 @@ def _experiment(args: argparse.Namespace) -> int:
     experiments.write_figure(grid, results, experiments.validation_curves(cells, keys, finished), path)
     print(experiments.write_tables(grid, title, results, experiments.facts(cells, args.words), path))
     print(
-        f"{path}.md, .csv and .svg: {len(results)} of {len(cells)} cells"
+        f"{path}.md, .csv, .svg: {len(results)} of {len(cells)} cells"
         + (f"; {len(failed)} runs failed" if failed else "")
     )
     return 1 if failed else 0

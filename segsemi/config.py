@@ -162,7 +162,7 @@ class StudentParams(OptimParams):
                 found.append(StudentPart(name, pseudo, strong > 0, pseudo, batch))
             else:
                 found.append(StudentPart(name, pseudo, False, False, batch - strong))
-                found.append(StudentPart(f"{name}, strong", pseudo, True, True, strong))
+                found.append(StudentPart(f"strong {name}", pseudo, True, True, strong))
         return [part for part in found if part.images > 0]
 
     @property
@@ -178,17 +178,20 @@ class StudentParams(OptimParams):
         _check_pieces(self.accumulate, batch_labelled=self.batch_labelled, batch_pseudo=self.batch_pseudo)
         if not self.saug_replace and self.saug_ops > SAUG_POOL:
             raise ValueError(f"saug_ops {self.saug_ops} without replacement is more than SAUG's {SAUG_POOL} operations")
-        for batch in (self.batch_labelled, self.batch_pseudo):
+        for name, batch in (("labelled", self.batch_labelled), ("pseudo", self.batch_pseudo)):
             strong = batch * self.saug_share
-            if abs(strong - round(strong)) > 1e-6 or round(strong) % self.accumulate:
+            if self.saug not in (name, "both") or batch == 0:
+                continue
+            if round(strong) < 1 or abs(strong - round(strong)) > 1e-6 or round(strong) % self.accumulate:
                 raise ValueError(
-                    f"saug_share {self.saug_share:g} of {batch} images is no whole number of images in each of the "
-                    f"{self.accumulate} pieces of a batch (accumulate); change it or the batch"
+                    f"saug_share {self.saug_share:g} of batch_{name} {batch} is no whole number of images in each of the "
+                    f"{self.accumulate} pieces of a batch (accumulate); change one of the three"
                 )
         if self.bn == "dsbn" and (len(self.passes) < 2 or min(self.passes) < 2):
             raise ValueError(
                 "bn: dsbn needs two parts of at least 2 images (times accumulate), since each has its own batch statistics: "
-                "batch_labelled and batch_pseudo, or, with saug_share below 1, weak and strong; raise them or set bn: trainable"
+                "batch_labelled and batch_pseudo, or, with saug_share below 1, weak and strong; raise them, lower "
+                "accumulate or set bn: trainable"
             )
         return self
 

@@ -50,9 +50,8 @@ class DistributionSpecificBatchNorm(nn.Module):
             raise ValueError(f"labelled_first(count={count}), but the batch has only {x.shape[0]} samples")
         if count == 0:
             return self.parallel(x)
-        first, second = x.split(
-            [count, x.shape[0] - count]
-        )  # its backward pass is one copy; two slices' zeros and a sum
+        # split: its backward pass is one copy, that of two slices two tensors of zeros and a sum
+        first, second = x.split([count, x.shape[0] - count])
         return torch.cat([self.standard(first), self.parallel(second)])
 
 

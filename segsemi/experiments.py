@@ -188,7 +188,7 @@ def validation_curves(cells: Sequence[Cell], keys: Sequence[str], finished: dict
         if key in tables:
             curve = tables[key][tables[key]["model"] == cell.model].drop(columns="model")
             parts.append(curve.assign(row=cell.row, column=cell.column, seed=cell.seed))
-    return pd.concat(parts[1:] or parts)
+    return pd.concat(parts).astype({"step": float, "val_miou": float})
 
 
 def _csv(revision: str, path: str) -> pd.DataFrame:
@@ -196,17 +196,22 @@ def _csv(revision: str, path: str) -> pd.DataFrame:
 
 
 def write_figure(grid: Grid, results: pd.DataFrame, validation: pd.DataFrame, path: Path) -> None:
-    """Draw the results to `path`.svg; nothing where there are none."""
+    """Draw the results to `path`.svg; where there are none, one from before is removed."""
     from segsemi import figures  # matplotlib is slow to import
 
+    svg = path.with_name(f"{path.name}.svg")
     if results.empty:
+        svg.unlink(missing_ok=True)
         return
+    rows = [name for name in grid.rows if name in set(results["row"])]
+    columns = [name for name in grid.columns if name in set(results["column"])]
     if grid.lines is None:
-        svg = figures.experiment(results, validation)
+        drawn = figures.experiment(results, validation, rows, columns)
+    elif grid.lines == "rows":
+        drawn = figures.trend(results, "row", rows, "column", columns)
     else:
-        along, across = ("row", "column") if grid.lines == "rows" else ("column", "row")
-        svg = figures.trend(results, along, across)
-    write_text(path.with_name(f"{path.name}.svg"), svg)
+        drawn = figures.trend(results, "column", columns, "row", rows)
+    write_text(svg, drawn)
 
 
 def write_tables(grid: Grid, title: str, results: pd.DataFrame, facts: Sequence[str], path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -148,23 +149,25 @@ def bn_shift(statistics: Sequence[tuple[str, pd.DataFrame]]) -> str:
     return drawing.svg
 
 
-def experiment(results: pd.DataFrame, validation: pd.DataFrame) -> str:
+def experiment(results: pd.DataFrame, validation: pd.DataFrame, rows: Sequence[str], columns: Sequence[str]) -> str:
     """mIoU of the rows of a table, a dot a seed and a bar of mean ± standard deviation; and how each came to it: validation
     mIoU over the steps, for each column of the table, mean and range over the seeds (paper, Figure 5).
 
     Args:
         results: columns row, column, seed, miou (percent).
-        validation: columns row, column, step, val_miou (percent).
+        validation: columns row, column, step, val_miou (percent); perhaps empty.
+        rows, columns: those that results has, in the order of the table.
     """
-    rows, columns = list(dict.fromkeys(results["row"])), list(dict.fromkeys(results["column"]))
     colours = {row: f"C{number % 10}" for number, row in enumerate(rows)}
     height = 1.2 + max(2.2, 0.28 * len(rows) * len(columns))
     with _drawing(1 + len(columns), width=5.5 + 4 * len(columns), height=height) as drawing:
         dots, *panels = drawing.axes
         places, names = [], []
-        for (row, column), group in results.groupby(["row", "column"], sort=False):
+        for row, column in itertools.product(rows, columns):
+            miou = results.loc[(results["row"] == row) & (results["column"] == column), "miou"].astype(float)
+            if miou.empty:
+                continue
             place = -(rows.index(row) * (len(columns) + 0.5) + columns.index(column))
-            miou = group["miou"].astype(float)
             spread = miou.std(ddof=1) if len(miou) > 1 else 0.0
             dots.plot(miou, [place] * len(miou), "o", color=colours[row], markersize=4, alpha=0.5)
             dots.errorbar(miou.mean(), place, xerr=spread, color=colours[row], marker="|", markersize=12, capsize=3)
@@ -174,6 +177,8 @@ def experiment(results: pd.DataFrame, validation: pd.DataFrame) -> str:
         for ax, column in zip(panels, columns, strict=True):
             for row in rows:
                 chosen = validation[(validation["row"] == row) & (validation["column"] == column)]
+                if chosen.empty:
+                    continue
                 by_step = chosen.groupby("step")["val_miou"]
                 ax.plot(by_step.mean(), color=colours[row], linewidth=1)
                 ax.fill_between(
@@ -183,24 +188,24 @@ def experiment(results: pd.DataFrame, validation: pd.DataFrame) -> str:
     return drawing.svg
 
 
-def trend(results: pd.DataFrame, along: str, across: str) -> str:
+def trend(results: pd.DataFrame, along: str, ticks: Sequence[str], across: str, lines: Sequence[str]) -> str:
     """mIoU, mean ± standard deviation over the seeds, as lines: along the rows or the columns of a table (paper, Figures 3
     and 6).
 
     Args:
         results: columns row, column, seed, miou (percent).
-        along: `row` or `column`: what the horizontal axis has; `across`, the other one, makes the lines.
+        along: `row` or `column`: what the horizontal axis has, in the order of `ticks`.
+        across: the other one, which makes the `lines`.
     """
-    places = {name: place for place, name in enumerate(dict.fromkeys(results[along]))}
     with _drawing(1, width=6, height=3.4) as drawing:
         ax = drawing.axes[0]
-        for name, line in results.groupby(across, sort=False):
-            miou = line.groupby(along, sort=False)["miou"]
-            where = [places[key] for key in miou.mean().index]
-            ax.errorbar(
-                where, miou.mean(), yerr=miou.std(ddof=1).fillna(0), marker="o", markersize=4, capsize=3, label=name
-            )
-        ax.set(xticks=list(places.values()), xticklabels=list(places), ylabel="mIoU, percent")
+        for name in lines:
+            miou = results[results[across] == name].groupby(along)["miou"]
+            present = [tick for tick in ticks if tick in miou.groups]
+            mean, spread = miou.mean()[present], miou.std(ddof=1).fillna(0)[present]
+            where = [ticks.index(tick) for tick in present]
+            ax.errorbar(where, mean, yerr=spread, marker="o", markersize=4, capsize=3, label=name)
+        ax.set(xticks=range(len(ticks)), xticklabels=ticks, ylabel="mIoU, percent")
         ax.margins(x=0.08)
         ax.legend(frameon=False)
     return drawing.svg

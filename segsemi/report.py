@@ -138,7 +138,7 @@ def _figures(
     found[f"Confusion matrix of {last.name}, percent of the truth's pixels"] = figures.confusion(_confusion(last))
     statistics = [(model.name, model.bn) for model in models if model.bn is not None]
     if statistics:
-        found["Batch norm statistics: strongly augmented against labelled images"] = figures.bn_shift(statistics)
+        found["Batch norm statistics: parallel against standard batch norm"] = figures.bn_shift(statistics)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from segsemi.checkpoint import load_description, load_model
@@ -17,7 +18,7 @@ from segsemi.contract import (
     model_folder,
     pseudo_folder,
 )
-from segsemi.data.batches import Group, labelled_samples, pseudo_samples
+from segsemi.data.batches import Group, Sample, labelled_samples, pseudo_samples
 from segsemi.data.manifest import read_rows
 from segsemi.models.build import architecture_of, build_model
 from segsemi.palette import Classes
@@ -48,23 +49,8 @@ def train_student(
     """
     classes = Classes.load(CLASSES)
     teacher_folder, pseudo = model_folder(teacher), pseudo_folder(name)
-    samples = {
-        "labelled": labelled_samples(read_rows(LABELLED), root, read_rows(CORRECTED), SPLIT),
-        "pseudo": pseudo_samples(read_rows(UNLABELLED), root, pseudo),
-    }
-    groups = [
-        Group(
-            part.name,
-            samples["pseudo" if part.pseudo else "labelled"],
-            part.images,
-            classes,
-            pseudo=part.pseudo,
-            parallel=part.parallel,
-            strong_ops=params.saug_ops if part.strong else 0,
-            replace=params.saug_replace,
-        )
-        for part in params.parts
-    ]
+    labelled = labelled_samples(read_rows(LABELLED), root, read_rows(CORRECTED), SPLIT)
+    groups = student_groups(params, labelled, pseudo_samples(read_rows(UNLABELLED), root, pseudo), classes)
     settings = [seed, params.model_dump(), own_model.model_dump(), augment.model_dump()]
     inputs = [LABELLED, CORRECTED, VAL, UNLABELLED, CLASSES, *model_files(teacher), pseudo]
     with (
@@ -96,3 +82,22 @@ def train_student(
             work=work,
             processes=processes,
         )
+
+
+def student_groups(
+    params: StudentParams, labelled: Sequence[Sample], pseudo: Sequence[Sample], classes: Classes
+) -> list[Group]:
+    """The groups of images of which a student's batches consist, as `params.parts` says."""
+    return [
+        Group(
+            part.name,
+            pseudo if part.pseudo else labelled,
+            part.images,
+            classes,
+            pseudo=part.pseudo,
+            parallel=part.parallel,
+            strong_ops=params.saug_ops if part.strong else 0,
+            replace=params.saug_replace,
+        )
+        for part in params.parts
+    ]

@@ -249,6 +249,10 @@ def test_doctor_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture
     with Image.open(tmp_path / "nine.png") as picture:
         assert picture.width > 3 * 50
 
+    params["student"].update(bn="fixed", batch_labelled=1, batch_pseudo=1)  # one image goes through at a time
+    yaml.dump(params, path)
+    assert main(["doctor", "--params", str(path)]) == 0
+
 
 def test_verbose_shows_the_traceback_and_else_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["doctor", "--params", str(tmp_path / "none.yaml")]

@@ -61,6 +61,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"student.saug_replace": False, "student.saug_ops": 17},
     {"student.saug_ops": 30},
     {"student.saug_share": 0.5},
+    {"student.saug_share": 0.5, "student.batch_labelled": 3},  # none of which is strong
     {"student.saug_share": 0.7, "student.batch_labelled": 0, "student.batch_pseudo": 10},  # 7.000000000000001
     {"machine.device": "cuda:1"},
 ]
@@ -80,12 +81,12 @@ PARTS = [  # changes; name, pseudo, strong, parallel, images of each part; image
     ),
     (
         {"batch_labelled": 0, "batch_pseudo": 8, "saug_share": 0.75},
-        [("pseudo", True, False, False, 2), ("pseudo, strong", True, True, True, 6)],
+        [("pseudo", True, False, False, 2), ("strong pseudo", True, True, True, 6)],
         [2, 6],
     ),
     (
         {"batch_labelled": 8, "batch_pseudo": 0, "saug_share": 0.5, "saug": "labelled"},
-        [("labelled", False, False, False, 4), ("labelled, strong", False, True, True, 4)],
+        [("labelled", False, False, False, 4), ("strong labelled", False, True, True, 4)],
         [4, 4],
     ),
     (
@@ -93,7 +94,7 @@ PARTS = [  # changes; name, pseudo, strong, parallel, images of each part; image
         [
             ("labelled", False, False, False, 4),
             ("pseudo", True, False, False, 2),
-            ("pseudo, strong", True, True, True, 2),
+            ("strong pseudo", True, True, True, 2),
         ],
         [6, 2],
     ),
@@ -168,7 +169,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"student.batch_pseudo": 0}, r"student: bn: dsbn needs two parts of at least 2 images"),
     ({"student.saug_share": 0.5, "student.saug": "none"}, r"student: bn: dsbn needs two parts of at least 2 images"),
     ({"student.saug_share": 0.0}, r"student\.saug_share: .*greater than 0"),
-    ({"student.saug_share": 0.3}, r"student: saug_share 0\.3 of 4 images is no whole number of images"),
+    ({"student.saug_share": 0.3}, r"student: saug_share 0\.3 of batch_pseudo 4 is no whole number of images"),
+    ({"student.saug_share": 1e-9}, r"student: saug_share 1e-09 of batch_pseudo 4 is no whole number"),
     ({"student.saug_share": 0.25, "student.accumulate": 2}, r"student: saug_share 0\.25 .*each of the 2 pieces"),
     (
         {"student.bn": "fixed", "student.batch_labelled": 0, "student.batch_pseudo": 1},

@@ -25,6 +25,7 @@ from segsemi.experiments import (
     run_cells,
     run_key,
     run_name,
+    validation_curves,
     write_figure,
     write_tables,
 )
@@ -193,12 +194,17 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[float], list[float
     return bars
 
 
-MIOU = {("base", "1/8"): [50.0, 52.0, 57.0], ("base", "1/4"): [60.0], ("SAUG < 3", "1/8"): [51.0, 53.5, 58.0]}
+MIOU = {  # not in the order of the table
+    ("base", "1/4"): [60.0],
+    ("base", "1/8"): [50.0, 52.0, 57.0],
+    ("SAUG < 3", "1/8"): [51.0, 53.5, 58.0],
+}
 
 
+@pytest.mark.parametrize("validated", [True, False])
 @pytest.mark.parametrize("lines", [None, "rows", "columns"])
 def test_figure_has_means_deviations_and_names(
-    lines: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lines: str | None, validated: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = dict.fromkeys(row for row, _ in MIOU)
     grid = Grid.model_validate(
@@ -217,12 +223,14 @@ def test_figure_has_means_deviations_and_names(
         ]
     )
     validation = pd.concat([results.assign(step=step, val_miou=results["miou"] - 10 / step) for step in (1, 2)])
+    if not validated:  # val_every=0
+        validation = validation[:0]
     bars = drawn(monkeypatch)
     write_figure(grid, results, validation, tmp_path / "table")
     means = {place: statistics.mean(values) for place, values in MIOU.items()}
     spread = {place: statistics.stdev(values) if len(values) > 1 else 0.0 for place, values in MIOU.items()}
     lines_of = {
-        None: [[place] for place in MIOU],
+        None: [[("base", "1/8")], [("base", "1/4")], [("SAUG < 3", "1/8")]],
         "rows": [[("base", "1/8"), ("SAUG < 3", "1/8")], [("base", "1/4")]],
         "columns": [[("base", "1/8"), ("base", "1/4")], [("SAUG < 3", "1/8")]],
     }[lines]
@@ -232,6 +240,37 @@ def test_figure_has_means_deviations_and_names(
     text = " ".join(ElementTree.parse(tmp_path / "table.svg").getroot().itertext())
     assert "base" in text and "SAUG < 3" in text and "1/4" in text
     assert "![Title](table.svg)" in write_tables(grid, "Title", results, [], tmp_path / "table")
+    write_figure(grid, results[:0], validation, tmp_path / "table")
+    assert "svg" not in write_tables(grid, "Title", results[:0], [], tmp_path / "table")
+
+
+def test_validation_curves_are_those_of_each_cells_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = {
+        "r1": "model,step,val_miou\nteacher,2,40.5\nstudent_1,2,50.5\nstudent_1,4,51.0\n",
+        "r2": "model,step,val_miou\n",  # val_every=0
+    }
+    monkeypatch.setattr("segsemi.experiments.git", lambda _, name: tables[name.partition(":")[0]])
+    two = cells("figure3", columns=["all"])
+    found = validation_curves(two, ["a", "a"], {"a": "r1"})
+    assert found[["row", "step", "val_miou"]].to_numpy().tolist() == [
+        ["teacher", 2.0, 40.5],
+        ["student", 2.0, 50.5],
+        ["student", 4.0, 51.0],
+    ]
+    for finished in ({"a": "r2"}, {}):
+        empty = validation_curves(two, ["a", "a"], finished)
+        assert empty.empty and empty["val_miou"].dtype == float
+
+
+def test_table3_is_the_papers() -> None:
+    """With DSBN and without it the same share of the images is strong, so that the two rows differ in DSBN alone."""
+    for cell in cells("table3"):
+        student, saug = cell.params.student, "SAUG" in cell.row
+        assert student.bn == ("dsbn" if "DSBN" in cell.row else "trainable") and student.loss == "ce"
+        only = student.batch_labelled if "pseudo" in cell.row else student.batch_pseudo
+        assert only == 0 and cell.params.split.fraction == (1.0 if "all" in cell.row else 0.125)
+        assert [part.strong for part in student.parts] == ([False, True] if saug else [False])
+        assert student.passes == ([2, 2] if "DSBN" in cell.row else [4])
 
 
 def test_mended_labels_that_git_does_not_know_stop_the_experiment(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import weakref
 from typing import Any
@@ -70,7 +71,7 @@ def test_memory_lines_of_a_preset(name: str) -> None:
     network = values["model"]
     architecture = Architecture(network["decoder"], network["encoder"], network["output_stride"])
 
-    def gib(changes: str) -> float:
+    def gib(changes: str, parts: int = 1) -> float:
         changed = dict(re.findall(r"(\S+)=(\d+)", changes))
         accumulate = {part: int(changed.get(f"{part}.accumulate", 1)) for part in ("teacher", "student")}
         labelled, pseudo = (values["student"][f"batch_{part}"] for part in ("labelled", "pseudo"))
@@ -79,7 +80,7 @@ def test_memory_lines_of_a_preset(name: str) -> None:
         batch = max(labelled, pseudo) // accumulate["student"]  # one part at a time: DSBN
         assert values["teacher"]["batch_size"] // accumulate["teacher"] <= batch  # so the teacher's step fits too
         crop = int(changed.get("augment.crop_size", values["augment"]["crop_size"]))
-        return step_memory(architecture, classes, batch=batch, crop_size=crop).step / GIB
+        return step_memory(architecture, classes, batch=parts * batch, crop_size=crop).step / GIB
 
     full = re.search(r"16 \+ 16 images: ([\d.]+) GiB", comment)
     assert full is not None and gib("") == pytest.approx(float(full[1]), abs=0.02)
@@ -88,3 +89,5 @@ def test_memory_lines_of_a_preset(name: str) -> None:
     for card, changes, stated in cards:
         assert gib(changes) == pytest.approx(float(stated), abs=0.02)
         assert 1.25 * float(stated) * GIB < 0.95 * int(card) * 1e9
+    for (card, _, _), (_, changes, _) in itertools.pairwise(cards):  # bn: trainable, by the next smaller card's line
+        assert 1.25 * gib(changes, parts=2) * GIB < 0.95 * int(card) * 1e9

@@ -35,7 +35,9 @@ def python(*arguments: object, processes: int = 1) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize(("accumulate", "loss", "bn"), [(1, "scl", "dsbn"), (2, "scl_released", "trainable")])
+@pytest.mark.parametrize(
+    ("accumulate", "loss", "bn"), [(1, "scl", "dsbn"), (2, "scl_released", "trainable"), (2, "ce", "dsbn")]
+)
 def test_two_processes_train_as_one(tmp_path: Path, accumulate: int, loss: str, bn: str) -> None:
     """Losses, validation, the batch norms' statistics and the weights; with dropout, padding, SAUG and pieces of a batch."""
     results = []

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import ROOT
 from torch import nn
 
 import segsemi.train
-from segsemi.config import AugmentParams, OptimParams
+from segsemi.config import AugmentParams, OptimParams, StudentParams, load_params
 from segsemi.data import synthetic
 from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
 from segsemi.data.datasets import check_entries
@@ -23,6 +24,7 @@ from segsemi.losses import cross_entropy, self_correction_loss
 from segsemi.models.build import Architecture, SegmentationModel, build_model
 from segsemi.palette import write_label_png
 from segsemi.processes import Processes
+from segsemi.student import student_groups
 from segsemi.train import train
 
 ARCHITECTURE = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
@@ -260,10 +262,24 @@ def test_parts_one_after_the_other_are_the_step_of_the_concatenated_batch(groups
     assert history.curve[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
     for row, expected in zip(history.bn, bn_statistics(reference.network), strict=True):
         assert row["layer"] == expected["layer"]
-        assert row["mean_parallel"] == pytest.approx(expected["mean_parallel"], rel=1e-3, abs=1e-5)
+        for key in ("mean_parallel", "variance_parallel"):
+            assert row[key] == pytest.approx(expected[key], rel=1e-3, abs=1e-5)
     strip_dsbn(reference.network)
     for (name, value), expected in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):
         torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4, msg=name)
+
+
+def test_groups_of_a_student_have_the_images_and_the_augmentation_of_its_parts(groups: list[Group]) -> None:
+    values = load_params(ROOT / "params.yaml").student.model_dump()
+    values |= {"batch_labelled": 3, "batch_pseudo": 8, "saug_share": 0.25, "saug_ops": 2}
+    labelled, pseudo = (group.samples for group in groups)
+    found = student_groups(StudentParams(**values), labelled, pseudo, SYNTHETIC)
+    assert [(g.samples, g.batch_size, g.pseudo, g.parallel, g.strong_ops) for g in found] == [
+        (labelled, 3, False, False, 0),
+        (pseudo, 6, True, False, 0),
+        (pseudo, 2, True, True, 2),
+    ]
+    assert len({group.name for group in found}) == 3  # each has random choices of its own
 
 
 def test_parts_of_one_kind_count_by_their_images(groups: list[Group], tmp_path: Path) -> None:
