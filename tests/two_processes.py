@@ -37,12 +37,13 @@ def main(out: Path, accumulate: int, loss: str, bn: str, processes: Processes) -
         (raw / "pseudo").mkdir()
         for row in rest:  # the true labels serve as pseudo labels
             (raw / f"pseudo/{row.id}.png").write_bytes((raw / row.label).read_bytes())
+        # 4 images of a kind in each piece: batch norm over 2 values, where the network pools to 1x1, multiplies rounding
         groups = [
-            Group("labelled", labelled_samples(labelled, raw), 4, classes),
+            Group("labelled", labelled_samples(labelled, raw), 4 * accumulate, classes),
             Group(
                 "pseudo",
                 pseudo_samples(rest, raw, raw / "pseudo"),
-                4,
+                4 * accumulate,
                 classes,
                 pseudo=True,
                 parallel=True,
