@@ -20,7 +20,7 @@ import numpy as np
 from torch import device
 
 from segsemi.config import AugmentParams, load_params
-from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
+from segsemi.data.batches import StepBatches, labelled_samples, pseudo_samples
 from segsemi.data.datasets import check_entries, find_dataset
 from segsemi.data.manifest import read_rows, write_rows
 from segsemi.data.split import split_rows, write_split
@@ -28,6 +28,7 @@ from segsemi.engine import choose_device
 from segsemi.models.build import Architecture, SegmentationModel
 from segsemi.processes import Processes
 from segsemi.pseudo_label import write_pseudo_labels
+from segsemi.student import student_groups
 from segsemi.train import train
 
 LABELLED = 8
@@ -82,18 +83,8 @@ def measure(images: int, width: int, height: int) -> dict[str, float]:
             len(unlabelled),
         )
         params = load_params().student.model_copy(update={"steps": STEPS, "val_every": 0})
-        groups = [
-            Group("labelled", labelled_samples(read_rows(out / "split/labelled.csv"), root), 4, found.classes),
-            Group(
-                "pseudo",
-                pseudo_samples(unlabelled, root, pseudo),
-                4,
-                found.classes,
-                pseudo=True,
-                parallel=True,
-                strong_ops=1,
-            ),
-        ]
+        labelled = labelled_samples(read_rows(out / "split/labelled.csv"), root)
+        groups = student_groups(params, labelled, pseudo_samples(unlabelled, root, pseudo), found.classes)
         augment = AugmentParams(short_side=None, crop_size=48, scale_min=0.75, scale_max=1.5, flip=True)
         batches = StepBatches(groups, augment, steps=STEPS, seed=0, stage="growth", cache_mb=0)
         timed(

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from segsemi.config import StudentParams, load_params
 from segsemi.data import synthetic
-from segsemi.data.batches import Group, Part, StepBatches, batch_loader, labelled_samples, pseudo_samples
+from segsemi.data.batches import Part, StepBatches, batch_loader, labelled_samples, pseudo_samples
 from segsemi.data.datasets import check_entries, find_dataset
 from segsemi.data.images import LabelledPairs, read_image
 from segsemi.data.manifest import Row
@@ -36,6 +36,7 @@ from segsemi.models.build import Architecture, SegmentationModel
 from segsemi.palette import Classes, write_label_png
 from segsemi.processes import Processes
 from segsemi.pseudo_label import write_pseudo_labels
+from segsemi.student import student_groups
 from segsemi.train import train
 
 STEPS = 40  # of training in one round
@@ -89,18 +90,9 @@ class Bench:
 def student_step(bench: Bench) -> tuple[float, float]:
     """Decode, SAUG, DSBN, SCL, optimizer; against forward and backward of the plain network on the same tensors."""
     params: StudentParams = bench.params.student.model_copy(update={"steps": STEPS, "val_every": 0})
-    groups = [
-        Group("labelled", labelled_samples(bench.train_rows[:8], bench.folder), params.batch_labelled, bench.classes),
-        Group(
-            "pseudo",
-            pseudo_samples(bench.train_rows[8:], bench.folder, bench.folder / "pseudo"),
-            params.batch_pseudo,
-            bench.classes,
-            pseudo=True,
-            parallel=True,
-            strong_ops=params.saug_ops,
-        ),
-    ]
+    labelled = labelled_samples(bench.train_rows[:8], bench.folder)
+    pseudo = pseudo_samples(bench.train_rows[8:], bench.folder, bench.folder / "pseudo")
+    groups = student_groups(params, labelled, pseudo, bench.classes)
     batches = StepBatches(groups, bench.augment, steps=STEPS, seed=0, stage="benchmark", cache_mb=2048)
     ready = [whole(batch, bench.device) for batch in islice(batch_loader(batches, start=0, workers=0), STEPS)]
     ours, plain = bench.model(), bench.model().train()

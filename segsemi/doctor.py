@@ -105,7 +105,7 @@ def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
     weights = 0
     for name, (model, passes) in _networks(params).items():
         architecture = architecture_of(model, params.augment)
-        memory = step_memory(architecture, data.classes, batch=max(2, *passes), crop_size=params.augment.crop_size)
+        memory = step_memory(architecture, data.classes, batch=max(passes), crop_size=params.augment.crop_size)
         yield f"{name}: {memory.step / 2**30:.1f} GiB and about a quarter more for a step; raise {name}.accumulate for less"
         weights = max(weights, memory.weights)
     models = 1 + len(params.rounds) + len(params.baselines)
@@ -132,9 +132,7 @@ def step_seconds(params: Params, data: DataSet) -> dict[str, float]:
     for name, (network, passes) in _networks(params).items():
         model = SegmentationModel(architecture_of(network, params.augment), data.classes)
         model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        # fixed batch norms can do with one image, these here can not
-        sizes = [max(2, batch) for batch in passes]
-        step = sum(_seconds_of_a_pass(model, batch, params.augment.crop_size, device) for batch in sizes)
+        step = sum(_seconds_of_a_pass(model, batch, params.augment.crop_size, device) for batch in passes)
         seconds[name] = step * getattr(params, name).accumulate
     return seconds
 
@@ -142,9 +140,11 @@ def step_seconds(params: Params, data: DataSet) -> dict[str, float]:
 def _networks(params: Params) -> dict[str, tuple[ModelParams, list[int]]]:
     """teacher and student -> its network, and the images that go through it at a time."""
     own = params.student_model if params.student.init == "pretrained" else params.model
+    # fixed batch norms can do with one image at a time, those measured here can not
+    student = [max(2, batch) for batch in params.student.passes]
     return {
         "teacher": (params.model, [params.teacher.batch_size // params.teacher.accumulate]),
-        "student": (own, params.student.passes),
+        "student": (own, student),
     }
 
 

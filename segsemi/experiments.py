@@ -182,17 +182,14 @@ _NUMBERS = ("miou", "pixel_accuracy", "pseudo_label_miou")
 
 def validation_curves(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str]) -> pd.DataFrame:
     """Validation mIoU during the training of each finished cell's model: columns row, column, seed, step, val_miou."""
-    tables = {key: _csv(finished[key], "reports/validation.csv") for key in dict.fromkeys(keys) if key in finished}
+    texts = {key: git("show", f"{finished[key]}:reports/validation.csv") for key in set(keys) & set(finished)}
+    tables = {key: pd.read_csv(io.StringIO(text)) for key, text in texts.items()}
     parts = [pd.DataFrame(columns=["row", "column", "seed", "step", "val_miou"])]
     for cell, key in zip(cells, keys, strict=True):
         if key in tables:
             curve = tables[key][tables[key]["model"] == cell.model].drop(columns="model")
             parts.append(curve.assign(row=cell.row, column=cell.column, seed=cell.seed))
     return pd.concat(parts).astype({"step": float, "val_miou": float})
-
-
-def _csv(revision: str, path: str) -> pd.DataFrame:
-    return pd.read_csv(io.StringIO(git("show", f"{revision}:{path}")))
 
 
 def write_figure(grid: Grid, results: pd.DataFrame, validation: pd.DataFrame, path: Path) -> None:

@@ -50,6 +50,15 @@ def new_model() -> SegmentationModel:
     return build_model(ARCHITECTURE, SYNTHETIC, encoder_weights="imagenet", seed=0)
 
 
+def without_dropout() -> SegmentationModel:
+    """For comparisons with another order of passes, whose masks would differ."""
+    model = new_model()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model
+
+
 @pytest.fixture(scope="module")
 def groups(tmp_path_factory: pytest.TempPathFactory) -> list[Group]:
     raw = tmp_path_factory.mktemp("raw")
@@ -222,10 +231,7 @@ def test_loss_or_gradient_that_is_not_finite_stops_with_step_images_and_the_last
 
 def test_accumulated_step_is_the_step_of_the_mean_loss_of_its_pieces(groups: list[Group], tmp_path: Path) -> None:
     """Against the sum written out: same weights after one step; each piece has its share of each part."""
-    model, reference = new_model(), new_model()
-    for module in [*model.modules(), *reference.modules()]:
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0  # its masks would differ
+    model, reference = without_dropout(), without_dropout()
     run(model, groups, tmp_path, 1, params=optim(1, accumulate=2), bn="fixed", pseudo_loss="ce")
 
     batch = batches(groups, 1)[0]
@@ -243,10 +249,7 @@ def test_accumulated_step_is_the_step_of_the_mean_loss_of_its_pieces(groups: lis
 
 def test_parts_one_after_the_other_are_the_step_of_the_concatenated_batch(groups: list[Group], tmp_path: Path) -> None:
     """DSBN's two passes against one pass of both parts, algorithm 1, lines 8 and 9, written out: weights and statistics."""
-    model, reference = new_model(), new_model()
-    for module in [*model.modules(), *reference.modules()]:
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0  # its masks would differ
+    model, reference = without_dropout(), without_dropout()
     history = train(model, batches(groups, 1), optim(1), pseudo_loss="scl", bn="dsbn", work=tmp_path, processes=ALONE)
 
     labelled, pseudo = batches(groups, 1)[0]
@@ -286,10 +289,7 @@ def test_parts_of_one_kind_count_by_their_images(groups: list[Group], tmp_path: 
     """1 weak and 3 strong images of the same kind: the loss is (1 CE + 3 CE') / 4; so is the gradient."""
     weak = dataclasses.replace(groups[0], batch_size=1)
     strong = dataclasses.replace(groups[0], name="strong", batch_size=3, strong_ops=1, parallel=True)
-    model, reference = new_model(), new_model()
-    for module in [*model.modules(), *reference.modules()]:
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
+    model, reference = without_dropout(), without_dropout()
     curve = run(model, [weak, strong], tmp_path, 1, bn="fixed")
     segsemi.train._set_train_mode(reference, "fixed")
     parts = batches([weak, strong], 1)[0]
