@@ -84,6 +84,30 @@ def measured(revision: str) -> dict[str, dict[str, float | None]]:
     return json.loads(git("show", f"{revision}:reports/metrics.json"))
 
 
+def prepare_data(lock: Path = Path("dvc.lock")) -> None:
+    """Make data/prepared and data/split (`dvc repro split`) where dvc's cache lacks those that dvc.lock names.
+
+    So it is in a fresh clone. dvc then fails, from the second experiment on, in stages that it takes from its run cache: it
+    looks for files of these folders as dvc.lock of HEAD has them.
+
+    Raises:
+        UserError: dvc is not there, or the stage fails.
+    """
+    if not lock.exists():
+        return
+    stages = YAML(typ="safe").load(lock)["stages"]
+    hashes = [out["md5"] for name in ("prepare", "split") for out in stages.get(name, {"outs": []})["outs"]]
+    try:
+        cache = subprocess.run(["dvc", "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(f"dvc cannot be run ({error}); activate the environment: source .venv/bin/activate") from None
+    if all(Path(cache, "files", "md5", md5[:2], md5[2:]).exists() for md5 in hashes):
+        return
+    print("dvc repro split: the data are not in dvc's cache", flush=True)
+    if _wait_for(["dvc", "repro", "split"]):
+        raise UserError("dvc repro split failed: see above")
+
+
 def run_cells(grid: str, runs: dict[str, Cell], *, queue: bool, unchanged: Callable[[], bool]) -> list[str]:
     """Run each as `dvc exp run` in a temporary copy, one after the other, or only queue them.
 
@@ -99,9 +123,12 @@ def run_cells(grid: str, runs: dict[str, Cell], *, queue: bool, unchanged: Calla
         The names of those that failed.
 
     Raises:
-        UserError: code or params.yaml have changed; a mended label is not in git; dvc is not there.
+        UserError: code or params.yaml have changed; a mended label is not in git; dvc is not there; the data cannot be
+            prepared.
     """
     check_mended(runs.values())
+    if runs:
+        prepare_data()
     failed = []
     for number, (key, cell) in enumerate(runs.items(), start=1):
         if not unchanged():

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segsemi.checkpoint import load_description, load_model
@@ -20,16 +21,61 @@ SIZES = ((1, 192, 256), (2, 161, 225))  # batch, height, width of the images on 
 
 
 class Exported(nn.Module):
-    """What is exported: (N, 3, H, W) float32 RGB -> probabilities (N, C, H, W) float32, or class ids (N, H, W) int64."""
+    """What is exported: (N, 3, H, W) float32 RGB -> probabilities (N, C, H, W) float32, or class ids (N, H, W) int64.
+
+    Gives what the model gives, written so that torch.export follows the sizes in seconds.
+    """
 
     def __init__(self, model: SegmentationModel, *, normalise: bool, argmax: bool) -> None:
+        """`model` is changed."""
         super().__init__()
         self.model, self.normalise, self.argmax = model, normalise, argmax
+        _fix_padding(model.network)
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) images -> probabilities (N, num_classes, H, W), or class ids (N, H, W)."""
-        logits = self.model(images) if self.normalise else self.model.forward_normalised(images)
-        return logits.argmax(dim=1) if self.argmax else logits.softmax(dim=1)
+        x = (images - self.model.mean) / self.model.std if self.normalise else images
+        height, width = x.shape[-2:]
+        stride = self.model.padding_multiple
+        # as SegmentationModel pads, but in whole strides: torch.export sees that those of the layers divide them
+        rows, columns = (height + stride - 1) // stride, (width + stride - 1) // stride
+        x = F.pad(x, (0, columns * stride - width, 0, rows * stride - height))
+        logits = self.model.network(x)[..., :height, :width]
+        return _answer(logits, self.argmax)
+
+
+def _answer(logits: Tensor, argmax: bool) -> Tensor:
+    return logits.argmax(dim=1) if argmax else logits.softmax(dim=1)
+
+
+class FixedSame(nn.Module):
+    """A convolution with TensorFlow's "same" padding, for maps of which its stride divides height and width.
+
+    timm's Conv2dSame computes the padding from the size of each map; for these maps it is always the same.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+        self.padding: list[int] = []
+        for kernel, rate, stride in zip(conv.kernel_size, conv.dilation, conv.stride, strict=True):
+            total = max((kernel - 1) * rate + 1 - stride, 0)
+            self.padding = [total // 2, total - total // 2, *self.padding]  # F.pad begins with the last dimension
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', H / stride, W / stride)."""
+        conv = self.conv
+        return F.conv2d(F.pad(x, self.padding), conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
+
+
+def _fix_padding(network: nn.Module) -> None:
+    """Put a `FixedSame` in the place of every Conv2dSame, in place: images are padded to multiples of all strides."""
+    from timm.layers.conv2d_same import Conv2dSame
+
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, Conv2dSame):
+                parent.register_module(name, FixedSame(child))
 
 
 def export_onnx(folder: Path, out: Path, *, normalise: bool = True, argmax: bool = False) -> float:
@@ -70,7 +116,12 @@ def export_onnx(folder: Path, out: Path, *, normalise: bool = True, argmax: bool
         verbose=False,
     )
     session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
-    difference = _largest_difference(wrapped, lambda images: session.run(None, {"images": images})[0])
+    model = load_model(folder)
+
+    def expected(images: Tensor) -> Tensor:
+        return _answer(model(images) if normalise else model.forward_normalised(images), argmax)
+
+    difference = _largest_difference(expected, lambda images: session.run(None, {"images": images})[0])
     if difference > TOLERANCE:
         temporary.unlink()
         raise UserError(
@@ -83,7 +134,7 @@ def export_onnx(folder: Path, out: Path, *, normalise: bool = True, argmax: bool
     return difference
 
 
-def _largest_difference(network: nn.Module, run: Callable[[np.ndarray], np.ndarray]) -> float:
+def _largest_difference(network: Callable[[Tensor], Tensor], run: Callable[[np.ndarray], np.ndarray]) -> float:
     largest = 0.0
     for batch, height, width in SIZES:
         images = torch.rand(batch, 3, height, width, generator=torch.Generator().manual_seed(0))

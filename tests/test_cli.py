@@ -21,9 +21,10 @@ from segsemi.cli import main
 from segsemi.config import load_params
 from segsemi.data.images import read_image
 from segsemi.errors import UserError
-from segsemi.export import model_card
+from segsemi.export import FixedSame, model_card
 from segsemi.inference import predict_image
 from segsemi.models.build import Architecture, build_model
+from segsemi.models.torchvision_ops import import_torchvision
 from segsemi.palette import Classes
 from segsemi.preset import preset_names, read_preset
 
@@ -185,6 +186,18 @@ def test_onnx_agrees_for_any_batch_and_size(tmp_path: Path) -> None:
         (found,) = session.run(None, {"images": images.numpy()})
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "model.onnx"]
+
+
+@pytest.mark.parametrize("stride, rate", [(1, 1), (1, 2), (2, 1)])
+@pytest.mark.parametrize("kernel", [1, 3, 5, (3, 5)])
+def test_fixed_padding_is_that_of_tensorflow(kernel: int | tuple[int, int], stride: int, rate: int) -> None:
+    import_torchvision()  # timm needs it
+    from timm.layers.conv2d_same import Conv2dSame
+
+    conv = Conv2dSame(4, 4, kernel, stride=stride, dilation=rate, groups=2)
+    for height, width in ((16, 24), (6, 2)):
+        x = torch.rand(2, 4, height, width)
+        torch.testing.assert_close(FixedSame(conv)(x), conv(x))
 
 
 def test_hub_folder_is_read_by_smp(model: Path, tmp_path: Path) -> None:

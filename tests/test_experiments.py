@@ -15,6 +15,7 @@ import pytest
 from conftest import RAW, ROOT, Project
 from dvc.utils.hydra import apply_overrides
 from matplotlib.axes import Axes
+from ruamel.yaml import YAML
 
 from segsemi.config import load_values
 from segsemi.errors import UserError
@@ -304,9 +305,14 @@ against: [teacher]
 def test_experiment_runs_what_is_missing_and_nothing_else(finished: tuple[Project, list[str]]) -> None:
     project, _ = finished
     (project.folder / "mine.yaml").write_text(GRID)
+    lock = (project.folder / "dvc.lock").read_text()
+    prepared = YAML(typ="safe").load(lock)["stages"]["prepare"]["outs"][0]["md5"]
+    # as in a fresh clone, whose cache lacks the folder
+    (project.folder / "dvc.lock").write_text(lock.replace(prepared, f"{'0' * 32}.dir"))
     command = ("python", "-m", "segsemi", "experiment", "mine.yaml", "--seeds", "0")
     try:
         output = project.run(*command)
+        assert output.count("dvc repro split: the data are not in dvc's cache") == 1
         assert "2 of 2 cells" in output and output.count("Running stage 'train_student@student_1'") == 1
         assert "Running stage 'train_teacher'" not in output  # the default run's, from the run cache
         table = (project.folder / "reports/experiments/mine.md").read_text()
