@@ -84,28 +84,43 @@ def measured(revision: str) -> dict[str, dict[str, float | None]]:
     return json.loads(git("show", f"{revision}:reports/metrics.json"))
 
 
-def prepare_data(lock: Path = Path("dvc.lock")) -> None:
-    """Make data/prepared and data/split (`dvc repro split`) where dvc's cache lacks those that dvc.lock names.
+def check_cache(lock: Path = Path("dvc.lock")) -> None:
+    """From the second experiment on, dvc looks into output folders as dvc.lock has them, and fails where its cache lacks them.
 
-    So it is in a fresh clone. dvc then fails, from the second experiment on, in stages that it takes from its run cache: it
-    looks for files of these folders as dvc.lock of HEAD has them.
+    So it is in a fresh clone.
 
     Raises:
-        UserError: dvc is not there, or the stage fails.
+        UserError: such a folder is missing; dvc is not there.
     """
     if not lock.exists():
         return
-    stages = YAML(typ="safe").load(lock)["stages"]
-    hashes = [out["md5"] for name in ("prepare", "split") for out in stages.get(name, {"outs": []})["outs"]]
+    stages = YAML(typ="safe").load(lock)["stages"].values()
+    read = [dep["path"] for stage in stages for dep in stage.get("deps", [])]
+    folders = [out for stage in stages for out in stage.get("outs", []) if out["md5"].endswith(".dir")]
+    cache = _dvc_cache()
+    missing = [
+        folder["path"]
+        for folder in folders
+        if any(path.startswith(f"{folder['path']}/") for path in read)
+        and not (cache / "files/md5" / folder["md5"][:2] / folder["md5"][2:]).exists()
+    ]
+    if missing:
+        raise UserError(
+            f"{lock} names outputs that dvc's cache does not have ({', '.join(missing)}), on which dvc's experiments fail. "
+            f"Make them with `dvc repro`, or fetch them with `dvc pull`, or begin without them: rm {lock}"
+        )
+
+
+def _dvc_cache() -> Path:
     try:
-        cache = subprocess.run(["dvc", "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise UserError(f"dvc cannot be run ({error}); activate the environment: source .venv/bin/activate") from None
-    if all(Path(cache, "files", "md5", md5[:2], md5[2:]).exists() for md5 in hashes):
-        return
-    print("dvc repro split: the data are not in dvc's cache", flush=True)
-    if _wait_for(["dvc", "repro", "split"]):
-        raise UserError("dvc repro split failed: see above")
+        done = subprocess.run(["dvc", "cache", "dir"], capture_output=True, text=True, check=True)
+    except FileNotFoundError:
+        raise _no_dvc() from None
+    return Path(done.stdout.strip())
+
+
+def _no_dvc() -> UserError:
+    return UserError("dvc not found; activate the environment: source .venv/bin/activate")
 
 
 def run_cells(grid: str, runs: dict[str, Cell], *, queue: bool, unchanged: Callable[[], bool]) -> list[str]:
@@ -123,12 +138,12 @@ def run_cells(grid: str, runs: dict[str, Cell], *, queue: bool, unchanged: Calla
         The names of those that failed.
 
     Raises:
-        UserError: code or params.yaml have changed; a mended label is not in git; dvc is not there; the data cannot be
-            prepared.
+        UserError: code or params.yaml have changed; a mended label is not in git; dvc is not there, or its cache lacks what
+            dvc.lock names.
     """
     check_mended(runs.values())
     if runs:
-        prepare_data()
+        check_cache()
     failed = []
     for number, (key, cell) in enumerate(runs.items(), start=1):
         if not unchanged():
@@ -147,7 +162,7 @@ def _wait_for(command: Sequence[str]) -> int:
     try:
         process = subprocess.Popen(command)
     except FileNotFoundError:
-        raise UserError(f"{command[0]} not found; activate the environment: source .venv/bin/activate") from None
+        raise _no_dvc() from None
     try:
         return process.wait()
     except KeyboardInterrupt:

@@ -305,14 +305,16 @@ against: [teacher]
 def test_experiment_runs_what_is_missing_and_nothing_else(finished: tuple[Project, list[str]]) -> None:
     project, _ = finished
     (project.folder / "mine.yaml").write_text(GRID)
-    lock = (project.folder / "dvc.lock").read_text()
-    prepared = YAML(typ="safe").load(lock)["stages"]["prepare"]["outs"][0]["md5"]
-    # as in a fresh clone, whose cache lacks the folder
-    (project.folder / "dvc.lock").write_text(lock.replace(prepared, f"{'0' * 32}.dir"))
     command = ("python", "-m", "segsemi", "experiment", "mine.yaml", "--seeds", "0")
     try:
+        lock = project.folder / "dvc.lock"
+        prepared = YAML(typ="safe").load(lock)["stages"]["prepare"]["outs"][0]["md5"]
+        lock.write_text(lock.read_text().replace(prepared, f"{'0' * 32}.dir"))  # as in a fresh clone
+        refused = project.run(*command, check=False)
+        assert "cache does not have (data/prepared)" in refused and "rm dvc.lock" in refused
+        lock.unlink()
         output = project.run(*command)
-        assert output.count("dvc repro split: the data are not in dvc's cache") == 1
+        project.run("git", "checkout", "-q", "dvc.lock")
         assert "2 of 2 cells" in output and output.count("Running stage 'train_student@student_1'") == 1
         assert "Running stage 'train_teacher'" not in output  # the default run's, from the run cache
         table = (project.folder / "reports/experiments/mine.md").read_text()
