@@ -235,17 +235,21 @@ def validation_curves(cells: Sequence[Cell], keys: Sequence[str], finished: dict
 
 
 def write_figure(grid: Grid, results: pd.DataFrame, validation: pd.DataFrame, path: Path) -> None:
-    """Draw the results to `path`.svg; where there are none, one from before is removed."""
+    """Draw the results to `path`.svg, and write the validation curves in it to `path`_validation.csv; where there are no
+    results, files from before are removed."""
     from segsemi import figures  # matplotlib is slow to import
 
-    svg = path.with_name(f"{path.name}.svg")
+    svg, curves = path.with_name(f"{path.name}.svg"), path.with_name(f"{path.name}_validation.csv")
     if results.empty:
-        svg.unlink(missing_ok=True)
+        for file in (svg, curves):
+            file.unlink(missing_ok=True)
         return
     rows = [name for name in grid.rows if name in set(results["row"])]
     columns = [name for name in grid.columns if name in set(results["column"])]
     if grid.lines is None:
         drawn = figures.experiment(results, validation, rows, columns)
+        order = ["row", "column", "seed", "step", "val_miou"]
+        write_text(curves, validation[order].to_csv(index=False, lineterminator="\n"))
     elif grid.lines == "rows":
         drawn = figures.trend(results, "row", rows, "column", columns)
     else:

@@ -108,9 +108,12 @@ def test_what_goes_with_an_override(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         cells_of(read_grid(str(path))[0], VALUES, seeds=[0])
 
 
-def test_change_of_the_code_meanwhile_stops_the_rest() -> None:
+def test_change_of_the_code_meanwhile_stops_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cell = cells("losses")[0]
+    monkeypatch.chdir(tmp_path)  # without a dvc.lock
+    subprocess.run(["git", "init", "-q"], check=True)
     with pytest.raises(UserError, match="changed meanwhile"):
-        run_cells("losses", {"0": cells("losses")[0]}, queue=False, unchanged=lambda: False)
+        run_cells("losses", {"0": cell}, queue=False, unchanged=lambda: False)
 
 
 def test_grid_of_ones_own_is_checked(tmp_path: Path) -> None:
@@ -241,8 +244,11 @@ def test_figure_has_means_deviations_and_names(
     text = " ".join(ElementTree.parse(tmp_path / "table.svg").getroot().itertext())
     assert "base" in text and "SAUG < 3" in text and "1/4" in text
     assert "![Title](table.svg)" in write_tables(grid, "Title", results, [], tmp_path / "table")
+    curves = tmp_path / "table_validation.csv"
+    if lines is None:
+        assert pd.read_csv(curves)["val_miou"].tolist() == pytest.approx(validation["val_miou"].tolist())
     write_figure(grid, results[:0], validation, tmp_path / "table")
-    assert "svg" not in write_tables(grid, "Title", results[:0], [], tmp_path / "table")
+    assert "svg" not in write_tables(grid, "Title", results[:0], [], tmp_path / "table") and not curves.exists()
 
 
 def test_validation_curves_are_those_of_each_cells_model(monkeypatch: pytest.MonkeyPatch) -> None:
