@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import shtab
 from segsemi.errors import UserError, explain
 
 if TYPE_CHECKING:
-    from segsemi.grid import Cell
+    from segsemi.grid import Cell, Grid
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,17 +152,27 @@ def _preset(args: argparse.Namespace) -> int:
 
 def _experiment(args: argparse.Namespace) -> int:
     from segsemi import experiments
-    from segsemi.config import load_values
-    from segsemi.grid import cells_of, grid_names, read_grid
+    from segsemi.grid import grid_names, read_grid
 
     if args.name is None or args.list:
         for name in grid_names():
             print(f"{name}\n    {read_grid(name)[1]}")
         return 0
+    if args.dry_run or args.collect:
+        return _cells(args)
+    with experiments.alone():
+        return _cells(args)
+
+
+def _cells(args: argparse.Namespace) -> int:
+    from segsemi import experiments
+    from segsemi.config import load_values
+    from segsemi.grid import cells_of, read_grid
+
     grid, title = read_grid(args.name)
     values, code = load_values(), experiments.code_hash()
     cells = cells_of(grid, values, seeds=args.seeds, columns=args.columns, extra=args.overrides)
-    keys = [experiments.run_key(cell, code) for cell in cells]
+    keys = experiments.run_keys(cells, code)
     finished = experiments.finished_runs()
     missing: dict[str, Cell] = {}
     for cell, key in zip(cells, keys, strict=True):
@@ -179,23 +190,41 @@ def _experiment(args: argparse.Namespace) -> int:
             unchanged=lambda: (
                 load_values() == values
                 and experiments.code_hash() == code
-                and [experiments.run_key(cell, code) for cell in cells] == keys  # lists and mended labels too
+                and experiments.run_keys(cells, code) == keys  # lists and mended labels too
             ),
         )
     )
     if args.queue:
-        print(f"{len(missing)} runs queued; `dvc queue start --jobs N` runs them, `--collect` then writes the table")
+        print(
+            f"{len(missing)} runs in the queue; `dvc queue start --jobs N` runs them, `--collect` then writes the table"
+        )
         return 1 if failed else 0
-    finished = experiments.finished_runs()
-    results = experiments.collect(cells, keys, finished)
+    for column in grid.columns:
+        if args.columns and column not in args.columns:  # what is done of the other columns stays in the table
+            with contextlib.suppress(UserError):
+                cells += cells_of(grid, values, seeds=args.seeds, columns=[column], extra=args.overrides)
+    done = _write_table(args, grid, title, cells, experiments.run_keys(cells, code))
+    there = sum(key in done for key in keys)
+    print(f"{there} of {len(keys)} cells" + (f"; {len(failed)} runs failed" if failed else ""))
+    return 1 if failed or not done else 0
+
+
+def _write_table(
+    args: argparse.Namespace, grid: Grid, title: str, cells: list[Cell], keys: list[str]
+) -> dict[str, str]:
+    """Table and figure of the cells that are done. Returns key -> revision of the experiments."""
+    from segsemi import experiments, results
+
+    finished = {key: revision for key, revision in experiments.finished_runs().items() if key in keys}
     path = args.out / Path(args.name).stem
-    experiments.write_figure(grid, results, experiments.validation_curves(cells, keys, finished), path)
-    print(experiments.write_tables(grid, title, results, experiments.facts(cells, args.words), path))
-    print(
-        f"{path}.md, .csv, .svg: {len(results)} of {len(cells)} cells"
-        + (f"; {len(failed)} runs failed" if failed else "")
-    )
-    return 1 if failed else 0
+    if not finished:
+        print(f"nothing to write into {path}.md")
+        return finished
+    table = results.collect(cells, keys, finished)
+    results.write_figure(grid, table, results.validation_curves(cells, keys, finished), path)
+    print(results.write_tables(grid, title, table, results.facts(cells, keys, finished, args.words), path))
+    print(f"{path}.md, .csv, .svg")
+    return finished
 
 
 def _show_cells(cells: list[Cell], keys: list[str], finished: dict[str, str], missing: dict[str, Cell]) -> int:

@@ -19,6 +19,7 @@ from segsemi.errors import UserError
 from segsemi.preset import yaml_names
 
 _FOLDER = resources.files("segsemi") / "grids"
+_LABELLED = {"split.fraction", "split.count", "split.labelled_list"}  # each says which images are labelled
 
 
 class GridRow(Section):
@@ -47,8 +48,8 @@ class Grid(Section):
         lines: whether the figure draws lines along the rows or the columns, which then are steps of one thing; none: dots.
     """
 
-    columns: dict[str, list[str]]
-    rows: dict[str, GridRow]
+    columns: dict[str, list[str]] = Field(min_length=1)
+    rows: dict[str, GridRow] = Field(min_length=1)
     common: list[str] = Field(default_factory=list)
     against: list[str]
     lines: Literal["rows", "columns"] | None = None
@@ -93,8 +94,13 @@ def read_grid(name: str) -> tuple[Grid, str]:
     text = path.read_text()
     try:
         grid = Grid.model_validate(YAML(typ="safe").load(text))
-    except (YAMLError, ValidationError) as error:
+    except YAMLError as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
+    except ValidationError as error:
+        wrong = [
+            (".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")) for item in error.errors()
+        ]
+        raise UserError(f"{path}: " + "; ".join(f"{key}: {what}" if key else what for key, what in wrong)) from None
     return grid, text.splitlines()[0].lstrip("# ")
 
 
@@ -106,17 +112,19 @@ def cells_of(
     Args:
         values: params.yaml.
         columns: headings; none: all.
-        extra: overrides of all cells; they win over the grid's.
+        extra: overrides of all cells; they win over those that the grid has for all cells.
 
     Raises:
-        UserError: an unknown column, or an override that params.yaml does not allow.
+        UserError: an unknown column, an override that params.yaml or dvc does not allow, or one of what the cells differ in.
     """
+    parse_params(values)
+    _check_extra(grid, extra)
     for column in columns:
         if column not in grid.columns:
             raise UserError(f"no column {column!r}; there are {', '.join(grid.columns)}")
     cells = []
     for seed in dict.fromkeys(seeds):
-        for column in columns or grid.columns:
+        for column in dict.fromkeys(columns or grid.columns):
             for name, row in grid.rows.items():
                 wanted = [*_rounds(values, row), *grid.common, *grid.columns[column], *row.set, *extra, f"seed={seed}"]
                 overrides = _resolved(wanted, values)
@@ -127,27 +135,77 @@ def cells_of(
     return cells
 
 
+def _check_extra(grid: Grid, extra: Sequence[str]) -> None:
+    varied = {_key(item) for column in grid.columns.values() for item in column}
+    varied |= {_key(item) for row in grid.rows.values() for item in row.set}
+    if varied & _LABELLED:
+        varied |= _LABELLED
+    for item in extra:
+        key = _key(item)
+        if key == "seed":
+            raise UserError(f"-S {item}: give the seeds with --seeds")
+        if key in varied or key.partition(".")[0] in ("rounds", "baselines"):
+            raise UserError(
+                f"-S {item}: in {key} the grid's cells differ; for other cells give a grid of your own (docs/experiments.md)"
+            )
+        _check_grammar(item)
+
+
+def _check_grammar(item: str) -> None:
+    """dvc reads overrides by hydra's grammar, where `a,b` means two runs."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser  # slow to import
+    from hydra.errors import HydraException
+
+    try:
+        (parsed,) = OverridesParser.create().parse_overrides([item])
+    except HydraException:
+        key, _, value = item.partition("=")
+        raise UserError(f"-S {item}: dvc cannot read it; quote the value: -S \"{key}='{value}'\"") from None
+    if parsed.is_sweep_override():
+        raise UserError(f"-S {item}: one value for each key")
+
+
 def _resolved(wanted: Sequence[str], values: dict[str, Any]) -> list[str]:
     """The last override of each key, with `$section.key` filled in, and what must go with it.
 
-    A fraction of the labels comes with an empty split.count, which would win over it; a data set with an absolute
-    data.root, since runs in copies of the repository must find it.
+    A fraction of the labels comes with an empty split.count, which would win over it. Paths of the data set and of weights
+    become absolute, since runs in copies of the repository must find them.
     """
     last = {_key(item): item for item in wanted}
     if "split.fraction" in last:
         last.setdefault("split.count", "split.count=null")
     plain = {key: item for key, item in last.items() if "$" not in item}
     known = overridden(values, list(plain.values()))
-    if "split.fraction" in last and read_list(Path(known["split"]["labelled_list"])):
+    number = next(
+        (key for key in ("split.count", "split.fraction") if _value(known, key) is not None and key in last), None
+    )
+    if number and read_list(Path(known["split"]["labelled_list"])):
         raise UserError(
             f"split.labelled_list {known['split']['labelled_list']} names the labelled images and would win over "
-            f"{last['split.fraction']}; empty it, or use a grid without fractions"
+            f"{last[number]}; empty it, or use a grid without {number}"
         )
     last |= {key: _filled(item, known) for key, item in last.items() if key not in plain}
-    root = known["data"]["root"]
-    if known["data"]["name"] != "synthetic" and not Path(root).is_absolute():
-        last["data.root"] = f"data.root={Path(root).absolute()}"
+    known = overridden(values, list(last.values()))
+    if known["data"]["name"] != "synthetic":
+        last["data.root"] = f"data.root={_quoted(Path(known['data']['root']).expanduser().absolute())}"
+    for section in ("model", "student_model"):
+        weights = Path(known[section]["encoder_weights"]).expanduser()
+        if weights.is_file():
+            last[f"{section}.encoder_weights"] = f"{section}.encoder_weights={_quoted(weights.absolute())}"
     return list(last.values())
+
+
+def _quoted(path: Path) -> str:
+    """As hydra and YAML both read it.
+
+    Raises:
+        UserError: there is no such form.
+    """
+    if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):
+        return str(path)
+    if re.search(r"['\\\\]", str(path)):
+        raise UserError(f"{path}: dvc experiments cannot take a path with ' or \\; rename it")
+    return f"'{path}'"
 
 
 def _rounds(values: dict[str, Any], row: GridRow) -> Iterator[str]:
@@ -166,14 +224,18 @@ def _rounds(values: dict[str, Any], row: GridRow) -> Iterator[str]:
 
 def _filled(override: str, values: dict[str, Any]) -> str:
     def value(match: re.Match[str]) -> str:
-        section, key = match[1].split(".")
         try:
-            found = values[section][key]
+            found = _value(values, match[1])
         except (KeyError, TypeError):
             raise UserError(f"{override}: params.yaml has no {match[1]!r}") from None
         return "null" if found is None else str(found)
 
     return re.sub(r"\$(\w+\.\w+)", value, override)
+
+
+def _value(values: dict[str, Any], path: str) -> Any:
+    section, key = path.split(".")
+    return values[section][key]
 
 
 def _key(override: str) -> str:

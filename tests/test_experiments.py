@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 import subprocess
@@ -20,23 +21,33 @@ from ruamel.yaml import YAML
 from segsemi.config import load_values
 from segsemi.errors import UserError
 from segsemi.experiments import (
-    check_mended,
+    alone,
+    check_tracked,
     code_hash,
     remaining_steps,
     run_cells,
-    run_key,
+    run_keys,
     run_name,
-    validation_curves,
-    write_figure,
-    write_tables,
 )
 from segsemi.grid import Cell, Grid, cells_of, grid_names, overridden, read_grid
+from segsemi.results import collect, validation_curves, write_figure, write_tables
 
 VALUES = load_values(ROOT / "params.yaml")
 
 
 def cells(name: str, seeds: tuple[int, ...] = (0,), **options: object) -> list[Cell]:
     return cells_of(read_grid(name)[0], VALUES, seeds=seeds, **options)  # type: ignore[arg-type]
+
+
+def new_repository() -> None:
+    """In the current folder, with a commit."""
+    subprocess.run(["git", "init", "-q"], check=True)
+    who = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    subprocess.run(["git", *who, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+
+
+def key_of(cell: Cell, code: str) -> str:
+    return run_keys([cell], code)[0]
 
 
 @pytest.mark.parametrize("name", grid_names())
@@ -63,8 +74,9 @@ def test_table1_is_the_papers() -> None:
 
 
 def test_wishes_of_the_command_line_win_and_bad_ones_are_refused() -> None:
-    cell = cells("table1", columns=["1/8"], extra=["split.fraction=0.5", "teacher.steps=7"])[0]
-    assert (cell.params.split.fraction, cell.params.teacher.steps) == (0.5, 7)
+    cell = cells("table1", columns=["1/8", "1/8"], extra=["student.init=pretrained", "teacher.steps=7"])[0]
+    assert (cell.params.student.init, cell.params.teacher.steps) == ("pretrained", 7)
+    assert len(cells("table1", columns=["1/8", "1/8"])) == 8
     with pytest.raises(UserError, match="no column '1/3'; there are 1/8, 1/4, 1/2"):
         cells("table1", columns=["1/3"])
     for extra, message in (
@@ -73,9 +85,25 @@ def test_wishes_of_the_command_line_win_and_bad_ones_are_refused() -> None:
     ):
         with pytest.raises(UserError, match=message):
             cells("table1", extra=[extra])
-    for bad in ("teacher.x.steps=7", "rounds={student_1: teacher}"):
+    for bad in ("teacher.x.steps=7", "teacher={steps: 7}"):
         with pytest.raises(UserError, match="give one `section.key=value` for each key"):
             cells("table1", extra=[bad])
+    for grid, bad in (
+        ("losses", "student.loss=ce"),
+        ("table1", "split.fraction=0.5"),
+        ("table1", "split.count=23"),
+        ("table1", "split.labelled_list=x.txt"),
+        ("table1", "+rounds.student_3=student_2"),
+        ("table1", "baselines.x=student_1"),
+    ):
+        with pytest.raises(UserError, match="in .* the grid's cells differ"):
+            cells(grid, extra=[bad])
+    with pytest.raises(UserError, match="give the seeds with --seeds"):
+        cells("table1", extra=["seed=7"])
+    with pytest.raises(UserError, match="one value for each key"):
+        cells("table1", extra=["teacher.steps=1,2"])
+    with pytest.raises(UserError, match="dvc cannot read it; quote the value"):
+        cells("table1", extra=["data.root=/a (b"])
     with pytest.raises(UserError, match="no grid 'tabel1'; there are camvid_few, figure3"):
         read_grid("tabel1")
 
@@ -95,13 +123,27 @@ def test_what_goes_with_an_override(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     table = cells_of(read_grid("table2")[0], counted, seeds=[0, 0])
     assert len(table) == 4 and {cell.params.split.count for cell in table} == {None}
     assert {cell.params.data.root for cell in table} == {str(tmp_path / "raw")}
-    before = run_key(table[0], "code")
+    before = key_of(table[0], "code")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw/a.png").write_bytes(b"1")
+    filled = key_of(table[0], "code")
+    assert filled != before  # the data count, not where they lie
+    shutil.copytree(tmp_path / "raw", tmp_path / "Straßen (2)")
+    counted["data"]["root"] = "Straßen (2)"
+    moved = cells_of(read_grid("table2")[0], counted, seeds=[0])[0]
+    assert moved.params.data.root == str(tmp_path / "Straßen (2)") and key_of(moved, "code") == filled
+    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
+    apply_overrides(tmp_path / "params.yaml", list(moved.overrides))
+    assert load_values(tmp_path / "params.yaml")["data"]["root"] == moved.params.data.root
+    before = filled
     (tmp_path / "data/labelled.txt").write_text("train_0001\n")
-    assert run_key(table[0], "code") != before
+    assert key_of(table[0], "code") != before
     with pytest.raises(
         UserError, match=r"labelled_list data/labelled.txt names .* would win over split.fraction=0.125"
     ):
         cells_of(read_grid("table2")[0], counted, seeds=[0])
+    with pytest.raises(UserError, match=r"would win over split.count=23; empty it"):
+        cells_of(read_grid("camvid_few")[0], counted, seeds=[0], columns=["1/16"])
     path = tmp_path / "mine.yaml"
     path.write_text("# Mine\ncolumns: {all: [model.encoder=$a.b]}\nrows: {a: {model: teacher}}\nagainst: []\n")
     with pytest.raises(UserError, match=r"params.yaml has no 'a.b'"):
@@ -111,16 +153,24 @@ def test_what_goes_with_an_override(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_change_of_the_code_meanwhile_stops_the_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = cells("losses")[0]
     monkeypatch.chdir(tmp_path)  # without a dvc.lock
-    subprocess.run(["git", "init", "-q"], check=True)
+    new_repository()
     with pytest.raises(UserError, match="changed meanwhile"):
         run_cells("losses", {"0": cell}, queue=False, unchanged=lambda: False)
 
 
 def test_grid_of_ones_own_is_checked(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("# Mine\ncolumns: {all: []}\nrows: {a: {model: teacher}}\nagainst: [b]\n")
-    with pytest.raises(UserError, match="'b' is no row"):
-        read_grid(str(path))
+    for text, message in (
+        ("columns: {all: []}\nrows: {a: {model: teacher}}\nagainst: [b]\n", "yaml: against: 'b' is no row$"),
+        (
+            "columns: {all: []}\nrows: {a: {model: teacher, round: 1}}\nagainst: []\n",
+            "yaml: rows.a.round: Extra inputs",
+        ),
+        ("columns: {}\nrows: {a: {model: teacher}}\nagainst: []\n", "yaml: columns: Dictionary should have at least 1"),
+    ):
+        path.write_text(f"# Mine\n{text}")
+        with pytest.raises(UserError, match=message):
+            read_grid(str(path))
     path.write_text("# Mine\ncolumns: {all: []}\nrows: {a: {model: student_9}}\nagainst: []\n")
     grid, title = read_grid(str(path))
     assert title == "Mine"
@@ -130,11 +180,11 @@ def test_grid_of_ones_own_is_checked(tmp_path: Path) -> None:
 
 def test_key_follows_params_and_code_but_not_the_machine(tmp_path: Path) -> None:
     first, other = cells("losses")[:2]
-    assert run_key(first, "code") == run_key(cells("losses")[0], "code") != run_key(other, "code")
-    assert run_key(first, "code") != run_key(first, "newer")
-    assert run_key(first, "code") == run_key(cells("losses", extra=["machine.workers=3"])[0], "code")
-    name = run_name("losses", first, run_key(first, "code"))
-    assert name == f"losses-CE-1_8-seed0-{run_key(first, 'code')}"
+    assert key_of(first, "code") == key_of(cells("losses")[0], "code") != key_of(other, "code")
+    assert key_of(first, "code") != key_of(first, "newer")
+    assert key_of(first, "code") == key_of(cells("losses", extra=["machine.workers=3"])[0], "code")
+    name = run_name("losses", first, key_of(first, "code"))
+    assert name == f"losses-CE-1_8-seed0-{key_of(first, 'code')}"
 
     for source in ("dvc.yaml", "segsemi", "stages"):
         copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copyfile
@@ -247,8 +297,6 @@ def test_figure_has_means_deviations_and_names(
     curves = tmp_path / "table_validation.csv"
     if lines is None:
         assert pd.read_csv(curves)["val_miou"].tolist() == pytest.approx(validation["val_miou"].tolist())
-    write_figure(grid, results[:0], validation, tmp_path / "table")
-    assert "svg" not in write_tables(grid, "Title", results[:0], [], tmp_path / "table") and not curves.exists()
 
 
 def test_validation_curves_are_those_of_each_cells_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +304,7 @@ def test_validation_curves_are_those_of_each_cells_model(monkeypatch: pytest.Mon
         "r1": "model,step,val_miou\nteacher,2,40.5\nstudent_1,2,50.5\nstudent_1,4,51.0\n",
         "r2": "model,step,val_miou\n",  # val_every=0
     }
-    monkeypatch.setattr("segsemi.experiments.git", lambda _, name: tables[name.partition(":")[0]])
+    monkeypatch.setattr("segsemi.results.git", lambda _, name: tables[name.partition(":")[0]])
     two = cells("figure3", columns=["all"])
     found = validation_curves(two, ["a", "a"], {"a": "r1"})
     assert found[["row", "step", "val_miou"]].to_numpy().tolist() == [
@@ -277,23 +325,52 @@ def test_table3_is_the_papers() -> None:
         only = student.batch_labelled if "pseudo" in cell.row else student.batch_pseudo
         assert only == 0 and cell.params.split.fraction == (1.0 if "all" in cell.row else 0.125)
         assert [part.strong for part in student.parts] == ([False, True] if saug else [False])
-        assert student.passes == ([2, 2] if "DSBN" in cell.row else [4])
+        assert (student.lr, student.steps) == (cell.params.teacher.lr, cell.params.teacher.steps)
+        assert student.passes == ([4, 4] if "DSBN" in cell.row else [8])
 
 
-def test_mended_labels_that_git_does_not_know_stop_the_experiment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_that_git_does_not_know_stop_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = cells("losses")
     monkeypatch.chdir(tmp_path)
     subprocess.run(["git", "init", "-q"], check=True)
-    (tmp_path / "data/corrected").mkdir(parents=True)
-    (tmp_path / "data/corrected/README.md").touch()
-    check_mended(table)
-    (tmp_path / "data/corrected/a.png").touch()
-    with pytest.raises(UserError, match=r"data/corrected/a\.png is not in git.*git add data/corrected"):
-        check_mended(table)
-    subprocess.run(["git", "add", "data/corrected"], check=True)
-    check_mended(table)
+    with pytest.raises(UserError, match="need a commit to start from"):
+        check_tracked(table)
+    commit = (
+        "git",
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@example.org",
+        "commit",
+        "-q",
+        "--allow-empty",
+        "-m",
+        "first",
+    )
+    subprocess.run(commit, check=True)
+    check_tracked(table)
+    for name in ("data/corrected/README.md", "data/corrected/a.png", "data/labelled.txt", "segsemi/new.py"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        if path.suffix != ".md":
+            with pytest.raises(UserError, match=f"{name} is not in git.*git add {name}"):
+                check_tracked(table)
+            subprocess.run(["git", "add", name], check=True)
+        check_tracked(table)
+
+
+def test_only_one_experiment_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with alone(), pytest.raises(UserError, match=rf"already runs here \(process {os.getpid()}\)"), alone():
+        pass
+    with alone():
+        pass
+
+
+def test_a_broken_experiment_is_named() -> None:
+    with pytest.raises(UserError, match=r"experiment of commit 0{10} has no reports/metrics.json: .*dvc exp remove"):
+        collect(cells("table1", columns=["1/8"])[:1], ["k"], {"k": "0" * 40})
 
 
 GRID = """# Two cells of one teacher
@@ -335,11 +412,16 @@ def test_experiment_runs_what_is_missing_and_nothing_else(finished: tuple[Projec
         project.run("dvc", "exp", "remove", next(name for name in names if "-student-" in name))
         dry = project.run(*command, "--dry-run").splitlines()
         assert [line.split()[0] for line in dry[:2]] == ["done", "to"] and dry[2].startswith("1 runs to do: 0 steps of")
+        assert ": queued" not in project.run(*command, "--queue")
+        assert project.run(*command, "--queue").count(": queued") == 1  # not twice
+        project.run("dvc", "queue", "remove", "--all")
         output = project.run(*command)
         assert "[1/1] mine-student-half-seed0" in output and "2 of 2 cells" in output
 
+        table = (project.folder / "reports/experiments/mine.md").read_text()
         wrong = project.run(*command, "-S", f"data.root={project.folder / RAW}x", check=False)
-        assert "2 runs failed" in wrong and "0 of 2 cells" in wrong
+        assert "2 runs failed" in wrong and "0 of 2 cells" in wrong and "nothing to write" in wrong
+        assert (project.folder / "reports/experiments/mine.md").read_text() == table
     finally:
         shutil.rmtree(project.folder / "reports/experiments", ignore_errors=True)
         (project.folder / "mine.yaml").unlink()

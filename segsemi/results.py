@@ -1,0 +1,140 @@
+"""The table and figure of a grid, from the dvc experiments that are done."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from segsemi.errors import UserError
+from segsemi.files import write_text
+from segsemi.grid import Cell, Grid
+from segsemi.revision import git
+
+_NUMBERS = ("miou", "pixel_accuracy", "pseudo_label_miou")
+
+
+def _file_of(revision: str, path: str) -> str:
+    try:
+        return git("show", f"{revision}:{path}")
+    except UserError:
+        raise UserError(
+            f"the experiment of commit {revision[:10]} has no {path}: dvc exp list --sha names it, dvc exp remove takes it away"
+        ) from None
+
+
+def measured(revision: str) -> dict[str, dict[str, float | None]]:
+    """reports/metrics.json of an experiment: model -> miou, pixel_accuracy and, for students, pseudo_label_miou."""
+    return json.loads(_file_of(revision, "reports/metrics.json"))
+
+
+def facts(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str], command: Sequence[str]) -> list[str]:
+    """What a table was made from: command, the commits from which the runs started, data, network and steps."""
+    params = cells[0].params
+    revisions = dict.fromkeys(finished[key] for key in keys if key in finished)
+    commits = dict.fromkeys(git("rev-parse", "--short", f"{revision}^").strip() for revision in revisions)
+    return [
+        f"`python -m segsemi {shlex.join(command)}`, runs of {', '.join(commits)}",
+        f"{params.data.name}, {params.model.decoder} on {params.model.encoder}, crop {params.augment.crop_size}",
+        f"teacher {params.teacher.steps} steps, each student {params.student.steps}",
+    ]
+
+
+def collect(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str]) -> pd.DataFrame:
+    """One row a finished cell: row, column, seed, model, its numbers in percent, and the experiment's git revision."""
+    records: list[dict[str, Any]] = []
+    reports = {key: measured(finished[key]) for key in dict.fromkeys(keys) if key in finished}
+    for cell, key in zip(cells, keys, strict=True):
+        if key in reports:
+            place = {"row": cell.row, "column": cell.column, "seed": cell.seed, "model": cell.model}
+            records.append({**place, **reports[key][cell.model], "experiment": finished[key][:10]})
+    return pd.DataFrame(records, columns=["row", "column", "seed", "model", *_NUMBERS, "experiment"])
+
+
+def validation_curves(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str]) -> pd.DataFrame:
+    """Validation mIoU during the training of each finished cell's model: columns row, column, seed, step, val_miou."""
+    texts = {key: _file_of(finished[key], "reports/validation.csv") for key in set(keys) & set(finished)}
+    tables = {key: pd.read_csv(io.StringIO(text)) for key, text in texts.items()}
+    parts = [pd.DataFrame(columns=["row", "column", "seed", "step", "val_miou"])]
+    for cell, key in zip(cells, keys, strict=True):
+        if key in tables:
+            curve = tables[key][tables[key]["model"] == cell.model].drop(columns="model")
+            parts.append(curve.assign(row=cell.row, column=cell.column, seed=cell.seed))
+    return pd.concat(parts).astype({"step": float, "val_miou": float})
+
+
+def write_figure(grid: Grid, results: pd.DataFrame, validation: pd.DataFrame, path: Path) -> None:
+    """Draw the results to `path`.svg, and write the validation curves in it to `path`_validation.csv."""
+    from segsemi import figures  # matplotlib is slow to import
+
+    rows = [name for name in grid.rows if name in set(results["row"])]
+    columns = [name for name in grid.columns if name in set(results["column"])]
+    if grid.lines is None:
+        drawn = figures.experiment(results, validation, rows, columns)
+        order = ["row", "column", "seed", "step", "val_miou"]
+        write_text(
+            path.with_name(f"{path.name}_validation.csv"), validation[order].to_csv(index=False, lineterminator="\n")
+        )
+    elif grid.lines == "rows":
+        drawn = figures.trend(results, "row", rows, "column", columns)
+    else:
+        drawn = figures.trend(results, "column", columns, "row", rows)
+    write_text(path.with_name(f"{path.name}.svg"), drawn)
+
+
+def write_tables(grid: Grid, title: str, results: pd.DataFrame, facts: Sequence[str], path: Path) -> str:
+    """Write the results to `path`.csv, and as Markdown to `path`.md: mean and standard deviation over the seeds, and the
+    gain on the rows `against`, paired by seed; it shows `path`.svg, if that is there. Returns the Markdown."""
+    columns = [column for column in grid.columns if column in set(results["column"])]
+    parts = [f"# {title}", "\n".join(f"- {fact}" for fact in facts), "mIoU in percent, mean ± standard deviation:"]
+    parts.append(
+        _markdown([[row, *(_cell(_values(results, row, column)) for column in columns)] for row in grid.rows], columns)
+    )
+    for other in grid.against:
+        gains = [
+            [row, *(_gain(_values(results, row, column) - _values(results, other, column)) for column in columns)]
+            for row in grid.rows
+            if row != other
+        ]
+        parts += [f"Gain on {other}, paired by seed:", _markdown(gains, columns)]
+    if path.with_name(f"{path.name}.svg").exists():
+        parts.append(f"![{title}]({path.name}.svg)")
+    text = "\n\n".join(parts) + "\n"
+    write_text(path.with_name(f"{path.name}.csv"), results.to_csv(index=False, lineterminator="\n"))
+    write_text(path.with_name(f"{path.name}.md"), text)
+    return text
+
+
+def _values(results: pd.DataFrame, row: str, column: str) -> pd.Series:
+    """mIoU by seed."""
+    chosen = results[(results["row"] == row) & (results["column"] == column)]
+    return chosen.set_index("seed")["miou"].astype(float)
+
+
+def _cell(values: pd.Series) -> str:
+    values = values.dropna()
+    if values.empty:
+        return ""
+    return f"{values.mean():.2f}" + (f" ± {np.std(values, ddof=1):.2f} ({len(values)})" if len(values) > 1 else " (1)")
+
+
+def _gain(differences: pd.Series) -> str:
+    """A difference of which the seeds do not agree by more than their spread is called that."""
+    values = differences.dropna()
+    if values.empty:
+        return ""
+    if len(values) == 1:
+        return f"{values.mean():+.2f} (1 seed)"
+    spread = float(np.std(values, ddof=1))
+    note = ", within the spread" if abs(values.mean()) <= spread else ""
+    return f"{values.mean():+.2f} ± {spread:.2f}{note}"
+
+
+def _markdown(rows: list[list[str]], columns: Sequence[str]) -> str:
+    return pd.DataFrame(rows, columns=["", *columns]).to_markdown(index=False, disable_numparse=True)
