@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import resource
+import sys
 import time
 
 import torch
@@ -60,8 +61,8 @@ def main() -> None:
             with labelled_first(model, branch):
                 loss(model(images[part]), targets[part]).backward()
         optimizer.step()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
         seconds.append(time.perf_counter() - start)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
     print(f"{args.preset}, {args.labelled} + {args.pseudo} images of {crop}x{crop}, {device} ({name})")
@@ -74,7 +75,8 @@ def _peak(device: torch.device) -> int:
     """Bytes: the process's on the CPU, the allocator's on a GPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 if __name__ == "__main__":

@@ -76,8 +76,8 @@ class Bench:
     def seconds(self, run: Callable[[], object]) -> float:
         start = time.perf_counter()
         run()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
         return time.perf_counter() - start
 
     def ratio(self, ours: Callable[[], object], bare: Callable[[], object]) -> tuple[float, float]:
@@ -99,8 +99,8 @@ def student_step(bench: Bench) -> tuple[float, float]:
 
     def pipeline() -> None:
         with tempfile.TemporaryDirectory() as work:
-            workers = bench.params.machine.workers
             processes = Processes(bench.device)
+            workers = processes.loaders(bench.params.machine.workers)
             options = {"pseudo_loss": "scl", "bn": "dsbn", "processes": processes, "workers": workers}
             train(ours, batches, params, work=Path(work), **options)  # type: ignore[arg-type]
 
@@ -245,7 +245,7 @@ def step_memory(bench: Bench) -> tuple[float, float]:
     """Peak memory of a student's step above that of a plain supervised step, both from their start; GiB of the plain one."""
 
     def peak(dsbn: bool) -> float:
-        code = f"from benchmarks.ratios import print_peak; print_peak({dsbn}, {bench.device.type!r})"
+        code = f"from benchmarks.ratios import print_peak; print_peak({dsbn}, {str(bench.device)!r})"
         done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
         return float(done.stdout.split()[-1])
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -217,15 +217,17 @@ class MachineParams(Section):
     """Where it runs; no result depends on it."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
-    workers: Annotated[int, Field(ge=0)]
+    workers: int | Literal["auto"]
     cache_mb: Annotated[int, Field(ge=0)]
     precision: Literal["auto", "fp32", "bf16"]
     compile: bool
 
-    @property
-    def cache_mb_each(self) -> int:
-        """The share of each process that decodes images."""
-        return self.cache_mb // max(1, self.workers)
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _auto_or_a_number(cls, value: Any) -> Any:
+        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise ValueError("give a number from 0 on, or auto")
+        return value
 
 
 class Params(Section):

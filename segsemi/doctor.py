@@ -17,7 +17,7 @@ from segsemi.config import ModelParams, Params, total_steps
 from segsemi.contract import data_root
 from segsemi.data.datasets import DataSet, find_dataset
 from segsemi.data.images import read_image, read_label
-from segsemi.engine import choose_device
+from segsemi.engine import autocast, choose_device
 from segsemi.errors import UserError
 from segsemi.memory import step_memory
 from segsemi.models.build import SegmentationModel, architecture_of
@@ -132,7 +132,10 @@ def step_seconds(params: Params, data: DataSet) -> dict[str, float]:
     for name, (network, passes) in _networks(params).items():
         model = SegmentationModel(architecture_of(network, params.augment), data.classes)
         model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        step = sum(_seconds_of_a_pass(model, batch, params.augment.crop_size, device) for batch in passes)
+        step = sum(
+            _seconds_of_a_pass(model, batch, params.augment.crop_size, device, params.machine.precision)
+            for batch in passes
+        )
         seconds[name] = step * getattr(params, name).accumulate
     return seconds
 
@@ -148,13 +151,15 @@ def _networks(params: Params) -> dict[str, tuple[ModelParams, list[int]]]:
     }
 
 
-def _seconds_of_a_pass(model: torch.nn.Module, batch: int, size: int, device: torch.device) -> float:
+def _seconds_of_a_pass(model: torch.nn.Module, batch: int, size: int, device: torch.device, precision: str) -> float:
     images = torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
     times = []
     for _ in range(3):
         start = time.perf_counter()
-        float(model(images).square().mean().backward() or 0)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        with autocast(device, precision):
+            logits = model(images)
+        logits.float().square().mean().backward()
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
         times.append(time.perf_counter() - start)
     return min(times)

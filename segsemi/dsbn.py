@@ -130,8 +130,8 @@ def bn_statistics(network: nn.Module) -> list[dict[str, str | float]]:
         if not isinstance(module, DistributionSpecificBatchNorm) or module.standard.running_mean is None:
             continue
         branches: list[Any] = [module.standard, module.parallel]
-        means = [branch.running_mean.double() for branch in branches]
-        variances = [branch.running_var.double() for branch in branches]
+        means = [branch.running_mean.cpu().double() for branch in branches]
+        variances = [branch.running_var.cpu().double() for branch in branches]
         floor = [variance + branches[0].eps for variance in variances]
         values = {
             "mean_standard": means[0].mean(),

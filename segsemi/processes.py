@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -41,6 +41,16 @@ class Processes:
     def first(self) -> bool:
         """Whether this is the process that writes files and speaks."""
         return self.rank == 0
+
+    def loaders(self, workers: int | Literal["auto"]) -> int:
+        """How many processes make batches for this one. `auto`: none on the CPU, whose cores the network needs; for a GPU this
+        process's share of the cores but one, from 1 to 8."""
+        if workers != "auto":
+            return workers
+        if self.device.type == "cpu":
+            return 0
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(max(cores // self.here - 1, 1), 8)
 
     def share_of(self, items: Sequence[T]) -> Sequence[T]:
         """Every count-th item, beginning with the rank-th."""

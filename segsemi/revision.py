@@ -24,11 +24,6 @@ def git(*arguments: str) -> str:
     return done.stdout
 
 
-def head_revision() -> str:
-    """The commit that is checked out, and whether the pipeline has been changed since."""
-    return git("rev-parse", "--short", "HEAD").strip() + _changes()
-
-
 def pipeline_revision() -> str:
     """The last commit that changed the pipeline, and whether it has been changed since.
 

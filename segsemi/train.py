@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -104,7 +105,8 @@ def train(
         raise UserError(
             f"process {processes.rank} does not see {checkpoint}; all need one file system for the repository"
         )
-    parameters, buffers = list(model.parameters()), list(model.buffers())
+    parameters, buffers = list(model.parameters()), _by_dtype(model.buffers())
+    statistics = [[buffer.clone() for buffer in group] for group in buffers]
     network = _wrapped(model, processes, compiled)
     saved, pause = time.monotonic(), CHECKPOINT_SECONDS
 
@@ -149,7 +151,8 @@ def train(
                 group["lr"] = group["base_lr"] * factor
             torch.manual_seed(derive_seed(batches.seed, batches.stage, "step", step))  # dropout
             _set_train_mode(model, bn)
-            statistics = [buffer.clone() for buffer in buffers]
+            for now, before in zip(buffers, statistics, strict=True):
+                torch._foreach_copy_(before, now)
             optimizer.zero_grad(set_to_none=True)
             value = torch.zeros((), device=device)
             passes = _passes(batch, params.accumulate, together=bn == "trainable")
@@ -162,8 +165,8 @@ def train(
             loss_value, stops = processes.mean(torch.stack([value, value.new_tensor(float(stopping()))])).tolist()
             if not math.isfinite(loss_value + norm):
                 # before the update: the weights are still good, batch norm's statistics not
-                for buffer, before in zip(buffers, statistics, strict=True):
-                    buffer.copy_(before)
+                for now, before in zip(buffers, statistics, strict=True):
+                    torch._foreach_copy_(now, before)
                 save(work / "last_good.pt", step)
                 ids = ", ".join(id for part in batch for id in part.ids)
                 raise UserError(
@@ -222,13 +225,14 @@ def train_and_save(
     Raises:
         UserError: see `train` and `StepBatches`.
     """
+    workers = processes.loaders(machine.workers)
     batches = StepBatches(
         groups,
         augment,
         steps=steps,
         seed=seed,
         stage=name,
-        cache_mb=machine.cache_mb_each // processes.here,
+        cache_mb=machine.cache_mb // (processes.here * max(1, workers)),
         pieces=params.accumulate,
         rank=processes.rank,
         processes=processes.count,
@@ -241,7 +245,7 @@ def train_and_save(
         bn=bn,
         work=work,
         processes=processes,
-        workers=machine.workers,
+        workers=workers,
         precision=machine.precision,
         compiled=machine.compile,
         val=LabelledPairs(read_rows(VAL), root, network.classes),
@@ -255,21 +259,33 @@ def train_and_save(
     save_model(network, folder, {"steps_in_all": steps_before + steps, "keep": params.keep})
 
 
+def _by_dtype(tensors: Iterable[Tensor]) -> list[list[Tensor]]:
+    """On a GPU those of one dtype are copied by one kernel."""
+    groups: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    return list(groups.values())
+
+
 def _due(step: int, every: int, steps: int) -> bool:
     return every > 0 and (step % every == 0 or step == steps)
 
 
 def _wrapped(model: SegmentationModel, processes: Processes, compiled: bool) -> nn.Module:
     """What the training steps call: the model, compiled if asked for, its gradients averaged over the processes."""
-    network: nn.Module = torch.compile(model) if compiled else model  # type: ignore[assignment]
     if processes.count == 1:
-        return network
+        return torch.compile(model) if compiled else model  # type: ignore[return-value]
+    if compiled and processes.first:
+        print(
+            "machine.compile is left out with several processes: batch norm over them breaks each graph",
+            file=sys.stderr,
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 has another name for it, torch 2.11 has not
         # buffers are equal already: statistics are those of the whole batch
         # some networks have layers that they do not use
         return DistributedDataParallel(
-            network, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=True
+            model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=True
         )
 
 
@@ -319,12 +335,13 @@ def _loss(
     loss of the whole batch.
     """
     device = processes.device
-    inputs = [part.images.to(device, memory_format=torch.channels_last, non_blocking=True) for part in parts]
+    free = device.type == "cuda"  # from pinned memory
+    inputs = [part.images.to(device, memory_format=torch.channels_last, non_blocking=free) for part in parts]
     with autocast(device, precision):
         logits = network(torch.cat(inputs) if len(inputs) > 1 else inputs[0])
     losses = []
     for part, own in zip(parts, logits.split([len(part.ids) for part in parts]), strict=True):
-        targets = part.targets.to(device, non_blocking=True)
+        targets = part.targets.to(device, non_blocking=free)
         loss = (pseudo_loss if part.pseudo else cross_entropy)(own, targets, mean_count=processes.mean)
         kind = sum(len(other.ids) for other in batch if other.pseudo == part.pseudo)
         losses.append(loss * (len(part.ids) / kind))
@@ -389,7 +406,10 @@ def _restore(
         return 0, [], []
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
+    fused = optimizer.defaults["fused"]
     optimizer.load_state_dict(state["optimizer"])
+    for group in optimizer.param_groups:
+        group["fused"] = fused  # the run may have begun on another device
     return state["step"], state["curve"], state["recent"]
 
 

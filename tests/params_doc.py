@@ -53,6 +53,8 @@ def _values(item: dict[str, Any]) -> str:
     """The type and limits of one JSON schema in words."""
     if "anyOf" in item:
         return " or ".join(_values(option) for option in item["anyOf"])
+    if "const" in item:
+        return f"`{item['const']}`"
     if "enum" in item:
         return ", ".join(f"`{value}`" for value in item["enum"])
     if item["type"] == "array":

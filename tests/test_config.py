@@ -179,7 +179,8 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"pseudo_label.scales": []}, r"pseudo_label\.scales: .*at least 1"),
     ({"pseudo_label.scales": [0.5, 0.0]}, r"pseudo_label\.scales\.1: .*greater than 0"),
     ({"machine.device": "gpu"}, r"machine\.device: .*cuda.*\(found 'gpu'\)"),
-    ({"machine.workers": -1}, r"machine\.workers"),
+    ({"machine.workers": -1}, r"machine\.workers: give a number from 0 on, or auto \(found -1\)"),
+    ({"machine.workers": "many"}, r"machine\.workers: give a number from 0 on, or auto"),
     # the tree of models
     ({"rounds": {"student_1": "techer"}}, r"rounds\.student_1: unknown teacher 'techer'; expected teacher or"),
     ({"rounds": {"a": "b", "b": "a"}}, r"rounds\.a: its chain of teachers never reaches teacher; break the cycle"),

@@ -21,7 +21,7 @@ from segsemi.data.batches import Part, rows_in_whole  # noqa: E402
 from segsemi.dsbn import convert_dsbn, strip_dsbn  # noqa: E402
 from segsemi.errors import UserError  # noqa: E402
 from segsemi.models.synced import SyncedBatchNorm, SyncedDropout, sync_layers, unsync_layers  # noqa: E402
-from segsemi.processes import start_processes  # noqa: E402
+from segsemi.processes import Processes, start_processes  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
@@ -103,3 +103,10 @@ def test_one_gpu_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="machine.device 'cuda:1' names one GPU for 2 processes; use auto or cuda"):
         start_processes("cuda:1").__enter__()
+
+
+def test_loaders_are_a_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = torch.device("cuda")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)), raising=False)
+    assert Processes(torch.device("cpu")).loaders("auto") == 0 and Processes(torch.device("cpu")).loaders(3) == 3
+    assert [Processes(gpu, here=here).loaders("auto") for here in (1, 2, 4, 16)] == [8, 7, 3, 1]

@@ -340,3 +340,16 @@ def test_a_stop_during_validation_loses_no_step(
     assert torch.load(tmp_path / "work/checkpoint.pt", weights_only=True)["step"] == 2
     monkeypatch.setattr(segsemi.train, "_validate", real)
     assert run(new_model(), groups, tmp_path / "work", 4, **options) == expected
+
+
+def test_a_checkpoint_of_another_device_keeps_this_ones_optimizer(tmp_path: Path) -> None:
+    """Fused SGD is slow on a CPU, and the state of a run says how it was begun."""
+    network = nn.Linear(2, 2)
+    there, here = (torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, fused=fused) for fused in (True, False))
+    network(torch.ones(1, 2)).sum().backward()
+    there.step()
+    segsemi.train._save(tmp_path / "c.pt", network, there, 1, [], [])
+    assert segsemi.train._restore(tmp_path / "c.pt", network, here)[0] == 1
+    assert not here.param_groups[0]["fused"]
+    weight = network.weight
+    torch.testing.assert_close(here.state[weight]["momentum_buffer"], there.state[weight]["momentum_buffer"])

@@ -126,7 +126,11 @@ class SyncedDropout(nn.Module):
         whole = x.new_ones(()).expand(total, *x.shape[1:]).clone(memory_format=torch.contiguous_format)
         if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
             whole = whole.contiguous(memory_format=torch.channels_last)  # the order in which the mask is drawn
-        return x * self.dropout(whole, self.p, True)[rows]
+        mask = self.dropout(whole, self.p, True)
+        first, end = rows[0], rows[-1] + 1
+        return x * (
+            mask[first:end] if rows == list(range(first, end)) else mask[rows]
+        )  # on a GPU a list is a slow index
 
 
 def _synced_dropout(module: nn.Module) -> SyncedDropout | None:
