@@ -29,15 +29,14 @@ def run_keys(cells: Sequence[Cell], code: str) -> list[str]:
     `machine` is left out, since no result depends on it. Of the data set names and sizes of its files count, not where it
     lies; of the list of labelled images, of mended labels and of a file of weights the content.
     """
-    data = {root: _listing(Path(root)) for root in {_root(cell) for cell in cells}}
-    return [_key(cell, code, data[_root(cell)]) for cell in cells]
+    roots = [None if cell.params.data.name == "synthetic" else Path(cell.params.data.root) for cell in cells]
+    data = {root: _listing(root) for root in set(roots) if root is not None}
+    return [_key(cell, code, data[root] if root else "") for cell, root in zip(cells, roots, strict=True)]
 
 
 def _key(cell: Cell, code: str, data: str) -> str:
-    params, listed = (
-        cell.params.model_dump(exclude={"machine": True, "data": {"root"}}),
-        Path(cell.params.split.labelled_list),
-    )
+    params = cell.params.model_dump(exclude={"machine": True, "data": {"root"}})
+    listed = Path(cell.params.split.labelled_list)
     for section in ("model", "student_model"):
         weights = Path(params[section]["encoder_weights"])
         if weights.is_file():
@@ -47,14 +46,8 @@ def _key(cell: Cell, code: str, data: str) -> str:
     return hashlib.sha256(json.dumps([code, params, data, names, mended], sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _root(cell: Cell) -> str:
-    return "" if cell.params.data.name == "synthetic" else cell.params.data.root
-
-
 def _listing(root: Path) -> str:
-    """A hash of names and sizes of all files below `root`; "" has none."""
-    if not str(root).strip("."):
-        return ""
+    """A hash of names and sizes of all files below `root`."""
     found = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
     lines = sorted(f"{path.relative_to(root).as_posix()} {path.lstat().st_size}" for path in found)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -156,7 +149,7 @@ def check_cache(lock: Path = Path("dvc.lock")) -> None:
     stages = _stages(lock).values()
     read = [dep["path"] for stage in stages for dep in stage.get("deps", [])]
     folders = [out for stage in stages for out in stage.get("outs", []) if out["md5"].endswith(".dir")]
-    cache = _dvc_cache()
+    cache = Path(_printed("dvc", "cache", "dir").strip())
     missing = [
         folder["path"]
         for folder in folders
@@ -168,10 +161,6 @@ def check_cache(lock: Path = Path("dvc.lock")) -> None:
             f"{lock} names outputs that dvc's cache does not have ({', '.join(missing)}), on which dvc's experiments fail. "
             f"Make them with `dvc repro`, or fetch them with `dvc pull`, or begin without them: rm {lock}"
         )
-
-
-def _dvc_cache() -> Path:
-    return Path(_printed("dvc", "cache", "dir").strip())
 
 
 def _printed(*command: str) -> str:

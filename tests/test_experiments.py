@@ -335,19 +335,7 @@ def test_files_that_git_does_not_know_stop_the_experiment(tmp_path: Path, monkey
     subprocess.run(["git", "init", "-q"], check=True)
     with pytest.raises(UserError, match="need a commit to start from"):
         check_tracked(table)
-    commit = (
-        "git",
-        "-c",
-        "user.name=t",
-        "-c",
-        "user.email=t@example.org",
-        "commit",
-        "-q",
-        "--allow-empty",
-        "-m",
-        "first",
-    )
-    subprocess.run(commit, check=True)
+    new_repository()
     check_tracked(table)
     for name in ("data/corrected/README.md", "data/corrected/a.png", "data/labelled.txt", "segsemi/new.py"):
         path = tmp_path / name
