@@ -213,7 +213,7 @@ def _write_table(
     args: argparse.Namespace, grid: Grid, title: str, cells: list[Cell], keys: list[str]
 ) -> dict[str, str]:
     """Table and figure of the cells that are done. Returns key -> revision of the experiments."""
-    from segsemi import experiments, results
+    from segsemi import experiments, qualitative, results, results_page
 
     finished = {key: revision for key, revision in experiments.finished_runs().items() if key in keys}
     path = args.out / Path(args.name).stem
@@ -222,8 +222,13 @@ def _write_table(
         return finished
     table = results.collect(cells, keys, finished)
     results.write_figure(grid, table, results.validation_curves(cells, keys, finished), path)
+    try:
+        qualitative.write_examples(grid, cells, keys, finished, path)
+    except UserError as error:  # the numbers are worth more
+        print(f"no examples: {error}")
     print(results.write_tables(grid, title, table, results.facts(cells, keys, finished, args.words), path))
-    print(f"{path}.md, .csv, .svg")
+    results_page.write_page(args.out)
+    print(f"{path}.md, .csv, .svg; all tables: {args.out / 'index.html'}")
     return finished
 
 

@@ -22,7 +22,7 @@ from segsemi.errors import UserError
 from segsemi.memory import step_memory
 from segsemi.models.build import SegmentationModel, architecture_of
 from segsemi.palette import Classes, colourise
-from segsemi.pictures import captioned, grid, save_png
+from segsemi.pictures import captioned, grid, save_png, shrunk
 from segsemi.predict import laid_over
 
 SAMPLE = 200  # labels that are read for the shares of the classes
@@ -90,8 +90,7 @@ def save_nine(data: DataSet, root: Path, path: Path) -> None:
         entry = labelled[index]
         assert entry.label is not None
         picture = _laid_over(root / entry.image, root / entry.label, data.classes)
-        step = -(-picture.shape[1] // 320)
-        panel.append(captioned(np.ascontiguousarray(picture[::step, ::step]), entry.id))
+        panel.append(captioned(shrunk(picture, 320), entry.id))
     if panel:
         save_png(path, grid(panel, columns=3))
 

@@ -18,7 +18,7 @@ from segsemi.inference import evaluate_model
 from segsemi.metrics import ConfusionMatrix
 from segsemi.models.build import SegmentationModel
 from segsemi.palette import Classes, colourise, write_label_png
-from segsemi.pictures import captioned, grid, save_png
+from segsemi.pictures import captioned, grid, marked, save_png
 from segsemi.progress import progress_bar
 
 STATE_SECONDS = 30.0
@@ -71,12 +71,11 @@ def write_evaluation(
     def save_example(index: int, prediction: np.ndarray) -> None:
         image, label = pairs[index]
         wrong = (prediction != label) & (label != classes.ignore_index)
-        errors = np.where(wrong[..., None], np.array([255, 0, 0], dtype=np.uint8), image // 2 + 96)
         panel = [
             captioned(image, rows[index].id),
             captioned(colourise(label, classes), "truth"),
             captioned(colourise(prediction, classes), progress),
-            captioned(errors.astype(np.uint8), "wrong pixels in red"),
+            captioned(marked(image, wrong), "wrong pixels in red"),
         ]
         save_png(work / "examples" / f"{rows[index].id}.png", grid(panel, columns=4))
         write_label_png(work / "predictions" / f"{rows[index].id}.png", prediction, classes)

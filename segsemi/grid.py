@@ -45,6 +45,7 @@ class Grid(Section):
         columns: heading -> overrides.
         common: overrides of all cells.
         against: rows against which the others' gain is given.
+        examples: rows that are shown on images, beside each other.
         lines: whether the figure draws lines along the rows or the columns, which then are steps of one thing; none: dots.
     """
 
@@ -52,13 +53,15 @@ class Grid(Section):
     rows: dict[str, GridRow] = Field(min_length=1)
     common: list[str] = Field(default_factory=list)
     against: list[str]
+    examples: list[str] = Field(default_factory=list)
     lines: Literal["rows", "columns"] | None = None
 
     @model_validator(mode="after")
     def _known(self) -> Grid:
-        for row in self.against:
-            if row not in self.rows:
-                raise ValueError(f"against: {row!r} is no row")
+        for key, names in (("against", self.against), ("examples", self.examples)):
+            for row in names:
+                if row not in self.rows:
+                    raise ValueError(f"{key}: {row!r} is no row")
         return self
 
 

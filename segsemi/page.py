@@ -12,10 +12,7 @@ import pandas as pd
 
 from segsemi.palette import Classes
 
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>segsemi report</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
+STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1280px; margin: 2em auto; padding: 0 1em; color: #222; }
 table { border-collapse: collapse; margin: 1em 0; }
 td, th { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: right; font-variant-numeric: tabular-nums; }
@@ -23,7 +20,13 @@ td:first-child, th:first-child { text-align: left; }
 img { max-width: 100%; display: block; margin: .5em 0; image-rendering: pixelated; }
 svg { max-width: 100%; height: auto; }
 .swatch { display: inline-block; width: 1em; height: 1em; vertical-align: -2px; margin-right: .4em; }
-</style></head><body>
+"""
+
+_TEMPLATE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>segsemi report</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+{{ style }}</style></head><body>
 <h1>segsemi: teacher and students</h1>
 <p>{% for name, value in facts.items() %}{{ name }}: <b>{{ value }}</b>{{ ", " if not loop.last }}{% endfor %}</p>
 <h2>Results</h2>
@@ -47,6 +50,8 @@ value under "gain on its teacher" learnt from labels alone.</p>
 {% for section, values in settings.items() %}{% for key, value in values.items() %}<tr><td>{{ section }}.{{ key }}</td><td>{{
 "" if value is none else value }}</td></tr>
 {% endfor %}{% endfor %}</table>
+<p>Tables and figures of <code>python -m segsemi experiment</code>, where there are some:
+<a href="experiments/index.html">experiments/index.html</a></p>
 </body></html>
 """
 
@@ -74,6 +79,7 @@ def render_page(
     safe = jinja2.filters.do_mark_safe
     pictures = [{"name": path.stem, "data": base64.b64encode(path.read_bytes()).decode()} for path in examples]
     return environment.from_string(_TEMPLATE).render(
+        style=safe(STYLE),
         facts=facts,
         settings=settings,
         table=safe(table.to_html(index=False, border=0)),

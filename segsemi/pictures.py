@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segsemi.files import write_bytes
+from segsemi.palette import Classes, colourise
 
 BAR = 16  # pixels for the caption above a picture
 GAP = 4
@@ -20,6 +21,36 @@ def captioned(image: np.ndarray, caption: str) -> np.ndarray:
     bar = Image.new("RGB", (image.shape[1], BAR), "white")
     ImageDraw.Draw(bar).text((2, 2), caption, fill="black", font=ImageFont.load_default(11))
     return np.concatenate([np.asarray(bar), image])
+
+
+def shrunk(image: np.ndarray, width: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> the same, at most `width` pixels wide."""
+    if image.shape[1] <= width:
+        return image
+    size = (width, max(1, round(image.shape[0] * width / image.shape[1])))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+
+
+def marked(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 -> the same, pale, with the `pixels`, (H, W) bool, in red."""
+    return np.where(pixels[..., None], np.array([255, 0, 0], dtype=np.uint8), image // 2 + np.uint8(96))
+
+
+def changed(truth: np.ndarray, before: np.ndarray, after: np.ndarray, ignore_index: int) -> np.ndarray:
+    """What a prediction makes of another one's errors (paper, Figure 7).
+
+    Args:
+        truth, before, after: (H, W) class ids.
+
+    Returns:
+        (H, W, 3) uint8: green where `after` mends an error of `before`, red where it makes one; the truth's ignored pixels
+        and all others are grey.
+    """
+    counted = truth != ignore_index
+    picture = np.full((*truth.shape, 3), 225, dtype=np.uint8)
+    picture[counted & (before != truth) & (after == truth)] = (42, 127, 63)
+    picture[counted & (before == truth) & (after != truth)] = (179, 64, 47)
+    return picture
 
 
 def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
@@ -33,13 +64,39 @@ def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
     return canvas
 
 
-def save_png(path: Path, image: np.ndarray, *, max_width: int | None = None) -> None:
-    """Write (H, W, 3) uint8 RGB, atomically; with `max_width`, for the report, at most so wide and in 256 colours."""
+def comparison(
+    image: np.ndarray,
+    caption: str,
+    truth: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    classes: Classes,
+    *,
+    before: str,
+    after: str,
+    width: int,
+) -> np.ndarray:
+    """An image, its truth, what each model makes of it, and what changed, side by side (paper, Figure 7).
+
+    Args:
+        image: (H, W, 3) uint8.
+        truth: (H, W) class ids, like each of the `predictions` by its model's name.
+        before, after: the names of two of them that are compared; if they are one, nothing is.
+        width: of the whole, in pixels.
+    """
+    panel = [(caption, image), ("truth", colourise(truth, classes))]
+    panel += [(name, colourise(prediction, classes)) for name, prediction in predictions.items()]
+    if before != after:
+        difference = changed(truth, predictions[before], predictions[after], classes.ignore_index)
+        panel.append((f"{after}: better, worse", difference))
+    each = (width + GAP) // len(panel) - GAP
+    return grid([captioned(shrunk(picture, each), text) for text, picture in panel], columns=len(panel))
+
+
+def save_png(path: Path, image: np.ndarray, *, palette: bool = False) -> None:
+    """Write (H, W, 3) uint8 RGB, atomically; with `palette` in 256 colours, a third of the bytes, for what is kept in git."""
     picture = Image.fromarray(image)
-    if max_width is not None and picture.width > max_width:
-        picture = picture.resize((max_width, round(picture.height * max_width / picture.width)), Image.Resampling.BOX)
-    if max_width is not None:
-        picture = picture.quantize(256, dither=Image.Dither.NONE)  # a third of the bytes: these are kept in git
+    if palette:
+        picture = picture.quantize(256, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     write_bytes(path, buffer.getvalue())

@@ -18,8 +18,8 @@ from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
 from segsemi.files import write_json, write_text
 from segsemi.page import render_page
-from segsemi.palette import Classes, colourise
-from segsemi.pictures import captioned, grid, save_png
+from segsemi.palette import Classes
+from segsemi.pictures import comparison, save_png
 
 EXAMPLE_WIDTH = 1280  # pixels; the pictures are kept in git
 
@@ -210,25 +210,20 @@ def _write_examples(
         if not all(path.exists() for path in predictions):
             continue  # not one of the examples
         truth = read_label(root / row.label, classes)
-        panel = [captioned(read_image(root / row.image), row.id), captioned(colourise(truth, classes), "truth")]
         labels = {}
         for model, path in zip(models, predictions, strict=True):
             with Image.open(path) as prediction:
                 labels[model.name] = np.asarray(prediction)
-            panel.append(captioned(colourise(labels[model.name], classes), model.name))
-        if last is not first:
-            changed = _changed(truth, labels[first.name], labels[last.name], classes.ignore_index)
-            panel.append(captioned(changed, f"{last.name}: better, worse"))
+        picture = comparison(
+            read_image(root / row.image),
+            row.id,
+            truth,
+            labels,
+            classes,
+            before=first.name,
+            after=last.name,
+            width=EXAMPLE_WIDTH,
+        )
         paths.append(out / f"{row.id}.png")
-        save_png(paths[-1], grid(panel, columns=len(panel)), max_width=EXAMPLE_WIDTH)
+        save_png(paths[-1], picture, palette=True)
     return paths
-
-
-def _changed(truth: np.ndarray, before: np.ndarray, after: np.ndarray, ignore_index: int) -> np.ndarray:
-    """(H, W, 3) uint8: green where `after` mends an error of `before`, red where it makes one; the truth's ignored pixels
-    and all others are grey."""
-    counted = truth != ignore_index
-    picture = np.full((*truth.shape, 3), 225, dtype=np.uint8)
-    picture[counted & (before != truth) & (after == truth)] = (42, 127, 63)
-    picture[counted & (before == truth) & (after != truth)] = (179, 64, 47)
-    return picture

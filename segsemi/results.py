@@ -90,7 +90,8 @@ def write_figure(grid: Grid, results: pd.DataFrame, validation: pd.DataFrame, pa
 
 def write_tables(grid: Grid, title: str, results: pd.DataFrame, facts: Sequence[str], path: Path) -> str:
     """Write the results to `path`.csv, and as Markdown to `path`.md: mean and standard deviation over the seeds, and the
-    gain on the rows `against`, paired by seed; it shows `path`.svg, if that is there. Returns the Markdown."""
+    gain on the rows `against`, paired by seed; it shows `path`.svg and `path`_examples.png, if they are there. Returns the
+    Markdown."""
     columns = [column for column in grid.columns if column in set(results["column"])]
     parts = [f"# {title}", "\n".join(f"- {fact}" for fact in facts), "mIoU in percent, mean ± standard deviation:"]
     parts.append(
@@ -105,6 +106,11 @@ def write_tables(grid: Grid, title: str, results: pd.DataFrame, facts: Sequence[
         parts += [f"Gain on {other}, paired by seed:", _markdown(gains, columns)]
     if path.with_name(f"{path.name}.svg").exists():
         parts.append(f"![{title}]({path.name}.svg)")
+    if path.with_name(f"{path.name}_examples.png").exists():
+        parts.append(
+            "Examples: green where the last model is right and the first one wrong, red the other way round.\n\n"
+            f"![examples]({path.name}_examples.png)"
+        )
     text = "\n\n".join(parts) + "\n"
     write_text(path.with_name(f"{path.name}.csv"), results.to_csv(index=False, lineterminator="\n"))
     write_text(path.with_name(f"{path.name}.md"), text)

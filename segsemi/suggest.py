@@ -22,7 +22,7 @@ from segsemi.data.manifest import Row
 from segsemi.errors import UserError
 from segsemi.files import write_text
 from segsemi.palette import Classes, colourise
-from segsemi.pictures import captioned, grid
+from segsemi.pictures import captioned, grid, marked, shrunk
 from segsemi.predict import laid_over
 from segsemi.progress import progress_bar
 
@@ -189,10 +189,9 @@ def _picture(row: Row, root: Path, pseudo: Path, earlier: Path | None, classes: 
     image, label = read_image(root / row.image), read_label(pseudo / f"{row.id}.png", classes.as_written())
     panel = [(image, "image"), (laid_over(image, colourise(label, classes)), "pseudo label")]
     if earlier is not None:
-        changed = label != read_label(earlier / f"{row.id}.png", classes.as_written())
-        panel.append((np.where(changed[..., None], np.array([255, 0, 0], dtype=np.uint8), image // 2 + 96), "changed"))
-    step = -(-image.shape[1] // PICTURE_WIDTH)
-    shown = [captioned(np.ascontiguousarray(picture[::step, ::step]), caption) for picture, caption in panel]
+        before = read_label(earlier / f"{row.id}.png", classes.as_written())
+        panel.append((marked(image, label != before), "changed"))
+    shown = [captioned(shrunk(picture, PICTURE_WIDTH), caption) for picture, caption in panel]
     buffer = io.BytesIO()
     Image.fromarray(grid(shown, columns=len(shown))).save(buffer, format="PNG", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()

@@ -8,7 +8,7 @@ from segsemi.contract import LABELLED, REPORTS, data_root
 from segsemi.data.images import read_image
 from segsemi.data.manifest import read_rows
 from segsemi.errors import run_stage
-from segsemi.pictures import captioned, grid, save_png
+from segsemi.pictures import captioned, grid, save_png, shrunk
 from segsemi.rng import derive_rng
 
 COLUMNS = 6
@@ -25,7 +25,7 @@ def main() -> None:
         params.student.saug_ops, rng=derive_rng(params.seed, "show"), replace=params.student.saug_replace
     )
     pictures += [captioned(saug(image), f"SAUG, N = {params.student.saug_ops}") for _ in range(COLUMNS)]
-    save_png(REPORTS / "saug.png", grid(pictures, COLUMNS), max_width=1280)
+    save_png(REPORTS / "saug.png", shrunk(grid(pictures, COLUMNS), 1280), palette=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import statistics
@@ -16,9 +17,11 @@ import pytest
 from conftest import RAW, ROOT, Project
 from dvc.utils.hydra import apply_overrides
 from matplotlib.axes import Axes
+from PIL import Image
 from ruamel.yaml import YAML
 
 from segsemi.config import load_values
+from segsemi.data.images import read_label
 from segsemi.errors import UserError
 from segsemi.experiments import (
     alone,
@@ -30,7 +33,11 @@ from segsemi.experiments import (
     run_name,
 )
 from segsemi.grid import Cell, Grid, cells_of, grid_names, overridden, read_grid
+from segsemi.palette import Classes, colourise
+from segsemi.pictures import BAR, GAP
+from segsemi.qualitative import write_examples
 from segsemi.results import collect, validation_curves, write_figure, write_tables
+from segsemi.results_page import write_page
 
 VALUES = load_values(ROOT / "params.yaml")
 
@@ -166,6 +173,10 @@ def test_grid_of_ones_own_is_checked(tmp_path: Path) -> None:
             "columns: {all: []}\nrows: {a: {model: teacher, round: 1}}\nagainst: []\n",
             "yaml: rows.a.round: Extra inputs",
         ),
+        (
+            "columns: {all: []}\nrows: {a: {model: teacher}}\nagainst: []\nexamples: [b]\n",
+            "yaml: examples: 'b' is no row$",
+        ),
         ("columns: {}\nrows: {a: {model: teacher}}\nagainst: []\n", "yaml: columns: Dictionary should have at least 1"),
     ):
         path.write_text(f"# Mine\n{text}")
@@ -299,6 +310,43 @@ def test_figure_has_means_deviations_and_names(
         assert pd.read_csv(curves)["val_miou"].tolist() == pytest.approx(validation["val_miou"].tolist())
 
 
+def test_page_has_all_tables_with_their_figures(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text(
+        "# A <b> & c\n\n- `x -S a=1`\n\n| | 1/8 |\n|:--|:--|\n| base | 50.00 ± 1.00 (3) |\n\n"
+        "![A < B](a.svg)\n\n![e](a_examples.png)\n"
+    )
+    (tmp_path / "a.svg").write_text("<svg><text>figure A</text></svg>")
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "a_examples.png")
+    (tmp_path / "b.md").write_text("# B\n\n![lost < figure](b.svg)\n")
+    write_page(tmp_path)
+    page = (tmp_path / "index.html").read_text()
+    png = base64.b64encode((tmp_path / "a_examples.png").read_bytes()).decode()
+    for part in (
+        "<h1>A &lt;b&gt; &amp; c</h1>",
+        "50.00 ± 1.00 (3)</td>",
+        "<svg><text>figure A</text></svg>",
+        f"data:image/png;base64,{png}",
+        "<h1>B</h1>",
+        "lost &lt; figure",
+    ):
+        assert page.count(part) == 1, part
+    assert ".svg" not in page  # nothing is read from beside it
+
+
+def test_examples_whose_files_are_in_another_clone_are_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = cells("table1", columns=["1/8"])
+    monkeypatch.chdir(tmp_path)
+    new_repository()
+    subprocess.run(["dvc", "init", "-q"], check=True)
+    head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    keys = [str(number) for number in range(len(table))]
+    grid = read_grid("table1")[0]
+    write_examples(grid, table, keys, {"0": head, "1": head}, Path("t"))  # + ITER is missing
+    with pytest.raises(UserError, match=r"data/prepared/classes.json of an experiment is not in dvc's cache"):
+        write_examples(grid, table, keys, dict.fromkeys(keys, head), Path("t"))
+    assert not Path("t_examples.png").exists()
+
+
 def test_validation_curves_are_those_of_each_cells_model(monkeypatch: pytest.MonkeyPatch) -> None:
     tables = {
         "r1": "model,step,val_miou\nteacher,2,40.5\nstudent_1,2,50.5\nstudent_1,4,51.0\n",
@@ -364,12 +412,27 @@ def test_a_broken_experiment_is_named() -> None:
 GRID = """# Two cells of one teacher
 columns:
   half: [split.fraction=0.5]
-common: [student.steps=1, evaluate.examples=0]
+common: [student.steps=1, evaluate.examples=1]
 rows:
   teacher: {model: teacher, rounds: 0}
   student: {model: student_1}
 against: [teacher]
+examples: [teacher, student]
 """
+
+
+def check_examples(project: Project, name: str) -> None:
+    """A caption, and a row of image, truth, two predictions and what changed."""
+    row = pd.read_csv(project.folder / "data/split/val.csv").iloc[0]  # the only example
+    classes = Classes.load(project.folder / "data/prepared/classes.json")
+    truth = colourise(read_label(project.folder / "data/prepared" / row["label"], classes), classes).astype(int)
+    with Image.open(project.folder / "reports/experiments" / name) as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    height, width, _ = truth.shape
+    assert pixels.shape == (2 * BAR + height, 5 * (width + GAP) - GAP, 3)
+    panels = [pixels[-height:, start : start + width] for start in range(0, pixels.shape[1], width + GAP)]
+    differences = [np.abs(panel - truth).mean() for panel in panels]
+    assert differences[1] < 3 < 10 < min(differences[:1] + differences[2:])  # 256 colours are not all
 
 
 @pytest.mark.pipeline
@@ -392,6 +455,13 @@ def test_experiment_runs_what_is_missing_and_nothing_else(finished: tuple[Projec
         csv = pd.read_csv(project.folder / "reports/experiments/mine.csv")
         assert csv["model"].tolist() == ["teacher", "student_1"] and f"{csv['miou'][0]:.2f} (1)" in table
         assert "(mine.svg)" in table and "half" in (project.folder / "reports/experiments/mine.svg").read_text()
+        check_examples(project, "mine_examples.png")
+        page = (project.folder / "reports/experiments/index.html").read_text()
+        assert (
+            page.count("<svg") == 1
+            and page.count("data:image/png;base64,") == 1
+            and f"{csv['miou'][0]:.2f} (1)" in page
+        )
         assert project.run("git", "status", "--porcelain", "--", "params.yaml", "dvc.lock") == ""
 
         assert "Running stage" not in project.run(*command)

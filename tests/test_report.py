@@ -16,7 +16,8 @@ from PIL import Image
 from segsemi import figures
 from segsemi.data.datasets.camvid import SYNTHETIC
 from segsemi.page import render_page
-from segsemi.report import Measured, _changed, longest_chain
+from segsemi.pictures import BAR, GAP, changed, comparison
+from segsemi.report import Measured, longest_chain
 
 NAMES = list(SYNTHETIC.names)
 CURVES = pd.DataFrame({"model": ["teacher"] * 2, "step": [1, 2], "loss": [2.0, 1.0], "val_miou": [np.nan, 40.0]})
@@ -54,6 +55,7 @@ def test_page_is_one_file_with_everything(tmp_path: Path) -> None:
     text = page(tmp_path)
     assert text == page(tmp_path)  # the same to the byte
     links = re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?([^\"') >]+)", text)
+    links.remove("experiments/index.html")
     assert links and all(link.startswith(("data:", "#")) for link in links)
     assert "a &lt;b&gt; &amp; c" in text and "teacher.steps" in text and "40.00" in text
     assert text.count("<svg") == 5 and "<script" not in text
@@ -88,8 +90,22 @@ def test_changed_pixels_are_green_red_or_grey() -> None:
     truth = np.array([[0, 1, 2, 255, 3]], dtype=np.uint8)
     before = np.array([[1, 1, 2, 1, 0]], dtype=np.uint8)
     after = np.array([[0, 0, 2, 2, 1]], dtype=np.uint8)
-    green, red, *grey = _changed(truth, before, after, 255)[0].tolist()
+    green, red, *grey = changed(truth, before, after, 255)[0].tolist()
     assert green[1] > green[0] and red[0] > red[1] and grey == [[225, 225, 225]] * 3
+
+
+def test_comparison_shows_every_prediction_and_what_changed() -> None:
+    image = np.full((20, 30, 3), 90, dtype=np.uint8)
+    truth = np.zeros((20, 30), dtype=np.uint8)
+    predictions = {"truth": truth, "a": truth + 1, "b": truth}  # a model may have any name
+    options = {"before": "a", "after": "b"}
+    whole = comparison(image, "id", truth, predictions, SYNTHETIC, width=1280, **options)
+    assert whole.shape == (BAR + 20, 6 * (30 + GAP) - GAP, 3)
+    middles = whole[BAR + 10, 15 :: 30 + GAP].tolist()
+    first, second = (list(SYNTHETIC.colours[id_]) for id_ in (0, 1))
+    assert middles == [[90] * 3, first, first, second, first, [42, 127, 63]]
+    assert comparison(image, "id", truth, predictions, SYNTHETIC, width=1280, before="b", after="b").shape[1] == 166
+    assert comparison(image, "id", truth, predictions, SYNTHETIC, width=100, **options).shape[1] <= 100
 
 
 @pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's package chromium is not installed")

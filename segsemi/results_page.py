@@ -1,0 +1,49 @@
+"""reports/experiments/index.html: the tables and figures of all experiments as one self-contained page."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+from segsemi.files import write_text
+from segsemi.page import STYLE
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>segsemi experiments</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>{{ style }}</style></head><body>
+<ul>{% for name, table in tables.items() %}<li><a href="#{{ name }}">{{ name }}</a></li>
+{% endfor %}</ul>
+{% for name, table in tables.items() %}<section id="{{ name }}">
+{{ table }}</section>
+{% endfor %}</body></html>
+"""
+
+
+def write_page(folder: Path) -> None:
+    """Put all tables of `folder`, NAME.md as results.write_tables writes them, with their figures into index.html there."""
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    markdown.add_render_rule("image", _embedded)
+    tables = {path.stem: markdown.render(path.read_text(), {"folder": folder}) for path in sorted(folder.glob("*.md"))}
+    safe = jinja2.filters.do_mark_safe
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    page = environment.from_string(_PAGE).render(
+        style=safe(STYLE), tables={name: safe(table) for name, table in tables.items()}
+    )
+    write_text(folder / "index.html", page)
+
+
+def _embedded(_: Any, tokens: Sequence[Token], index: int, __: Any, environment: dict[str, Path]) -> str:
+    """The file of an image in place of its link: SVG as it is, PNG as data; its text, where there is no file."""
+    path = environment["folder"] / str(tokens[index].attrs["src"])
+    if not path.is_file():
+        return str(jinja2.filters.escape(tokens[index].content))
+    if path.suffix == ".svg":
+        return path.read_text()
+    return f'<img alt="{path.stem}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
