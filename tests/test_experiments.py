@@ -425,7 +425,7 @@ def check_examples(project: Project, name: str) -> None:
     """A caption, and a row of image, truth, two predictions and what changed."""
     row = pd.read_csv(project.folder / "data/split/val.csv").iloc[0]  # the only example
     classes = Classes.load(project.folder / "data/prepared/classes.json")
-    truth = colourise(read_label(project.folder / "data/prepared" / row["label"], classes), classes).astype(int)
+    truth = colourise(read_label(project.folder / RAW / row["label"], classes), classes).astype(int)
     with Image.open(project.folder / "reports/experiments" / name) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     height, width, _ = truth.shape
