@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 from dvc.api import DVCFileSystem
-from PIL import Image
 
 from segsemi.contract import CLASSES, PREPARED, data_root, evaluated_folder, evaluation_list
 from segsemi.data.images import read_image, read_label
@@ -74,7 +73,7 @@ def _compared(shown: dict[str, tuple[Cell, str]], folder: Path) -> list[np.ndarr
             for file in (root / row.image, root / row.label):
                 _fetch(experiment, file, fetched / file)
         here = fetched / root if root == PREPARED else root
-        labels = {name: np.asarray(Image.open(path)) for name, path in paths.items()}
+        labels = {name: read_label(path, classes.as_written()) for name, path in paths.items()}
         pictures.append(
             comparison(
                 read_image(here / row.image),
