@@ -227,8 +227,7 @@ def _write_table(
     except UserError as error:  # the numbers are worth more
         print(f"no examples: {error}")
     print(results.write_tables(grid, title, table, results.facts(cells, keys, finished, args.words), path))
-    results_page.write_page(args.out)
-    print(f"{path}.md, .csv, .svg; all tables: {args.out / 'index.html'}")
+    print(f"{path}.md, .csv, .svg; all tables: {results_page.write_page(args.out)}")
     return finished
 
 

@@ -45,7 +45,7 @@ class Grid(Section):
         columns: heading -> overrides.
         common: overrides of all cells.
         against: rows against which the others' gain is given.
-        examples: rows that are shown on images, beside each other.
+        examples: rows that are shown on images, beside each other; the last is compared with the first.
         lines: whether the figure draws lines along the rows or the columns, which then are steps of one thing; none: dots.
     """
 
@@ -62,6 +62,8 @@ class Grid(Section):
             for row in names:
                 if row not in self.rows:
                     raise ValueError(f"{key}: {row!r} is no row")
+        if len(set(self.examples)) < min(2, len(self.examples)):
+            raise ValueError("examples: name two rows or more, or none")
         return self
 
 

@@ -51,7 +51,7 @@ value under "gain on its teacher" learnt from labels alone.</p>
 "" if value is none else value }}</td></tr>
 {% endfor %}{% endfor %}</table>
 <p>Tables and figures of <code>python -m segsemi experiment</code>, where there are some:
-<a href="experiments/index.html">experiments/index.html</a></p>
+<a href="experiments/tables.html">experiments/tables.html</a></p>
 </body></html>
 """
 

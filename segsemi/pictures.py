@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from segsemi.files import write_bytes
-from segsemi.palette import Classes, colourise
 
 BAR = 16  # pixels for the caption above a picture
 GAP = 4
@@ -36,23 +35,6 @@ def marked(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     return np.where(pixels[..., None], np.array([255, 0, 0], dtype=np.uint8), image // 2 + np.uint8(96))
 
 
-def changed(truth: np.ndarray, before: np.ndarray, after: np.ndarray, ignore_index: int) -> np.ndarray:
-    """What a prediction makes of another one's errors (paper, Figure 7).
-
-    Args:
-        truth, before, after: (H, W) class ids.
-
-    Returns:
-        (H, W, 3) uint8: green where `after` mends an error of `before`, red where it makes one; the truth's ignored pixels
-        and all others are grey.
-    """
-    counted = truth != ignore_index
-    picture = np.full((*truth.shape, 3), 225, dtype=np.uint8)
-    picture[counted & (before != truth) & (after == truth)] = (42, 127, 63)
-    picture[counted & (before == truth) & (after != truth)] = (179, 64, 47)
-    return picture
-
-
 def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
     """Pictures of any size, (H, W, 3) uint8, in rows of `columns`, on white."""
     height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
@@ -62,34 +44,6 @@ def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
         top, left = (index // columns) * (height + GAP), (index % columns) * (width + GAP)
         canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
     return canvas
-
-
-def comparison(
-    image: np.ndarray,
-    caption: str,
-    truth: np.ndarray,
-    predictions: Mapping[str, np.ndarray],
-    classes: Classes,
-    *,
-    before: str,
-    after: str,
-    width: int,
-) -> np.ndarray:
-    """An image, its truth, what each model makes of it, and what changed, side by side (paper, Figure 7).
-
-    Args:
-        image: (H, W, 3) uint8.
-        truth: (H, W) class ids, like each of the `predictions` by its model's name.
-        before, after: the names of two of them that are compared; if they are one, nothing is.
-        width: of the whole, in pixels.
-    """
-    panel = [(caption, image), ("truth", colourise(truth, classes))]
-    panel += [(name, colourise(prediction, classes)) for name, prediction in predictions.items()]
-    if before != after:
-        difference = changed(truth, predictions[before], predictions[after], classes.ignore_index)
-        panel.append((f"{after}: better, worse", difference))
-    each = (width + GAP) // len(panel) - GAP
-    return grid([captioned(shrunk(picture, each), text) for text, picture in panel], columns=len(panel))
 
 
 def save_png(path: Path, image: np.ndarray, *, palette: bool = False) -> None:

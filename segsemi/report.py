@@ -8,20 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-from PIL import Image
 
 from segsemi import figures
+from segsemi.comparison import comparisons
 from segsemi.contract import evaluated_folder, model_folder, quality_file
-from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
 from segsemi.files import write_json, write_text
 from segsemi.page import render_page
 from segsemi.palette import Classes
-from segsemi.pictures import comparison, save_png
-
-EXAMPLE_WIDTH = 1280  # pixels; the pictures are kept in git
+from segsemi.pictures import save_png
 
 
 @dataclass(frozen=True)
@@ -204,26 +200,9 @@ def _write_examples(
     """One picture an example image: image, truth, every model's prediction, and what changed from `first` to `last`;
     the paths written."""
     out.mkdir(parents=True, exist_ok=True)  # declared in dvc.yaml, also where there is no example
+    predicted = {model.name: model.evaluated / "predictions" for model in models}
     paths = []
-    for row in rows:
-        predictions = [model.evaluated / "predictions" / f"{row.id}.png" for model in models]
-        if not all(path.exists() for path in predictions):
-            continue  # not one of the examples
-        truth = read_label(root / row.label, classes)
-        labels = {}
-        for model, path in zip(models, predictions, strict=True):
-            with Image.open(path) as prediction:
-                labels[model.name] = np.asarray(prediction)
-        picture = comparison(
-            read_image(root / row.image),
-            row.id,
-            truth,
-            labels,
-            classes,
-            before=first.name,
-            after=last.name,
-            width=EXAMPLE_WIDTH,
-        )
-        paths.append(out / f"{row.id}.png")
+    for name, picture in comparisons(rows, root, predicted, classes, before=first.name, after=last.name):
+        paths.append(out / f"{name}.png")
         save_png(paths[-1], picture, palette=True)
     return paths

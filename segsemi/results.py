@@ -8,6 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -105,11 +106,11 @@ def write_tables(grid: Grid, title: str, results: pd.DataFrame, facts: Sequence[
         ]
         parts += [f"Gain on {other}, paired by seed:", _markdown(gains, columns)]
     if path.with_name(f"{path.name}.svg").exists():
-        parts.append(f"![{title}]({path.name}.svg)")
+        parts.append(f"![{title}]({quote(path.name)}.svg)")
     if path.with_name(f"{path.name}_examples.png").exists():
         parts.append(
             "Examples: green where the last model is right and the first one wrong, red the other way round.\n\n"
-            f"![examples]({path.name}_examples.png)"
+            f"![examples]({quote(path.name)}_examples.png)"
         )
     text = "\n\n".join(parts) + "\n"
     write_text(path.with_name(f"{path.name}.csv"), results.to_csv(index=False, lineterminator="\n"))

@@ -21,7 +21,9 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from segsemi.config import load_values
+from segsemi.data.datasets.camvid import SYNTHETIC
 from segsemi.data.images import read_label
+from segsemi.data.manifest import Row, write_rows
 from segsemi.errors import UserError
 from segsemi.experiments import (
     alone,
@@ -33,8 +35,8 @@ from segsemi.experiments import (
     run_name,
 )
 from segsemi.grid import Cell, Grid, cells_of, grid_names, overridden, read_grid
-from segsemi.palette import Classes, colourise
-from segsemi.pictures import BAR, GAP
+from segsemi.palette import Classes, colourise, write_label_png
+from segsemi.pictures import BAR, GAP, save_png
 from segsemi.qualitative import write_examples
 from segsemi.results import collect, validation_curves, write_figure, write_tables
 from segsemi.results_page import write_page
@@ -177,6 +179,10 @@ def test_grid_of_ones_own_is_checked(tmp_path: Path) -> None:
             "columns: {all: []}\nrows: {a: {model: teacher}}\nagainst: []\nexamples: [b]\n",
             "yaml: examples: 'b' is no row$",
         ),
+        (
+            "columns: {all: []}\nrows: {a: {model: teacher}}\nagainst: []\nexamples: [a, a]\n",
+            "yaml: examples: name two rows or more",
+        ),
         ("columns: {}\nrows: {a: {model: teacher}}\nagainst: []\n", "yaml: columns: Dictionary should have at least 1"),
     ):
         path.write_text(f"# Mine\n{text}")
@@ -311,40 +317,80 @@ def test_figure_has_means_deviations_and_names(
 
 
 def test_page_has_all_tables_with_their_figures(tmp_path: Path) -> None:
-    (tmp_path / "a.md").write_text(
-        "# A <b> & c\n\n- `x -S a=1`\n\n| | 1/8 |\n|:--|:--|\n| base | 50.00 ± 1.00 (3) |\n\n"
-        "![A < B](a.svg)\n\n![e](a_examples.png)\n"
-    )
-    (tmp_path / "a.svg").write_text("<svg><text>figure A</text></svg>")
-    Image.new("RGB", (4, 4), "red").save(tmp_path / "a_examples.png")
-    (tmp_path / "b.md").write_text("# B\n\n![lost < figure](b.svg)\n")
-    write_page(tmp_path)
-    page = (tmp_path / "index.html").read_text()
-    png = base64.b64encode((tmp_path / "a_examples.png").read_bytes()).decode()
+    grid = Grid.model_validate({"columns": {"1/8": []}, "rows": {"<b> & c": {"model": "m"}}, "against": []})
+    results = pd.DataFrame([{"row": "<b> & c", "column": "1/8", "seed": 0, "miou": 50.0}])
+    (tmp_path / "größe 2.svg").write_text("<svg><text>figure A</text></svg>")
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "größe 2_examples.png")
+    write_tables(grid, "A < B", results, [], tmp_path / "größe 2")
+    write_tables(grid, "Lost", results, [], tmp_path / "b")
+    with (tmp_path / "b.md").open("a") as file:
+        file.write("![lost < figure](b.svg)\n")
+    (tmp_path / "README.md").write_text("# Not a table\n")
+    page = write_page(tmp_path).read_text()
+    png = base64.b64encode((tmp_path / "größe 2_examples.png").read_bytes()).decode()
     for part in (
-        "<h1>A &lt;b&gt; &amp; c</h1>",
-        "50.00 ± 1.00 (3)</td>",
+        "<h1>A &lt; B</h1>",
         "<svg><text>figure A</text></svg>",
         f"data:image/png;base64,{png}",
-        "<h1>B</h1>",
+        "<h1>Lost</h1>",
         "lost &lt; figure",
     ):
         assert page.count(part) == 1, part
-    assert ".svg" not in page  # nothing is read from beside it
+    assert page.count("&lt;b&gt; &amp; c</td>") == page.count("50.00 (1)</td>") == 2
+    assert ".svg" not in page and "Not a table" not in page  # nothing is read from beside it
 
 
-def test_examples_whose_files_are_in_another_clone_are_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = cells("table1", columns=["1/8"])
-    monkeypatch.chdir(tmp_path)
-    new_repository()
-    subprocess.run(["dvc", "init", "-q"], check=True)
-    head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
-    keys = [str(number) for number in range(len(table))]
-    grid = read_grid("table1")[0]
-    write_examples(grid, table, keys, {"0": head, "1": head}, Path("t"))  # + ITER is missing
-    with pytest.raises(UserError, match=r"data/prepared/classes.json of an experiment is not in dvc's cache"):
-        write_examples(grid, table, keys, dict.fromkeys(keys, head), Path("t"))
-    assert not Path("t_examples.png").exists()
+def test_examples_are_of_the_first_seed_that_has_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Embedded data; each row's picture is its own model's prediction, whatever the row is called."""
+    classes = SYNTHETIC
+    labels = {"teacher": 1, "student_1": 2, "student_2": 3}  # every pixel of a model's predictions
+    rows = [Row(f"v{number}", "val", f"v{number}.png", f"v{number}_l.png", 20, 30, "", "") for number in range(3)]
+
+    def fetch(revision: str, wanted: dict[Path, Path]) -> None:
+        assert revision == "whole"
+        for path, to in wanted.items():
+            if path.name == "predictions":
+                for row in rows[1:]:
+                    label = np.full((20, 30), labels[path.parent.name], dtype=np.uint8)
+                    write_label_png(to / f"{row.id}.png", label, classes)
+            elif path.name == "classes.json":
+                classes.save(to)
+            elif path.name == "val.csv":
+                write_rows(to, rows)
+            elif path.stem.endswith("_l"):
+                write_label_png(to, np.zeros((20, 30), dtype=np.uint8), classes)
+            else:
+                assert path.parent == Path("data/prepared")
+                save_png(to, np.full((20, 30, 3), 90, dtype=np.uint8))
+
+    monkeypatch.setattr("segsemi.qualitative._fetch", fetch)
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "# Mine\ncolumns: {a: [], b: [split.fraction=0.5]}\nagainst: []\nexamples: [a_b, a/b, ..]\n"
+        "rows: {a/b: {model: student_1}, a_b: {model: teacher}, ..: {model: student_2, rounds: 2}}\n"
+    )
+    grid = read_grid(str(path))[0]
+    table = cells_of(grid, VALUES, seeds=[0, 1], columns=["b", "a"])
+    keys = [f"{cell.seed}{cell.column}{cell.row}" for cell in table]
+    whole = {key: "whole" for key in keys if key.startswith("1")} | {"0aa/b": "part", "0ba/b": "part"}
+    picture = tmp_path / "t_examples.png"
+    write_examples(grid, table, keys, whole, tmp_path / "t")
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    assert pixels.shape == (2 * (20 + BAR) + GAP + BAR, 6 * (30 + GAP) - GAP, 3)
+    colours = [list(classes.colours[id_]) for id_ in (0, 1, 2, 3)]
+    assert pixels[-5, 15 :: 30 + GAP].tolist() == [[90] * 3, *colours, [225] * 3]
+
+    few = {key: revision for key, revision in whole.items() if not key.endswith("..")}
+    write_examples(grid, table, keys, few, tmp_path / "t")
+    assert not picture.exists()  # those of other runs do not stay
+    other = cells_of(grid, VALUES | {"evaluate": {**VALUES["evaluate"], "examples": 0}}, seeds=[1])
+    write_examples(grid, other, keys[6:], dict.fromkeys(keys[6:], "whole"), tmp_path / "t")
+    assert not picture.exists()
+    path.write_text(path.read_text().replace("rounds: 2", "rounds: 2, set: [data.height=96]"))
+    grid = read_grid(str(path))[0]
+    with pytest.raises(UserError, match=r"rows a_b, a/b, .. have different data"):
+        write_examples(grid, cells_of(grid, VALUES, seeds=[0, 1], columns=["b", "a"]), keys, whole, tmp_path / "t")
 
 
 def test_validation_curves_are_those_of_each_cells_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -456,7 +502,7 @@ def test_experiment_runs_what_is_missing_and_nothing_else(finished: tuple[Projec
         assert csv["model"].tolist() == ["teacher", "student_1"] and f"{csv['miou'][0]:.2f} (1)" in table
         assert "(mine.svg)" in table and "half" in (project.folder / "reports/experiments/mine.svg").read_text()
         check_examples(project, "mine_examples.png")
-        page = (project.folder / "reports/experiments/index.html").read_text()
+        page = (project.folder / "reports/experiments/tables.html").read_text()
         assert (
             page.count("<svg") == 1
             and page.count("data:image/png;base64,") == 1
@@ -464,6 +510,15 @@ def test_experiment_runs_what_is_missing_and_nothing_else(finished: tuple[Projec
         )
         assert project.run("git", "status", "--porcelain", "--", "params.yaml", "dvc.lock") == ""
 
+        kept, away = project.folder / ".dvc/cache/files", project.folder / ".dvc/cache/away"
+        kept.rename(away)  # as where another clone ran it
+        try:
+            output = project.run(*command, "--collect")
+            assert "no examples: data/evaluated/teacher/predictions of the experiment of commit" in output
+            assert "2 of 2 cells" in output and "_examples" not in output
+        finally:
+            shutil.rmtree(kept, ignore_errors=True)
+            away.rename(kept)
         assert "Running stage" not in project.run(*command)
         names = [line for line in project.run("dvc", "exp", "list", "--name-only").split() if line.startswith("mine")]
         assert len(names) == 2
