@@ -243,7 +243,12 @@ def _show_cells(cells: list[Cell], keys: list[str], finished: dict[str, str], mi
     )
     if missing:
         params = next(iter(missing.values())).params
-        seconds = doctor.step_seconds(params, doctor.find_data(params))
+        try:
+            data = doctor.find_data(params)
+        except UserError as error:
+            print(f"time unknown: {error}")
+            return 0
+        seconds = doctor.step_seconds(params, data)
         total = sum(steps[kind] * seconds[kind] for kind in steps)
         print(f"about {total / 60:.0f} minutes of training here, and more (loading, pseudo labels, evaluation)")
     return 0

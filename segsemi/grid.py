@@ -45,6 +45,7 @@ class Grid(Section):
         columns: heading -> overrides.
         common: overrides of all cells.
         against: rows against which the others' gain is given.
+        ladder: rows of which each is given its gain on the one before it in this list.
         examples: rows that are shown on images, beside each other; the last is compared with the first.
         lines: whether the figure draws lines along the rows or the columns, which then are steps of one thing; none: dots.
     """
@@ -53,12 +54,13 @@ class Grid(Section):
     rows: dict[str, GridRow] = Field(min_length=1)
     common: list[str] = Field(default_factory=list)
     against: list[str]
+    ladder: list[str] = Field(default_factory=list)
     examples: list[str] = Field(default_factory=list)
     lines: Literal["rows", "columns"] | None = None
 
     @model_validator(mode="after")
     def _known(self) -> Grid:
-        for key, names in (("against", self.against), ("examples", self.examples)):
+        for key, names in (("against", self.against), ("ladder", self.ladder), ("examples", self.examples)):
             for row in names:
                 if row not in self.rows:
                     raise ValueError(f"{key}: {row!r} is no row")

@@ -180,6 +180,10 @@ def test_grid_of_ones_own_is_checked(tmp_path: Path) -> None:
             "yaml: examples: 'b' is no row$",
         ),
         (
+            "columns: {all: []}\nrows: {a: {model: teacher}}\nagainst: []\nladder: [a, b]\n",
+            "yaml: ladder: 'b' is no row$",
+        ),
+        (
             "columns: {all: []}\nrows: {a: {model: teacher}}\nagainst: []\nexamples: [a, a]\n",
             "yaml: examples: name two rows or more",
         ),
@@ -232,15 +236,17 @@ def test_table_has_the_mean_the_deviation_and_the_paired_gain(tmp_path: Path) ->
             "columns": {"1/8": [], "1/4": []},
             "rows": {row: {"model": "teacher"} for row in ("base", "better", "noisy")},
             "against": ["base"],
+            "ladder": ["base", "better", "noisy"],
         }
     )
+    learnt_from = {"base": [None] * 3, "better": [None] * 3, "noisy": [41.0, 42.0, None]}
     mious = {"base": [50.0, 52.0, 57.0], "better": [51.0, 53.5, 58.0], "noisy": [54.0, 50.0, 59.0]}
     records = [
-        {"row": row, "column": "1/8", "seed": seed, "model": "teacher", "miou": value, "experiment": "x"}
+        {"row": row, "column": "1/8", "seed": seed, "miou": value, "pseudo_label_miou": learnt_from[row][seed]}
         for row, values in mious.items()
         for seed, value in enumerate(values)
     ]
-    records.append({"row": "base", "column": "1/4", "seed": 5, "model": "teacher", "miou": 60.0, "experiment": "x"})
+    records.append({"row": "base", "column": "1/4", "seed": 5, "miou": 60.0, "pseudo_label_miou": None})
     text = write_tables(grid, "Title", pd.DataFrame(records), ["a fact"], tmp_path / "table")
     assert (tmp_path / "table.md").read_text() == text and text.startswith("# Title\n\n- a fact\n")
     cells_of_lines = [[part.strip() for part in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
@@ -248,6 +254,14 @@ def test_table_has_the_mean_the_deviation_and_the_paired_gain(tmp_path: Path) ->
     assert rows[0] == ["base", f"53.00 ± {statistics.stdev(mious['base']):.2f} (3)", "60.00 (1)"]
     assert rows[3] == ["better", f"+1.17 ± {statistics.stdev([1.0, 1.5, 1.0]):.2f}", ""]
     assert rows[4] == ["noisy", f"+1.33 ± {statistics.stdev([4.0, -2.0, 2.0]):.2f}, within the spread", ""]
+    assert rows[5:] == [["noisy", "41.50 ± 0.71 (2)", ""]]  # the others learnt from no pseudo labels
+    steps = [cells for cells in cells_of_lines if ", on " in cells[0]]
+    assert steps == [
+        ["better, on base", *rows[3][1:]],
+        ["noisy, on better", f"+0.17 ± {statistics.stdev([3.0, -3.5, 1.0]):.2f}, within the spread", ""],
+    ]
+    summary = pd.read_csv(tmp_path / "table_summary.csv", keep_default_na=False, dtype=str).to_numpy().tolist()
+    assert summary[:2] == [["base", "1/8", "3", "53.00", "3.61"], ["base", "1/4", "1", "60.00", ""]]
     assert pd.read_csv(tmp_path / "table.csv")["miou"].tolist() == [record["miou"] for record in records]
 
 
@@ -288,7 +302,7 @@ def test_figure_has_means_deviations_and_names(
     )
     results = pd.DataFrame(
         [
-            {"row": row, "column": column, "seed": seed, "miou": value}
+            {"row": row, "column": column, "seed": seed, "miou": value, "pseudo_label_miou": None}
             for (row, column), values in MIOU.items()
             for seed, value in enumerate(values)
         ]
@@ -318,7 +332,7 @@ def test_figure_has_means_deviations_and_names(
 
 def test_page_has_all_tables_with_their_figures(tmp_path: Path) -> None:
     grid = Grid.model_validate({"columns": {"1/8": []}, "rows": {"<b> & c": {"model": "m"}}, "against": []})
-    results = pd.DataFrame([{"row": "<b> & c", "column": "1/8", "seed": 0, "miou": 50.0}])
+    results = pd.DataFrame([{"row": "<b> & c", "column": "1/8", "seed": 0, "miou": 50.0, "pseudo_label_miou": None}])
     (tmp_path / "größe 2.svg").write_text("<svg><text>figure A</text></svg>")
     Image.new("RGB", (4, 4), "red").save(tmp_path / "größe 2_examples.png")
     write_tables(grid, "A < B", results, [], tmp_path / "größe 2")
