@@ -15,13 +15,18 @@ from segsemi.pictures import GAP, captioned, grid, shrunk
 WIDTH = 1280  # pixels; such pictures are kept in git
 
 
+def with_predictions(rows: Sequence[Row], predicted: Mapping[str, Path]) -> list[Row]:
+    """The example images: those `rows` of which all models have kept their prediction, ID.png in the folder `predicted`."""
+    return [row for row in rows if all((folder / f"{row.id}.png").exists() for folder in predicted.values())]
+
+
 def comparisons(
     rows: Sequence[Row], root: Path, predicted: Mapping[str, Path], classes: Classes, *, before: str, after: str
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """The id and the picture of each image of which all models have kept their prediction.
+    """The id and the picture of each image.
 
     Args:
-        rows: images and labels, whose paths start at `root`.
+        rows: images and labels, whose paths start at `root`; all have predictions.
         predicted: name of a model -> folder of its predictions, ID.png.
         before, after: see `comparison`.
 
@@ -29,10 +34,9 @@ def comparisons(
         UserError: a file cannot be read.
     """
     for row in rows:
-        paths = {name: folder / f"{row.id}.png" for name, folder in predicted.items()}
-        if not all(path.exists() for path in paths.values()):
-            continue  # not one of the examples
-        predictions = {name: read_label(path, classes.as_written()) for name, path in paths.items()}
+        predictions = {
+            name: read_label(folder / f"{row.id}.png", classes.as_written()) for name, folder in predicted.items()
+        }
         truth = read_label(root / row.label, classes)
         yield (
             row.id,

@@ -12,7 +12,9 @@ import pandas as pd
 
 from segsemi.palette import Classes
 
-STYLE = """
+safe = jinja2.filters.do_mark_safe  # HTML that is not to be escaped
+
+_STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1280px; margin: 2em auto; padding: 0 1em; color: #222; }
 table { border-collapse: collapse; margin: 1em 0; }
 td, th { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: right; font-variant-numeric: tabular-nums; }
@@ -22,12 +24,16 @@ svg { max-width: 100%; height: auto; }
 .swatch { display: inline-block; width: 1em; height: 1em; vertical-align: -2px; margin-right: .4em; }
 """
 
-_TEMPLATE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>segsemi report</title>
+_SHELL = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{{ title }}</title>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 {{ style }}</style></head><body>
-<h1>segsemi: teacher and students</h1>
+{{ body }}
+</body></html>
+"""
+
+_REPORT = """<h1>segsemi: teacher and students</h1>
 <p>{% for name, value in facts.items() %}{{ name }}: <b>{{ value }}</b>{{ ", " if not loop.last }}{% endfor %}</p>
 <h2>Results</h2>
 {{ table }}
@@ -51,9 +57,14 @@ value under "gain on its teacher" learnt from labels alone.</p>
 "" if value is none else value }}</td></tr>
 {% endfor %}{% endfor %}</table>
 <p>Tables and figures of <code>python -m segsemi experiment</code>, where there are some:
-<a href="experiments/tables.html">experiments/tables.html</a></p>
-</body></html>
-"""
+<a href="experiments/tables.html">experiments/tables.html</a></p>"""
+
+
+def render(title: str, template: str, **values: Any) -> str:
+    """A self-contained HTML page of our look; `template` is jinja's, of what stands in its body."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    body = environment.from_string(template).render(values)
+    return environment.from_string(_SHELL).render(title=title, style=safe(_STYLE), body=safe(body))
 
 
 def render_page(
@@ -75,11 +86,10 @@ def render_page(
         settings: params to list.
         examples: pictures to embed.
     """
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    safe = jinja2.filters.do_mark_safe
     pictures = [{"name": path.stem, "data": base64.b64encode(path.read_bytes()).decode()} for path in examples]
-    return environment.from_string(_TEMPLATE).render(
-        style=safe(STYLE),
+    return render(
+        "segsemi report",
+        _REPORT,
         facts=facts,
         settings=settings,
         table=safe(table.to_html(index=False, border=0)),

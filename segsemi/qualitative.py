@@ -8,10 +8,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from dvc.api import DVCFileSystem
-from dvc_data.index import DataIndexDirError
 
-from segsemi.comparison import comparisons
+from segsemi.comparison import comparisons, with_predictions
 from segsemi.contract import CLASSES, PREPARED, data_root, evaluated_folder, evaluation_list
 from segsemi.data.manifest import read_rows
 from segsemi.errors import UserError
@@ -68,11 +66,7 @@ def _compared(shown: dict[str, tuple[Cell, str]]) -> list[np.ndarray]:
                 _fetch(revision, {evaluated_folder(cell.model) / "predictions": predicted[row]})
         revision = next(iter(shown.values()))[1]
         _fetch(revision, {path: folder / path for path in (CLASSES, listed)})
-        rows = [
-            row
-            for row in read_rows(folder / listed)
-            if all((its_folder / f"{row.id}.png").exists() for its_folder in predicted.values())
-        ]
+        rows = with_predictions(read_rows(folder / listed), predicted)
         rows = rows[:: max(1, -(-len(rows) // MOST))]
         if root == PREPARED:  # the embedded data set, which each run has made
             _fetch(revision, {root / file: folder / root / file for row in rows for file in (row.image, row.label)})
@@ -88,6 +82,9 @@ def _fetch(revision: str, wanted: dict[Path, Path]) -> None:
     Raises:
         UserError: one is not there.
     """
+    from dvc.api import DVCFileSystem  # slow to import
+    from dvc_data.index import DataIndexDirError
+
     with closing(DVCFileSystem(".", rev=revision)) as experiment:
         for path, to in wanted.items():
             to.parent.mkdir(parents=True, exist_ok=True)

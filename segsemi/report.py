@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from segsemi import figures
-from segsemi.comparison import comparisons
+from segsemi.comparison import comparisons, with_predictions
 from segsemi.contract import evaluated_folder, model_folder, quality_file
 from segsemi.data.manifest import Row
 from segsemi.files import write_json, write_text
@@ -202,7 +202,8 @@ def _write_examples(
     out.mkdir(parents=True, exist_ok=True)  # declared in dvc.yaml, also where there is no example
     predicted = {model.name: model.evaluated / "predictions" for model in models}
     paths = []
-    for name, picture in comparisons(rows, root, predicted, classes, before=first.name, after=last.name):
+    shown = with_predictions(rows, predicted)
+    for name, picture in comparisons(shown, root, predicted, classes, before=first.name, after=last.name):
         paths.append(out / f"{name}.png")
         save_png(paths[-1], picture, palette=True)
     return paths

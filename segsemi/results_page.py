@@ -13,18 +13,13 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from segsemi.files import write_text
-from segsemi.page import STYLE
+from segsemi.page import render, safe
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>segsemi experiments</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>{{ style }}</style></head><body>
-<ul>{% for name, table in tables.items() %}<li><a href="#{{ name }}">{{ name }}</a></li>
+_TABLES = """<ul>{% for name, table in tables.items() %}<li><a href="#{{ name }}">{{ name }}</a></li>
 {% endfor %}</ul>
 {% for name, table in tables.items() %}<section id="{{ name }}">
 {{ table }}</section>
-{% endfor %}</body></html>
-"""
+{% endfor %}"""
 
 
 def write_page(folder: Path) -> Path:
@@ -37,11 +32,7 @@ def write_page(folder: Path) -> Path:
         for path in sorted(folder.glob("*.md"))
         if path.with_suffix(".csv").exists()  # other texts may lie there
     }
-    safe = jinja2.filters.do_mark_safe
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(_PAGE).render(
-        style=safe(STYLE), tables={name: safe(table) for name, table in tables.items()}
-    )
+    page = render("segsemi experiments", _TABLES, tables={name: safe(table) for name, table in tables.items()})
     write_text(folder / "tables.html", page)
     return folder / "tables.html"
 
