@@ -124,8 +124,27 @@ def confusion(cells: pd.DataFrame) -> str:
     return drawing.svg
 
 
+def bn_branches(table: pd.DataFrame) -> str:
+    """Running statistics of the batch norm of weak images and of that of strong ones, layer by layer (paper, Figure 4).
+
+    Args:
+        table: bn.csv of a student.
+    """
+    layers = range(1, len(table) + 1)
+    with _drawing(2, width=11, height=3) as drawing:
+        for ax, statistic in zip(drawing.axes, ("mean", "variance"), strict=True):
+            ax.plot(layers, table[f"{statistic}_standard"], color="C3", linewidth=1, label="standard batch norm")
+            ax.plot(layers, table[f"{statistic}_parallel"], color="C0", linewidth=1, label="parallel batch norm")
+            ax.set(
+                xlabel="batch norm, from the image to the logits", ylabel=f"running {statistic}, mean of the channels"
+            )
+        drawing.axes[1].set_yscale("log")
+        drawing.axes[0].legend(frameon=False)
+    return drawing.svg
+
+
 def bn_shift(statistics: Sequence[tuple[str, pd.DataFrame]]) -> str:
-    """How far strong augmentation moves the batch norms' statistics, layer by layer (paper, Figure 4).
+    """How far strong augmentation moves the batch norms' statistics, layer by layer: Figure 4 as a distance.
 
     Args:
         statistics: (student, its bn.csv).
@@ -190,21 +209,23 @@ def experiment(results: pd.DataFrame, validation: pd.DataFrame, rows: Sequence[s
 
 def trend(results: pd.DataFrame, along: str, ticks: Sequence[str], across: str, lines: Sequence[str]) -> str:
     """mIoU, mean ± standard deviation over the seeds, as lines: along the rows or the columns of a table (paper, Figures 3
-    and 6).
+    and 6); dotted that of the pseudo labels from which the models learnt.
 
     Args:
-        results: columns row, column, seed, miou (percent).
+        results: columns row, column, seed, miou, pseudo_label_miou (percent; the latter empty for models without any).
         along: `row` or `column`: what the horizontal axis has, in the order of `ticks`.
         across: the other one, which makes the `lines`.
     """
     with _drawing(1, width=6, height=3.4) as drawing:
         ax = drawing.axes[0]
-        for name in lines:
-            miou = results[results[across] == name].groupby(along)["miou"]
-            present = [tick for tick in ticks if tick in miou.groups]
-            mean, spread = miou.mean()[present], miou.std(ddof=1).fillna(0)[present]
-            where = [ticks.index(tick) for tick in present]
-            ax.errorbar(where, mean, yerr=spread, marker="o", markersize=4, capsize=3, label=name)
+        drawn = (("miou", "", "o", "-"), ("pseudo_label_miou", ", pseudo labels", "s", ":"))
+        for (number, name), (measure, of, marker, style) in itertools.product(enumerate(lines), drawn):
+            values = results[results[across] == name].set_index(along)[measure].dropna().astype(float).groupby(level=0)
+            present = [tick for tick in ticks if tick in values.groups]
+            if present:
+                mean, spread = values.mean()[present], values.std(ddof=1).fillna(0)[present]
+                look = {"color": f"C{number % 10}", "marker": marker, "linestyle": style, "markersize": 4, "capsize": 3}
+                ax.errorbar([ticks.index(tick) for tick in present], mean, yerr=spread, label=f"{name}{of}", **look)
         ax.set(xticks=range(len(ticks)), xticklabels=ticks, ylabel="mIoU, percent")
         ax.margins(x=0.08)
         ax.legend(frameon=False)

@@ -134,6 +134,8 @@ def _figures(
     found[f"Confusion matrix of {last.name}, percent of the truth's pixels"] = figures.confusion(_confusion(last))
     statistics = [(model.name, model.bn) for model in models if model.bn is not None]
     if statistics:
+        name, table = statistics[-1]
+        found[f"Batch norm statistics of {name}"] = figures.bn_branches(table)
         found["Batch norm statistics: parallel against standard batch norm"] = figures.bn_shift(statistics)
     return found
 

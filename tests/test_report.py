@@ -34,7 +34,17 @@ BY_CLASS = pd.DataFrame({"teacher": np.arange(11.0), "student_1": [np.nan, *np.a
 CELLS = pd.DataFrame([{"truth": t, "prediction": p, "percent": 100.0 * (t == p)} for t in NAMES for p in NAMES]).assign(
     percent=lambda cells: cells["percent"].where(cells["truth"] != "fence")
 )
-BN = pd.DataFrame({"layer": ["a", "b"], "mean_shift": [0.1, 0.3], "variance_ratio": [1.2, 0.8]})
+BN = pd.DataFrame(
+    {
+        "layer": ["a", "b"],
+        "mean_standard": [0.5, 0.1],
+        "mean_parallel": [0.2, 0.4],
+        "variance_standard": [1.0, 2.0],
+        "variance_parallel": [1.2, 1.6],
+        "mean_shift": [0.1, 0.3],
+        "variance_ratio": [1.2, 0.8],
+    }
+)
 
 
 def page(folder: Path) -> str:
@@ -45,7 +55,8 @@ def page(folder: Path) -> str:
         "Rounds": figures.rounds(MODELS),
         "Gain": figures.class_gains(BY_CLASS, "teacher", "student_1"),
         "Confusion": figures.confusion(CELLS),
-        "Batch norm": figures.bn_shift([("student_1", BN)]),
+        "Batch norm": figures.bn_branches(BN),
+        "Its shift": figures.bn_shift([("student_1", BN)]),
     }
     table = pd.DataFrame({"model": ["teacher"], "mIoU": ["40.00"]})
     facts, settings = {"data set": "a <b> & c"}, {"teacher": {"steps": 600, "window": None}}
@@ -59,7 +70,7 @@ def test_page_is_one_file_with_everything(tmp_path: Path) -> None:
     links.remove("experiments/tables.html")
     assert links and all(link.startswith(("data:", "#")) for link in links)
     assert "a &lt;b&gt; &amp; c" in text and "teacher.steps" in text and "40.00" in text
-    assert text.count("<svg") == 5 and "<script" not in text
+    assert text.count("<svg") == 6 and "<script" not in text
     parser = HTMLParser()
     parser.feed(text)
     parser.close()
@@ -70,6 +81,17 @@ def test_figures_show_the_numbers() -> None:
         assert text in figures.rounds(MODELS)
     assert all(name in figures.confusion(CELLS) for name in NAMES)
     assert ">100<" in figures.confusion(CELLS)
+
+
+def test_both_batch_norms_are_drawn_over_each_other() -> None:
+    """Figure 4: the standard one in red, the parallel one in blue, at the heights of their statistics."""
+    drawn = re.findall(r'd="M ([^"]+)"[^>]*stroke: (#d62728|#1f77b4)', figures.bn_branches(BN))
+    heights = [[float(point.split()[1]) for point in path.split("L")] for path, _ in drawn if path.count("L") == 1]
+    colours = [colour for path, colour in drawn if path.count("L") == 1]
+    assert colours[:2] == ["#d62728", "#1f77b4"]
+    (red_a, red_b), (blue_a, blue_b) = heights[:2]
+    assert red_a < blue_a < red_b and red_a < blue_b < red_b  # downwards: 0.5 above 0.4 above 0.2 above 0.1
+    assert blue_b < blue_a
 
 
 def test_rounds_of_two_chains_in_any_order() -> None:
