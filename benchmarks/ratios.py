@@ -1,6 +1,6 @@
 """What everything around the network costs: ratios against the bare network on data in memory, measured in one run.
 
-python -m benchmarks.ratios                    # all rows; --only NAME ... for some, --rounds N, --device
+python -m benchmarks.ratios                    # all rows; --only NAME ... for some, --rounds N, --device, --precision
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from segsemi.data.datasets import check_entries, find_dataset
 from segsemi.data.images import LabelledPairs, read_image
 from segsemi.data.manifest import Row
 from segsemi.dsbn import convert_dsbn, labelled_first, strip_dsbn
-from segsemi.engine import choose_device
+from segsemi.engine import autocast, choose_device
 from segsemi.inference import evaluate_model, predict_probabilities
 from segsemi.losses import LOSSES, Loss
 from segsemi.models.build import Architecture, SegmentationModel
@@ -52,11 +53,12 @@ class Bench:
         device: torch.device,
         rounds: int,
         *,
+        precision: str = "auto",
         height: int = 192,
         width: int = 256,
         crop_size: int = 128,
     ) -> None:
-        self.folder, self.device, self.rounds = folder, device, rounds
+        self.folder, self.device, self.rounds, self.precision = folder, device, rounds, precision
         self.params = load_params()
         self.augment = self.params.augment.model_copy(update={"crop_size": crop_size})
         synthetic.write(folder, train=24, val=IMAGES, height=height, width=width)
@@ -72,6 +74,13 @@ class Bench:
         torch.manual_seed(0)
         model = SegmentationModel(Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16), self.classes)
         return model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    @contextmanager
+    def larger(self) -> Iterator[Bench]:
+        """The same with images of 384x512 and crops of 256: four times the pixels of the demo's."""
+        with tempfile.TemporaryDirectory() as folder:
+            options = {"precision": self.precision, "height": 384, "width": 512, "crop_size": 256}
+            yield Bench(Path(folder), self.device, self.rounds, **options)  # type: ignore[arg-type]
 
     def seconds(self, run: Callable[[], object]) -> float:
         start = time.perf_counter()
@@ -102,20 +111,22 @@ def student_step(bench: Bench) -> tuple[float, float]:
             processes = Processes(bench.device)
             workers = processes.loaders(bench.params.machine.workers)
             options = {"pseudo_loss": "scl", "bn": "dsbn", "processes": processes, "workers": workers}
-            train(ours, batches, params, work=Path(work), **options)  # type: ignore[arg-type]
+            train(ours, batches, params, work=Path(work), precision=bench.precision, **options)  # type: ignore[arg-type]
 
     def bare() -> None:
         for images, targets in ready:
             plain.zero_grad(set_to_none=True)
-            F.cross_entropy(plain(images), targets, ignore_index=255).backward()
+            with autocast(bench.device, bench.precision):
+                logits = plain(images)
+            F.cross_entropy(logits.float(), targets, ignore_index=255).backward()
 
     return bench.ratio(pipeline, bare)
 
 
 def large_student_step(bench: Bench) -> tuple[float, float]:
-    """The same with images of 384x512 and crops of 256: four times the pixels of the demo's."""
-    with tempfile.TemporaryDirectory() as folder:
-        return student_step(Bench(Path(folder), bench.device, bench.rounds, height=384, width=512, crop_size=256))
+    """The same with larger images."""
+    with bench.larger() as larger:
+        return student_step(larger)
 
 
 def whole(batch: list[Part], device: torch.device) -> tuple[Tensor, Tensor]:
@@ -205,15 +216,22 @@ def pseudo_labels(bench: Bench) -> tuple[float, float]:
             out, work = Path(folder) / "out", Path(folder) / "work"
             work.mkdir()
             options = {"scales": scales, "flip": True, "processes": Processes(bench.device), "progress": "bench"}
-            write_pseudo_labels(model, rows, bench.folder, out, **options, work=work)
+            write_pseudo_labels(model, rows, bench.folder, out, **options, work=work, precision=bench.precision)
 
     @torch.inference_mode()
     def bare() -> None:
-        for batches in ready:
-            for batch in batches:
-                model(batch)
+        with autocast(bench.device, bench.precision):
+            for batches in ready:
+                for batch in batches:
+                    model(batch)
 
     return bench.ratio(ours, bare)
+
+
+def large_pseudo_labels(bench: Bench) -> tuple[float, float]:
+    """The same with larger images."""
+    with bench.larger() as larger:
+        return pseudo_labels(larger)
 
 
 def scaled_pairs(model: SegmentationModel, row: Row, bench: Bench, scales: Sequence[float]) -> list[Tensor]:
@@ -241,19 +259,43 @@ def evaluation(bench: Bench) -> tuple[float, float]:
     return bench.ratio(lambda: evaluate_model(model, pairs, num_classes=len(bench.classes)), bare)
 
 
+def large_evaluation(bench: Bench) -> tuple[float, float]:
+    """The same with larger images."""
+    with bench.larger() as larger:
+        return evaluation(larger)
+
+
 def step_memory(bench: Bench) -> tuple[float, float]:
     """Peak memory of a student's step above that of a plain supervised step, both from their start; GiB of the plain one."""
 
-    def peak(dsbn: bool) -> float:
-        code = f"from benchmarks.ratios import print_peak; print_peak({dsbn}, {str(bench.device)!r})"
-        done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-        return float(done.stdout.split()[-1])
-
-    plain = peak(False)
-    return peak(True) / plain, plain
+    plain = peak(f"print_step_peak(False, {str(bench.device)!r})")
+    return peak(f"print_step_peak(True, {str(bench.device)!r})") / plain, plain
 
 
-def print_peak(dsbn: bool, kind: str) -> None:
+def scl_memory(bench: Bench) -> tuple[float, float]:
+    """Peak memory of SCL, forward and backward, above its logits (8x19x512x512); against F.cross_entropy; GiB of that."""
+    plain = peak(f"print_loss_peak(None, {str(bench.device)!r})")
+    return peak(f"print_loss_peak('scl', {str(bench.device)!r})") / plain, plain
+
+
+def peak(call: str) -> float:
+    """What a function of this module prints in a process of its own."""
+    code = f"from benchmarks import ratios; ratios.{call}"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[-1])
+
+
+def print_loss_peak(name: str | None, kind: str) -> None:
+    """GiB that a loss and its gradient take beside the logits; None: F.cross_entropy."""
+    device = choose_device(kind)
+    logits = torch.randn(8, 19, 512, 512, device=device, requires_grad=True)
+    target = torch.randint(19, (8, 512, 512), device=device)
+    before = used(device)
+    (F.cross_entropy if name is None else LOSSES[name])(logits, target).backward()
+    print(used(device) - before)
+
+
+def print_step_peak(dsbn: bool, kind: str) -> None:
     """GiB that three steps on 8 images of 256x256 take in a process of their own."""
     device = choose_device(kind)
     with tempfile.TemporaryDirectory() as folder:
@@ -285,6 +327,16 @@ def used(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+def repro(bench: Bench) -> tuple[float, float]:
+    """`dvc repro` with nothing to do, in the working folder; against one second."""
+    status = subprocess.run(["dvc", "status"], check=True, capture_output=True, text=True).stdout
+    if "up to date" not in status:
+        sys.exit("the row `repro` needs a working folder in which `dvc repro` has finished; leave it out with --only")
+    return statistics.median(
+        bench.seconds(lambda: subprocess.run(["dvc", "repro", "-q"], check=True)) for _ in range(3)
+    ), 1.0
+
+
 def imports(bench: Bench) -> tuple[float, float]:
     """Python that imports a training stage; against `import torch`."""
 
@@ -302,10 +354,14 @@ ROWS = (
     (stripped, "stripped network, eval", 1.00),
     (scl, "SCL, forward + backward", 1.5),
     (own_ce, "our cross entropy", 1.5),
+    (scl_memory, "peak memory of SCL", 1.3),
     (pseudo_labels, "pseudo labels, 5 scales x 2 flips", 1.10),
+    (large_pseudo_labels, "the same, images of 384x512", 1.10),
     (evaluation, "evaluation", 1.10),
+    (large_evaluation, "the same, images of 384x512", 1.10),
     (step_memory, "peak memory of a student's step", 1.1),
     (imports, "import of a training stage", 1.5),
+    (repro, "`dvc repro` with nothing to do, seconds", 3.0),
 )
 
 
@@ -315,11 +371,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=7, help="of which the median is taken")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of both sides")
     args = parser.parse_args()
     device = choose_device(args.device)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), device, args.rounds)
-        print(f"{device}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+        bench = Bench(Path(folder), device, args.rounds, precision=args.precision)
+        print(f"{device}, {args.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}")
         print("| what | ratio | target | the other side, s or GiB |\n| --- | --- | --- | --- |")
         for run, what, target in ROWS:
             if run.__name__ in args.only:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -11,7 +10,7 @@ import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -21,6 +20,7 @@ from segsemi.errors import UserError
 from segsemi.files import file_hash
 from segsemi.grid import Cell
 from segsemi.revision import git
+from segsemi.work import locked
 
 
 def run_keys(cells: Sequence[Cell], code: str) -> list[str]:
@@ -81,19 +81,13 @@ def alone() -> Iterator[None]:
     Raises:
         UserError: another one runs.
     """
+
+    def refuse(process: str) -> NoReturn:
+        raise UserError(f"`experiment` already runs here (process {process}): wait for it, or use another clone")
+
     path = Path(".work/experiment.lock")
     path.parent.mkdir(exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise UserError(
-                f"`experiment` already runs here (process {file.read().strip()}): wait for it, or use another clone"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    with locked(path, refuse):
         yield
 
 

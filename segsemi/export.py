@@ -23,7 +23,7 @@ SIZES = ((1, 192, 256), (2, 161, 225))  # batch, height, width of the images on 
 class Exported(nn.Module):
     """What is exported: (N, 3, H, W) float32 RGB -> probabilities (N, C, H, W) float32, or class ids (N, H, W) int64.
 
-    Gives what the model gives, written so that torch.export follows the sizes in seconds.
+    Gives what the model gives; its convolutions are written so that torch.export follows the sizes in seconds.
     """
 
     def __init__(self, model: SegmentationModel, *, normalise: bool, argmax: bool) -> None:
@@ -34,13 +34,7 @@ class Exported(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(N, 3, H, W) images -> probabilities (N, num_classes, H, W), or class ids (N, H, W)."""
-        x = (images - self.model.mean) / self.model.std if self.normalise else images
-        height, width = x.shape[-2:]
-        stride = self.model.padding_multiple
-        # as SegmentationModel pads, but in whole strides: torch.export sees that those of the layers divide them
-        rows, columns = (height + stride - 1) // stride, (width + stride - 1) // stride
-        x = F.pad(x, (0, columns * stride - width, 0, rows * stride - height))
-        logits = self.model.network(x)[..., :height, :width]
+        logits = self.model(images) if self.normalise else self.model.forward_normalised(images)
         return _answer(logits, self.argmax)
 
 

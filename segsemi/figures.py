@@ -6,6 +6,7 @@ import io
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -224,7 +225,13 @@ def trend(results: pd.DataFrame, along: str, ticks: Sequence[str], across: str, 
             present = [tick for tick in ticks if tick in values.groups]
             if present:
                 mean, spread = values.mean()[present], values.std(ddof=1).fillna(0)[present]
-                look = {"color": f"C{number % 10}", "marker": marker, "linestyle": style, "markersize": 4, "capsize": 3}
+                look: dict[str, Any] = {
+                    "color": f"C{number % 10}",
+                    "marker": marker,
+                    "linestyle": style,
+                    "markersize": 4,
+                    "capsize": 3,
+                }
                 ax.errorbar([ticks.index(tick) for tick in present], mean, yerr=spread, label=f"{name}{of}", **look)
         ax.set(xticks=range(len(ticks)), xticklabels=ticks, ylabel="mIoU, percent")
         ax.margins(x=0.08)

@@ -13,8 +13,8 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +39,7 @@ def work_folder(stage: str, params: Any, inputs: Iterable[Path] = ()) -> Iterato
     """
     folder = repository() / ".work" / f"{stage}-{_fingerprint(stage, params, inputs)}"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = folder.with_suffix(".lock")
-    with lock.open("a+") as file:  # never deleted: whoever waits for it would then hold another file's lock
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            print(f"waiting for process {file.read().strip()}, which runs the same stage", file=sys.stderr, flush=True)
-            with _waiting(folder):
-                fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+    with locked(folder.with_suffix(".lock"), lambda process: _waiting(folder, process)):
         folder.mkdir(exist_ok=True)
         yield folder
         if not _waiters(folder):
@@ -58,8 +47,29 @@ def work_folder(stage: str, params: Any, inputs: Iterable[Path] = ()) -> Iterato
 
 
 @contextmanager
-def _waiting(folder: Path) -> Iterator[None]:
-    """Within the block a file beside `folder` says that this thread of this process waits for it."""
+def locked(path: Path, taken: Callable[[str], AbstractContextManager[None]]) -> Iterator[None]:
+    """Within the block the file `path` is locked, and holds this process's number.
+
+    Args:
+        taken: called with the number of another process that has the lock; within what it gives, this one waits.
+    """
+    with path.open("a+") as file:  # never deleted: whoever waits for it would then hold another file's lock
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            with taken(file.read().strip()):
+                fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+@contextmanager
+def _waiting(folder: Path, process: str) -> Iterator[None]:
+    """Within the block a file beside `folder` says that this thread of this process waits for it, and for which one."""
+    print(f"waiting for process {process}, which runs the same stage", file=sys.stderr, flush=True)
     marker = folder.with_name(f"{folder.name}.{os.getpid()}-{threading.get_ident()}.waiting")
     marker.touch()
     try:

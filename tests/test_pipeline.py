@@ -137,6 +137,17 @@ def test_two_processes_by_launch(finished: tuple[Project, list[str]]) -> None:
     assert loss_of(project) == pytest.approx(
         before, rel=0.05
     )  # of two steps; the first one's is equal, see test_processes
+    project.run("dvc", "repro", "-fs", "train_teacher", LAUNCH=launch, OMP_NUM_THREADS="1")
+    project.set_params({"baselines": {"supervised": "student_1"}})
+    project.run("dvc", "repro", "-s", "count_steps@supervised")
+    printed = project.run("dvc", "repro", "-s", "train_supervised@supervised", LAUNCH=launch, OMP_NUM_THREADS="1")
+    assert printed.count("supervised: 0/") == 1
+    for name, steps in (("teacher", 3), ("supervised", 5)):
+        description = json.loads(project.bytes_of(f"models/{name}/model.json"))
+        assert description["training"]["steps_in_all"] == steps
+        last = project.bytes_of(f"models/{name}/curve.csv").decode().splitlines()[-1]
+        assert last.startswith(f"{steps},")
+        assert project.bytes_of(f"models/{name}/model.safetensors")
     restore(project)
 
 
@@ -150,6 +161,11 @@ def test_student_params_rerun_only_students_and_what_follows(finished: tuple[Pro
     difference = project.run("dvc", "metrics", "diff", "--all", "HEAD")
     assert "student_2.miou" in difference and "teacher.miou" in difference
     assert "student.lr" in project.run("dvc", "params", "diff", "HEAD")
+    shown = project.run("dvc", "exp", "show", "--only-changed", "--csv").splitlines()[0].split(",")
+    assert {"student.lr", "student_2.miou"} <= set(shown) and "student.momentum" not in shown
+    project.run("dvc", "plots", "diff", "HEAD", "workspace", "-o", "plots")
+    drawn = project.bytes_of("plots/index.html").decode()
+    assert all(part in drawn for part in ("validation during training", "IoU of each class", "workspace", "HEAD"))
     restore(project)
 
 

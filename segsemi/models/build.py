@@ -114,7 +114,9 @@ class SegmentationModel(nn.Module):
         """The same for images whose mean and standard deviation have been taken out already."""
         height, width = x.shape[-2:]
         stride = self.padding_multiple
-        x = F.pad(x, (0, -width % stride, 0, -height % stride))  # zeros: the mean colour
+        # in whole strides, so that torch.export sees that those of the layers divide them
+        rows, columns = (height + stride - 1) // stride, (width + stride - 1) // stride
+        x = F.pad(x, (0, columns * stride - width, 0, rows * stride - height))  # zeros: the mean colour
         return self.network(x)[..., :height, :width]
 
     def as_batch(self, image: np.ndarray) -> Tensor:
