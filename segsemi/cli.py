@@ -67,6 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     experiment.add_argument("--queue", action="store_true", help="only queue the runs, for `dvc queue start --jobs N`")
     experiment.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     experiment.add_argument("--columns", nargs="+", default=[], help="only these")
+    experiment.add_argument("--rows", nargs="+", default=[], help="only these")
     experiment.add_argument(
         "-S", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="for all cells"
     )
@@ -171,7 +172,7 @@ def _cells(args: argparse.Namespace) -> int:
 
     grid, title = read_grid(args.name)
     values, code = load_values(), experiments.code_hash()
-    cells = cells_of(grid, values, seeds=args.seeds, columns=args.columns, extra=args.overrides)
+    cells = cells_of(grid, values, seeds=args.seeds, columns=args.columns, rows=args.rows, extra=args.overrides)
     keys = experiments.run_keys(cells, code)
     finished = experiments.finished_runs()
     missing: dict[str, Cell] = {}
@@ -199,10 +200,11 @@ def _cells(args: argparse.Namespace) -> int:
             f"{len(missing)} runs in the queue; `dvc queue start --jobs N` runs them, `--collect` then writes the table"
         )
         return 1 if failed else 0
-    for column in grid.columns:
-        if args.columns and column not in args.columns:  # what is done of the other columns stays in the table
-            with contextlib.suppress(UserError):
-                cells += cells_of(grid, values, seeds=args.seeds, columns=[column], extra=args.overrides)
+    wanted = {(cell.row, cell.column) for cell in cells}
+    for column in grid.columns:  # what is done of other columns and rows stays in the table
+        with contextlib.suppress(UserError):
+            others = cells_of(grid, values, seeds=args.seeds, columns=[column], extra=args.overrides)
+            cells += [cell for cell in others if (cell.row, cell.column) not in wanted]
     done = _write_table(args, grid, title, cells, experiments.run_keys(cells, code))
     there = sum(key in done for key in keys)
     print(f"{there} of {len(keys)} cells" + (f"; {len(failed)} runs failed" if failed else ""))

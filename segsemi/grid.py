@@ -112,29 +112,38 @@ def read_grid(name: str) -> tuple[Grid, str]:
 
 
 def cells_of(
-    grid: Grid, values: dict[str, Any], *, seeds: Sequence[int], columns: Sequence[str] = (), extra: Sequence[str] = ()
+    grid: Grid,
+    values: dict[str, Any],
+    *,
+    seeds: Sequence[int],
+    columns: Sequence[str] = (),
+    rows: Sequence[str] = (),
+    extra: Sequence[str] = (),
 ) -> list[Cell]:
     """All cells, seed by seed, so that a table is complete for one seed before the next begins.
 
     Args:
         values: params.yaml.
-        columns: headings; none: all.
+        columns, rows: headings; none: all.
         extra: overrides of all cells; they win over those that the grid has for all cells.
 
     Raises:
-        UserError: an unknown column, an override that params.yaml or dvc does not allow, or one of what the cells differ in.
+        UserError: an unknown column or row, an override that params.yaml or dvc does not allow, or one of what the cells
+            differ in.
     """
     parse_params(values)
     _check_extra(grid, extra)
-    for column in columns:
-        if column not in grid.columns:
-            raise UserError(f"no column {column!r}; there are {', '.join(grid.columns)}")
+    for kind, wanted, known in (("column", columns, grid.columns), ("row", rows, grid.rows)):
+        for heading in wanted:
+            if heading not in known:
+                raise UserError(f"no {kind} {heading!r}; there are {', '.join(map(repr, known))}")
     cells = []
     for seed in dict.fromkeys(seeds):
         for column in dict.fromkeys(columns or grid.columns):
-            for name, row in grid.rows.items():
-                wanted = [*_rounds(values, row), *grid.common, *grid.columns[column], *row.set, *extra, f"seed={seed}"]
-                overrides = _resolved(wanted, values)
+            for name in dict.fromkeys(rows or grid.rows):
+                row = grid.rows[name]
+                changes = [*_rounds(values, row), *grid.common, *grid.columns[column], *row.set, *extra, f"seed={seed}"]
+                overrides = _resolved(changes, values)
                 params = parse_params(overridden(values, overrides), source=f"row {name!r}, column {column!r}")
                 if row.model not in (TEACHER, *params.rounds, *params.baselines):
                     raise UserError(f"row {name!r} measures {row.model!r}, which its params do not train")

@@ -86,7 +86,11 @@ def test_wishes_of_the_command_line_win_and_bad_ones_are_refused() -> None:
     cell = cells("table1", columns=["1/8", "1/8"], extra=["student.init=pretrained", "teacher.steps=7"])[0]
     assert (cell.params.student.init, cell.params.teacher.steps) == ("pretrained", 7)
     assert len(cells("table1", columns=["1/8", "1/8"])) == 8
-    with pytest.raises(UserError, match="no column '1/3'; there are 1/8, 1/4, 1/2"):
+    chosen = cells("table1", columns=["1/4"], rows=["ST", "+ SAUG", "ST"])
+    assert chosen == [cell for cell in cells("table1", columns=["1/4"]) if cell.row in ("ST", "+ SAUG")]
+    with pytest.raises(UserError, match=r"no row 'SAUG'; there are 'baseline', 'ST', '\+ SAUG'"):
+        cells("table1", rows=["SAUG"])
+    with pytest.raises(UserError, match="no column '1/3'; there are '1/8', '1/4', '1/2'"):
         cells("table1", columns=["1/3"])
     for extra, message in (
         ("techer.steps=7", "params.yaml has no 'techer.steps'"),
