@@ -89,7 +89,9 @@ def _labelme_mask(shape: dict[str, Any], height: int, width: int) -> np.ndarray:
 
 
 def read_coco(path: Path) -> list[Annotated]:
-    """A COCO file of instances: smaller ones on top of larger ones; crowds are no class.
+    """The images of a COCO file of instances that have annotations: smaller ones on top of larger ones; crowds are no class.
+
+    An image without any is one that nobody has labelled yet.
 
     Raises:
         UserError: it is missing, broken, or no COCO file; pycocotools is not installed.
@@ -125,7 +127,7 @@ def read_coco(path: Path) -> list[Annotated]:
     for id_, items in coded_masks.items():
         items.sort(key=lambda item: -item[0])
         found[id_].shapes.extend((name, partial(_decoded, coded)) for _, name, coded in items)
-    return list(found.values())
+    return [image for id_, image in found.items() if id_ in coded_masks]
 
 
 def _decoded(coded: Any) -> np.ndarray:

@@ -47,13 +47,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     doctor = commands.add_parser("doctor", help="check machine, params and data, and estimate the run's time and disk")
-    doctor.add_argument("--params", type=Path, default=Path("params.yaml"))
+    doctor.add_argument("--params", type=Path, default=Path("params.yaml"), help="params.yaml if not given")
     doctor.add_argument("--picture", type=Path, help="write nine images with their labels laid over to this PNG")
     doctor.set_defaults(run=_doctor)
 
     preset = commands.add_parser("preset", help="write the paper's settings into params.yaml")
     preset.add_argument("name", nargs="?", help="which; without it, list them")
-    preset.add_argument("--params", type=Path, default=Path("params.yaml"))
+    preset.add_argument("--params", type=Path, default=Path("params.yaml"), help="params.yaml if not given")
     preset.add_argument("--dry-run", action="store_true", help="only show what would change")
     preset.set_defaults(run=_preset)
 
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     experiment.add_argument("--collect", action="store_true", help="only write the table of what is done")
     experiment.add_argument("--queue", action="store_true", help="only queue the runs, for `dvc queue start --jobs N`")
-    experiment.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    experiment.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="0 1 2 if not given")
     experiment.add_argument("--columns", nargs="+", default=[], help="only these")
     experiment.add_argument("--rows", nargs="+", default=[], help="only these")
     experiment.add_argument(
@@ -106,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="write a model for other programs")
     export.add_argument("model", type=Path, help="a model's folder")
     export.add_argument("-o", "--out", type=Path, required=True, help="folder to write to")
-    export.add_argument("--format", choices=["onnx", "hub"], default="onnx")
+    export.add_argument(
+        "--format", choices=["onnx", "hub"], default="onnx", help="hub: for segmentation_models_pytorch.from_pretrained"
+    )
     export.add_argument("--normalised", action="store_true", help="onnx: the input is normalised already")
     export.add_argument("--argmax", action="store_true", help="onnx: give class ids instead of probabilities")
     export.set_defaults(run=_export)

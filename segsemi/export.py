@@ -124,7 +124,9 @@ def export_onnx(folder: Path, out: Path, *, normalise: bool = True, argmax: bool
     temporary.replace(path)
     takes = "RGB in 0..1" if normalise else "RGB, normalised by mean and standard deviation below"
     gives = "class ids (N, H, W) int64" if argmax else "probabilities (N, classes, H, W) float32"
-    write_text(out / "README.md", model_card(folder, f"`model.onnx`: images (N, 3, H, W) float32, {takes} -> {gives}."))
+    write_text(
+        out / "README.md", model_card(model, folder, f"`model.onnx`: images (N, 3, H, W) float32, {takes} -> {gives}.")
+    )
     return difference
 
 
@@ -156,11 +158,11 @@ def export_hub(folder: Path, out: Path) -> None:
         )
     save(out)
     use = "`segmentation_models_pytorch.from_pretrained(folder)` gives the network; it takes normalised images, see below."
-    write_text(out / "README.md", model_card(folder, use))
+    write_text(out / "README.md", model_card(model, folder, use))
 
 
-def model_card(folder: Path, use: str) -> str:
-    """The README of a model: how to use it, its classes, how it was made, and how to load it without segsemi."""
+def model_card(model: SegmentationModel, folder: Path, use: str) -> str:
+    """The README of a model from `folder`: how to use it, its classes, how it was made, and how to load it without segsemi."""
     description = load_description(folder)
     architecture, classes = description["architecture"], description["classes"]
     metrics = _metrics(folder)
@@ -169,10 +171,15 @@ def model_card(folder: Path, use: str) -> str:
         "",
         use,
         "",
-        f"- Network: {architecture['decoder']} on {architecture['encoder']}, output stride {architecture['output_stride']}.",
+        f"- Network: {architecture['decoder']} on {architecture['encoder']}"
+        + (
+            f", output stride {architecture['output_stride']}."
+            if architecture["decoder"].startswith("DeepLab")
+            else "."
+        ),
         f"- Classes, in the order of their ids: {', '.join(classes['names'])}. {classes['ignore_index']} is no class.",
         f"- Images: RGB / 255, minus {architecture['mean']}, divided by {architecture['std']} (mean, standard deviation);"
-        f" padded with zeros to multiples of {architecture['output_stride']}.",
+        f" padded with zeros to multiples of {model.padding_multiple}.",
         f"- Shrunk to a shorter side of {architecture['short_side']} pixels first."
         if architecture["short_side"]
         else "- Seen at their own size.",

@@ -6,7 +6,7 @@ import io
 import itertools
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -37,15 +37,29 @@ def measured(revision: str) -> dict[str, dict[str, float | None]]:
 
 
 def facts(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str], command: Sequence[str]) -> list[str]:
-    """What a table was made from: command, the commits from which the runs started, data, network and steps."""
-    params = cells[0].params
+    """What a table was made from: command, the commits from which the runs started, data, network and steps.
+
+    Where the finished cells differ in one of them, all its values are given.
+    """
+    params = [cell.params for cell, key in zip(cells, keys, strict=True) if key in finished]
     revisions = dict.fromkeys(finished[key] for key in keys if key in finished)
     commits = dict.fromkeys(git("rev-parse", "--short", f"{revision}^").strip() for revision in revisions)
     return [
         f"`python -m segsemi {shlex.join(command)}`, runs of {', '.join(commits)}",
-        f"{params.data.name}, {params.model.decoder} on {params.model.encoder}, crop {params.augment.crop_size}",
-        f"teacher {params.teacher.steps} steps, each student {params.student.steps}",
+        _values_of(
+            f"{p.data.name}, {p.model.decoder} on {p.model.encoder}, crop {p.augment.crop_size}" for p in params
+        ),
+        f"teacher {_values_of(p.teacher.steps for p in params)} steps"
+        + (
+            f", each student {_values_of(p.student.steps for p in taught)}"
+            if (taught := [p for p in params if p.rounds])
+            else ""
+        ),
     ]
+
+
+def _values_of(values: Iterable[object]) -> str:
+    return " or ".join(map(str, dict.fromkeys(values)))
 
 
 def collect(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str]) -> pd.DataFrame:

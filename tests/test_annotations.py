@@ -100,6 +100,15 @@ def test_coco_polygons_and_crowds(tmp_path: Path) -> None:
     assert (label[8:30, 10:50] != 255).all() and (label[30:] == 255).all() and (label[2:6, 3:20] == 255).all()
 
 
+def test_coco_image_without_annotations_stays_unlabelled(tmp_path: Path) -> None:
+    content = coco(tmp_path / "instances.json")
+    content["images"].append({**content["images"][0], "id": 99, "file_name": "new.jpg"})
+    (tmp_path / "instances.json").write_text(json.dumps(content))
+    out = tmp_path / "out"
+    assert main(["labels", "coco", str(tmp_path / "instances.json"), "-o", str(out), "--background", "room"]) == 0
+    assert (out / "labels/b/pic.png").exists() and not (out / "labels/new.png").exists()
+
+
 def test_classes_of_ones_own_order(tmp_path: Path) -> None:
     coco(tmp_path / "instances.json")
     images = read_coco(tmp_path / "instances.json")
@@ -128,6 +137,7 @@ def test_broken_annotations_are_refused(tmp_path: Path) -> None:
         {**content["images"][0], "id": 8 + i, "file_name": f"b/x.{e}"} for i, e in enumerate(["jpg", "png"])
     ]
     content["images"][0]["file_name"] = "c.jpg"
+    content["annotations"] += [{**content["annotations"][0], "image_id": 8 + i} for i in range(2)]
     (tmp_path / "c.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="two images have the name 'b/x'"):
         write_labels(read_coco(tmp_path / "c.json"), tmp_path / "out")

@@ -156,6 +156,23 @@ def test_preset_is_written_with_all_comments_kept(
     assert "nothing to change" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", preset_names())
+def test_preset_sets_back_what_of_the_method_was_changed(name: str, tmp_path: Path) -> None:
+    path, yaml = tmp_path / "params.yaml", YAML()
+    values = yaml.load((ROOT / "params.yaml").read_text())
+    values["split"] |= {"count": 7, "unlabelled_ratio": 2.0}
+    values["student"] |= {"init": "pretrained", "saug": "none", "saug_share": 0.5, "bn": "fixed", "loss": "ce"}
+    values["pseudo_label"] |= {"scales": [1.0], "flip": False}
+    yaml.dump(values, path)
+    assert main(["preset", name, "--params", str(path)]) == 0
+    params = load_params(path)
+    assert (params.split.count, params.split.unlabelled_ratio) == (None, None)
+    assert params.pseudo_label.flip and len(params.pseudo_label.scales) == 5
+    student = params.student
+    method = (student.init, student.saug, student.saug_share, student.bn, student.loss)
+    assert method == ("teacher", "pseudo", 1.0, "dsbn", "scl")
+
+
 def test_presets_state_what_the_paper_states() -> None:
     names = set(preset_names())
     assert names == {
@@ -214,7 +231,9 @@ def test_hub_folder_is_read_by_smp(model: Path, tmp_path: Path) -> None:
 def test_code_in_the_card_loads_the_model_without_segsemi(decoder: str, tmp_path: Path) -> None:
     stride = 16 if decoder == "DeepLabV3Plus" else 32
     folder = made(tmp_path / "m", Architecture(decoder, "tf_efficientnet_lite0", stride))
-    (code,) = re.findall(r"```python\n(.*?)```", model_card(folder, "use"), re.DOTALL)
+    card = model_card(load_model(folder), folder, "use")
+    assert f"multiples of {stride}." in card and ("output stride" in card) == (decoder != "Unet")
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(code.strip().splitlines()) <= 12 and "segsemi" not in code
     script = (
         code

@@ -230,6 +230,17 @@ def test_folder_with_its_own_lists(tmp_path: Path) -> None:
     assert {row.id for row in split.unlabelled} == {"a__8", "u0", "u1", "u2"}
 
 
+def test_validation_is_what_a_list_of_training_images_leaves_out(tmp_path: Path) -> None:
+    folder(tmp_path)
+    (tmp_path / "train.txt").write_text("".join(f"a/{index}\n" for index in range(5)))
+    found = subsets(rows_of("folder", tmp_path)[1])
+    assert {id_ for id_, subset in found.items() if subset == "train"} == {f"a__{index}" for index in range(5)}
+    assert {id_ for id_, subset in found.items() if subset == "val"} == {"a__5", "a__6", "a__7"}
+    (tmp_path / "train.txt").write_text("".join(f"a/{index}\n" for index in range(8)))
+    with pytest.raises(UserError, match=r"train\.txt leaves no labelled image for validation; name them in .*val\.txt"):
+        rows_of("folder", tmp_path)
+
+
 def test_folder_with_rgb_labels(tmp_path: Path) -> None:
     folder(tmp_path, {**THREE, "labels": "colours", "ignore_colours": [[255, 255, 255]]})
     colours = np.array([*THREE["colours"], [255, 255, 255]], dtype=np.uint8)

@@ -38,7 +38,7 @@ from segsemi.grid import Cell, Grid, cells_of, grid_names, overridden, read_grid
 from segsemi.palette import Classes, colourise, write_label_png
 from segsemi.pictures import BAR, GAP, save_png
 from segsemi.qualitative import write_examples
-from segsemi.results import collect, validation_curves, write_figure, write_tables
+from segsemi.results import collect, facts, validation_curves, write_figure, write_tables
 from segsemi.results_page import write_page
 
 VALUES = load_values(ROOT / "params.yaml")
@@ -201,6 +201,31 @@ def test_grid_of_ones_own_is_checked(tmp_path: Path) -> None:
     assert title == "Mine"
     with pytest.raises(UserError, match="measures 'student_9', which its params do not train"):
         cells_of(grid, VALUES, seeds=[0])
+
+
+def test_facts_name_what_differs_between_the_finished_cells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segsemi.results.git", lambda *words: "abc1234\n")
+    schedule, table = cells("schedule"), cells("table1", columns=["1/8"])
+    keys = [str(number) for number in range(len(schedule))]
+    *_, network, steps = facts(schedule, keys, {"0": "r", "2": "r"}, ["experiment", "schedule"])
+    assert (
+        network == "synthetic, DeepLabV3Plus on tf_efficientnet_lite0, crop 128"
+        and steps == "teacher 500 or 2000 steps"
+    )
+    command, *_, steps = facts(table, ["k"] * len(table), {"k": "r"}, ["experiment", "table1"])
+    assert command == "`python -m segsemi experiment table1`, runs of abc1234"
+    assert steps == "teacher 600 steps, each student 600"
+
+
+def test_file_of_weights_counts_by_its_name(tmp_path: Path) -> None:
+    """dvc does not watch its content either (params.yaml says so)."""
+    keys = []
+    for name in ("a/weights.pt", "b/weights.pt", "b/others.pt"):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(name)
+        keys.append(key_of(cells("losses", extra=[f"model.encoder_weights={path}"])[0], "code"))
+    assert keys[0] == keys[1] != keys[2]
 
 
 def test_key_follows_params_and_code_but_not_the_machine(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ EXAMPLE = '{"names": ["background", "cat"], "colours": [[0, 0, 0], [255, 0, 0]]}
 def find_folder(root: Path, *, val_fraction: float, seed: int) -> DataSet:
     """images/ with the labels of equal stem in labels/; images without one, and those of unlabelled/, are extra.
 
-    val.txt and test.txt name the images of these subsets, train.txt, if it is there, those of train; without val.txt,
-    `val_fraction` of the labelled images are drawn from `seed` to be val.
+    train.txt, val.txt and test.txt name the images of these subsets. Without val.txt, val is the labelled images that train.txt
+    leaves out, or, without that list too, `val_fraction` of them, drawn from `seed`. Without train.txt, train is the rest.
 
     Raises:
         UserError: a folder or classes.json is missing or wrong; a label has no image; a list names an unknown image.
@@ -53,7 +53,7 @@ def _id(stem: str) -> str:
 def _subsets(
     root: Path, labelled: list[str], images: dict[str, Path], val_fraction: float, seed: int
 ) -> dict[str, str]:
-    """stem -> train, val or test, of the labelled images; those that train.txt leaves out are in none."""
+    """stem -> train, val or test, of the labelled images; those that no list names are in none, if train and val have one."""
     subsets: dict[str, str] = {}
     for subset in ("train", "val", "test"):
         path = root / f"{subset}.txt"
@@ -66,18 +66,24 @@ def _subsets(
             if subsets.setdefault(stem, subset) != subset:
                 raise UserError(f"{line!r} is in {subset}.txt and in {subsets[stem]}.txt; remove it from one")
     rest = [stem for stem in labelled if stem not in subsets]
-    if not (root / "val.txt").exists():
-        pool = [stem for stem in labelled if subsets.get(stem, "train") == "train"]
-        number = round(val_fraction * len(pool))
-        if not 0 < number < len(pool):
+    lists = {subset for subset in ("train", "val") if (root / f"{subset}.txt").exists()}
+    if lists == {"train"}:
+        if not rest:
             raise UserError(
-                f"data.val_fraction {val_fraction} of {len(pool)} labelled images leaves none for "
+                f"{root / 'train.txt'} leaves no labelled image for validation; name them in {root / 'val.txt'}"
+            )
+        subsets |= dict.fromkeys(rest, "val")
+    elif lists == {"val"}:
+        subsets |= dict.fromkeys(rest, "train")
+    elif not lists:
+        number = round(val_fraction * len(rest))
+        if not 0 < number < len(rest):
+            raise UserError(
+                f"data.val_fraction {val_fraction} of {len(rest)} labelled images leaves none for "
                 f"{'validation' if number == 0 else 'training'}; change it, or name them in {root / 'val.txt'}"
             )
-        chosen = np.random.default_rng(seed).permutation(len(pool))[:number]
-        subsets |= {pool[index]: "val" for index in chosen}
-    if not (root / "train.txt").exists():
-        subsets |= {stem: "train" for stem in rest if stem not in subsets}
+        chosen = set(np.random.default_rng(seed).permutation(len(rest))[:number].tolist())
+        subsets |= {stem: "val" if index in chosen else "train" for index, stem in enumerate(rest)}
     return subsets
 
 
