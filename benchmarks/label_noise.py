@@ -1,0 +1,123 @@
+"""How much of each loss's gradient comes from wrong pseudo labels, after `dvc repro`, where hidden labels are at hand.
+
+python -m benchmarks.label_noise            # --student, --model, --batches
+
+The gradient with respect to the logits, summed in absolute value over classes and pixels. The model is in training mode, as
+at that moment of its training, without dropout: by default the student's teacher, with which the student starts.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from segsemi.augment.strong import StrongAugment
+from segsemi.augment.weak import resize_pair, scaled_to_short_side, weak_augment
+from segsemi.checkpoint import load_model
+from segsemi.config import AugmentParams, load_params
+from segsemi.contract import CLASSES, HIDDEN, UNLABELLED, data_root, model_folder, pseudo_folder
+from segsemi.data.images import read_image, read_label
+from segsemi.data.manifest import read_rows
+from segsemi.engine import choose_device
+from segsemi.losses import LOSSES
+from segsemi.palette import Classes
+
+RARE = 0.02  # a class with a smaller share of the pixels
+Images = Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
+
+
+def batches(
+    items: Images, count: int, size: int, augment: AugmentParams, strong: StrongAugment, classes: Classes
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Images (N, 3, S, S), pseudo labels and true labels (N, S, S): SAUG, then the same weak augmentation for all three."""
+    for _ in range(count):
+        parts = []
+        for index in strong.rng.integers(len(items), size=size):
+            image, pseudo, truth = items[index]
+            inner = scaled_to_short_side(image.shape[0], image.shape[1], augment.short_side)
+            seed, image = int(strong.rng.integers(2**31)), strong(image)
+            crops = [
+                weak_augment(
+                    *resize_pair(image, label, *inner),  # type: ignore[arg-type]
+                    np.random.default_rng(seed),
+                    crop_size=augment.crop_size,
+                    scale_range=(augment.scale_min, augment.scale_max),
+                    flip=augment.flip,
+                    ignore_index=classes.ignore_index,
+                )
+                for label in (pseudo, truth)
+            ]
+            parts.append((crops[0][0], crops[0][1], crops[1][1]))
+        images, pseudo_labels, truths = (torch.from_numpy(np.stack(one)) for one in zip(*parts, strict=True))
+        yield images.permute(0, 3, 1, 2).float() / 255, pseudo_labels.long(), truths.long()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--student", default="student_1", help="whose pseudo labels")
+    parser.add_argument("--model", help="what looks at them; its teacher if not given")
+    parser.add_argument("--batches", type=int, default=25)
+    args = parser.parse_args()
+    params = load_params()
+    device, classes, root = choose_device(params.machine.device), Classes.load(CLASSES), data_root(params.data)
+    model = load_model(model_folder(args.model or params.rounds[args.student])).to(device).train()
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()
+    hidden = {row.id: row.label for row in read_rows(HIDDEN)}
+    items = [
+        (
+            read_image(root / row.image),
+            read_label(pseudo_folder(args.student) / f"{row.id}.png", classes.as_written()),
+            read_label(root / hidden[row.id], classes),
+        )
+        for row in read_rows(UNLABELLED)
+        if row.id in hidden
+    ]
+    strong = StrongAugment(params.student.saug_ops, rng=np.random.default_rng(0), replace=params.student.saug_replace)
+    shape = (2, len(classes))  # right and wrong pseudo labels, by true class
+    pixels, confidence, sums = np.zeros(shape), np.zeros(2), {name: np.zeros(shape) for name in LOSSES}
+    for images, pseudo, truth in batches(
+        items, args.batches, params.student.batch_pseudo, params.augment, strong, classes
+    ):
+        with torch.no_grad():
+            logits = model(images.to(device)).float()
+        pseudo, truth = pseudo.to(device), truth.to(device)
+        known = (pseudo != classes.ignore_index) & (truth != classes.ignore_index)
+        masks = (known & (pseudo == truth), known & (pseudo != truth))
+        top = logits.softmax(dim=1).amax(dim=1)
+        pixels += by_class(torch.ones_like(top), truth, masks, len(classes))
+        confidence += by_class(top, truth, masks, len(classes)).sum(axis=1)
+        for name, loss in LOSSES.items():
+            leaf = logits.clone().requires_grad_()
+            loss(leaf, pseudo, ignore_index=classes.ignore_index).backward()
+            assert leaf.grad is not None
+            sums[name] += by_class(leaf.grad.abs().sum(dim=1), truth, masks, len(classes))
+    right, wrong = confidence / pixels.sum(axis=1)
+    rare = pixels.sum(axis=0) < RARE * pixels.sum()
+    names = ", ".join(name for name, is_rare in zip(classes.names, rare, strict=True) if is_rare)
+    print(f"{100 * pixels[1].sum() / pixels.sum():.1f} % of the pixels are wrong; rare classes: {names or 'none'}")
+    print(f"confidence of the network {right:.2f} on right and {wrong:.2f} on wrong labels\n")
+    print("| loss | gradient of all pixels, of CE's | from wrong labels, percent | from rare classes, percent |")
+    print("| --- | --- | --- | --- |")
+    for name, parts in sums.items():
+        total, shares = parts.sum(), (parts[1].sum(), parts[:, rare].sum())
+        print(
+            f"| {name} | {total / sums['ce'].sum():.2f} | "
+            + " | ".join(f"{100 * x / total:.1f}" for x in shares)
+            + " |"
+        )
+
+
+def by_class(values: Tensor, truth: Tensor, masks: Sequence[Tensor], num_classes: int) -> np.ndarray:
+    """Sums of values (N, S, S) over each mask, by true class: (masks, num_classes) float64."""
+    sums = [torch.bincount(truth[mask], values[mask].double(), minlength=num_classes) for mask in masks]
+    return torch.stack(sums).cpu().numpy()
+
+
+if __name__ == "__main__":
+    main()
