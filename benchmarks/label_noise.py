@@ -2,8 +2,9 @@
 
 python -m benchmarks.label_noise            # --student, --model, --batches
 
-The gradient with respect to the logits, summed in absolute value over classes and pixels. The model is in training mode, as
-at that moment of its training, without dropout: by default the student's teacher, with which the student starts.
+The gradient with respect to the logits, summed in absolute value over classes and pixels. The model is in training mode,
+without dropout: by default the student's teacher, with which the student starts. A finished student looks at the images through its
+standard batch norm, since the parallel one is dropped after training.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def main() -> None:
     device, classes, root = choose_device(params.machine.device), Classes.load(CLASSES), data_root(params.data)
     model = load_model(model_folder(args.model or params.rounds[args.student])).to(device).train()
     for module in model.modules():
-        if isinstance(module, nn.Dropout):
+        if isinstance(module, nn.modules.dropout._DropoutNd):
             module.eval()
     hidden = {row.id: row.label for row in read_rows(HIDDEN)}
     items = [
@@ -78,7 +79,8 @@ def main() -> None:
         for row in read_rows(UNLABELLED)
         if row.id in hidden
     ]
-    strong = StrongAugment(params.student.saug_ops, rng=np.random.default_rng(0), replace=params.student.saug_replace)
+    operations = params.student.saug_ops if params.student.saug in ("pseudo", "both") else 0
+    strong = StrongAugment(operations, rng=np.random.default_rng(0), replace=params.student.saug_replace)
     shape = (2, len(classes))  # right and wrong pseudo labels, by true class
     pixels, confidence, sums = np.zeros(shape), np.zeros(2), {name: np.zeros(shape) for name in LOSSES}
     for images, pseudo, truth in batches(

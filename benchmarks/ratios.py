@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from segsemi.config import StudentParams, load_params
+from segsemi.config import load_params
 from segsemi.data import synthetic
 from segsemi.data.batches import Part, StepBatches, batch_loader, labelled_samples, pseudo_samples
 from segsemi.data.datasets import check_entries, find_dataset
@@ -83,6 +83,30 @@ class Bench:
             options = {"precision": self.precision, "height": 384, "width": 512, "crop_size": 256}
             yield Bench(Path(folder), self.device, self.rounds, **options)  # type: ignore[arg-type]
 
+    def batches(self, steps: int) -> StepBatches:
+        """Those of a student; decoded images stay in memory from the first use on."""
+        labelled = labelled_samples(self.train_rows[:8], self.folder)
+        pseudo = pseudo_samples(self.train_rows[8:], self.folder, self.folder / "pseudo")
+        groups = student_groups(self.params.student, labelled, pseudo, self.classes)
+        return StepBatches(groups, self.augment, steps=steps, seed=0, stage="benchmark", cache_mb=2048)
+
+    def train(self, model: SegmentationModel, batches: StepBatches) -> None:
+        """A student's training with SAUG, DSBN and SCL, from step 0, without measurements."""
+        params = self.params.student.model_copy(update={"steps": batches.steps, "val_every": 0})
+        processes = Processes(self.device)
+        with tempfile.TemporaryDirectory() as work:
+            train(
+                model,
+                batches,
+                params,
+                pseudo_loss="scl",
+                bn="dsbn",
+                work=Path(work),
+                processes=processes,
+                workers=processes.loaders(self.params.machine.workers),
+                precision=self.precision,
+            )
+
     def seconds(self, run: Callable[[], object]) -> float:
         start = time.perf_counter()
         run()
@@ -99,20 +123,12 @@ class Bench:
 
 def student_step(bench: Bench) -> tuple[float, float]:
     """Decode, SAUG, DSBN, SCL, optimizer; against forward and backward of the plain network on the same tensors."""
-    params: StudentParams = bench.params.student.model_copy(update={"steps": STEPS, "val_every": 0})
-    labelled = labelled_samples(bench.train_rows[:8], bench.folder)
-    pseudo = pseudo_samples(bench.train_rows[8:], bench.folder, bench.folder / "pseudo")
-    groups = student_groups(params, labelled, pseudo, bench.classes)
-    batches = StepBatches(groups, bench.augment, steps=STEPS, seed=0, stage="benchmark", cache_mb=2048)
+    batches = bench.batches(STEPS)
     ready = [whole(batch, bench.device) for batch in islice(batch_loader(batches, start=0, workers=0), STEPS)]
     ours, plain = bench.model(), bench.model().train()
 
     def pipeline() -> None:
-        with tempfile.TemporaryDirectory() as work:
-            processes = Processes(bench.device)
-            workers = processes.loaders(bench.params.machine.workers)
-            options = {"pseudo_loss": "scl", "bn": "dsbn", "processes": processes, "workers": workers}
-            train(ours, batches, params, work=Path(work), precision=bench.precision, **options)  # type: ignore[arg-type]
+        bench.train(ours, batches)
 
     def bare() -> None:
         for images, targets in ready:
@@ -371,7 +387,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=7, help="of which the median is taken")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto", help="of both sides")
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16"),
+        default="auto",
+        help="of steps and pseudo labels, on both sides",
+    )
     args = parser.parse_args()
     device = choose_device(args.device)
     with tempfile.TemporaryDirectory() as folder:

@@ -94,7 +94,7 @@ def read_coco(path: Path) -> list[Annotated]:
     An image without any is one that nobody has labelled yet.
 
     Raises:
-        UserError: it is missing, broken, or no COCO file; pycocotools is not installed.
+        UserError: it is missing, broken, without annotations, or no COCO file; pycocotools is not installed.
     """
     try:
         from pycocotools import mask as rle
@@ -127,6 +127,8 @@ def read_coco(path: Path) -> list[Annotated]:
     for id_, items in coded_masks.items():
         items.sort(key=lambda item: -item[0])
         found[id_].shapes.extend((name, partial(_decoded, coded)) for _, name, coded in items)
+    if not coded_masks:
+        raise UserError(f"{path} has no annotation; export it with them")
     return [image for id_, image in found.items() if id_ in coded_masks]
 
 

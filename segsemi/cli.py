@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Sequence
@@ -202,11 +203,11 @@ def _cells(args: argparse.Namespace) -> int:
             f"{len(missing)} runs in the queue; `dvc queue start --jobs N` runs them, `--collect` then writes the table"
         )
         return 1 if failed else 0
-    wanted = {(cell.row, cell.column) for cell in cells}
-    for column in grid.columns:  # what is done of other columns and rows stays in the table
-        with contextlib.suppress(UserError):
-            others = cells_of(grid, values, seeds=args.seeds, columns=[column], extra=args.overrides)
-            cells += [cell for cell in others if (cell.row, cell.column) not in wanted]
+    whole = []  # what is done of other columns and rows stays in the table
+    for seed, column, row in itertools.product(dict.fromkeys(args.seeds), grid.columns, grid.rows):
+        with contextlib.suppress(UserError):  # of a cell that was not asked for
+            whole += cells_of(grid, values, seeds=[seed], columns=[column], rows=[row], extra=args.overrides)
+    cells = whole
     done = _write_table(args, grid, title, cells, experiments.run_keys(cells, code))
     there = sum(key in done for key in keys)
     print(f"{there} of {len(keys)} cells" + (f"; {len(failed)} runs failed" if failed else ""))
@@ -264,7 +265,8 @@ def _labels(args: argparse.Namespace) -> int:
     images = read_labelme(args.source) if args.format == "labelme" else read_coco(args.source)
     classes = write_labels(images, args.out, names=args.classes, background=args.background)
     print(
-        f"{len(images)} labels in {args.out / 'labels'}, classes {', '.join(classes.names)} in {args.out / 'classes.json'}"
+        f"{len(images)} annotated images: labels in {args.out / 'labels'}, classes {', '.join(classes.names)} in "
+        f"{args.out / 'classes.json'}"
     )
     return 0
 

@@ -26,8 +26,8 @@ from segsemi.work import locked
 def run_keys(cells: Sequence[Cell], code: str) -> list[str]:
     """12 hexadecimal digits each, equal for equal params, code and data: cells of equal keys need the same run.
 
-    `machine` is left out, since no result depends on it. Of the data set names and sizes of its files count, not where it
-    lies; of the list of labelled images and of mended labels the content; of a file of weights the name, as for dvc.
+    `machine` is left out: it is where and how to run. Of the data set names and sizes of its files count, not where it
+    lies; of the list of labelled images and of mended labels the content; of a file of weights the path, as for dvc.
     """
     roots = [None if cell.params.data.name == "synthetic" else Path(cell.params.data.root) for cell in cells]
     data = {root: _listing(root) for root in set(roots) if root is not None}
@@ -37,10 +37,6 @@ def run_keys(cells: Sequence[Cell], code: str) -> list[str]:
 def _key(cell: Cell, code: str, data: str) -> str:
     params = cell.params.model_dump(exclude={"machine": True, "data": {"root"}})
     listed = Path(cell.params.split.labelled_list)
-    for section in ("model", "student_model"):
-        weights = Path(params[section]["encoder_weights"])
-        if weights.is_file():
-            params[section]["encoder_weights"] = weights.name
     names = listed.read_text() if listed.exists() else ""
     mended = [f"{path.name} {file_hash(path)}" for path in sorted(Path(cell.params.split.corrected).glob("*.png"))]
     return hashlib.sha256(json.dumps([code, params, data, names, mended], sort_keys=True).encode()).hexdigest()[:12]

@@ -107,6 +107,9 @@ def test_coco_image_without_annotations_stays_unlabelled(tmp_path: Path) -> None
     out = tmp_path / "out"
     assert main(["labels", "coco", str(tmp_path / "instances.json"), "-o", str(out), "--background", "room"]) == 0
     assert (out / "labels/b/pic.png").exists() and not (out / "labels/new.png").exists()
+    (tmp_path / "instances.json").write_text(json.dumps({**content, "annotations": []}))
+    with pytest.raises(UserError, match=r"instances\.json has no annotation"):
+        read_coco(tmp_path / "instances.json")
 
 
 def test_classes_of_ones_own_order(tmp_path: Path) -> None:

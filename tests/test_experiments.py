@@ -217,15 +217,13 @@ def test_facts_name_what_differs_between_the_finished_cells(monkeypatch: pytest.
     assert steps == "teacher 600 steps, each student 600"
 
 
-def test_file_of_weights_counts_by_its_name(tmp_path: Path) -> None:
+def test_file_of_weights_counts_by_its_path(tmp_path: Path) -> None:
     """dvc does not watch its content either (params.yaml says so)."""
     keys = []
-    for name in ("a/weights.pt", "b/weights.pt", "b/others.pt"):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(name)
-        keys.append(key_of(cells("losses", extra=[f"model.encoder_weights={path}"])[0], "code"))
-    assert keys[0] == keys[1] != keys[2]
+    for name, content in (("a", "1"), ("b", "1"), ("a", "2")):
+        (tmp_path / name).write_text(content)
+        keys.append(key_of(cells("losses", extra=[f"model.encoder_weights={tmp_path / name}"])[0], "code"))
+    assert keys[0] == keys[2] != keys[1]
 
 
 def test_key_follows_params_and_code_but_not_the_machine(tmp_path: Path) -> None:

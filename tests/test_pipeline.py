@@ -126,7 +126,13 @@ def test_two_processes_by_launch(finished: tuple[Project, list[str]]) -> None:
     """Pseudo labels are equal to the byte, so dvc.lock is too; a student's training ends with its files in place."""
     project, _ = finished
     lock = project.bytes_of("dvc.lock")
-    launch = f"{sys.executable} -m torch.distributed.run --standalone --nproc_per_node 2"
+    launched = project.folder / "launched.txt"
+    script = project.folder / "launch.sh"
+    script.write_text(
+        f'#!/bin/sh\necho "$2" >> {launched}\n'
+        f'exec {sys.executable} -m torch.distributed.run --standalone --nproc_per_node 2 "$@"\n'
+    )
+    launch = f"sh {script}"
     printed = project.run("dvc", "repro", "-fs", "pseudo_label@student_1", LAUNCH=launch, OMP_NUM_THREADS="1")
     assert "torch.distributed.run" not in project.bytes_of("dvc.lock").decode()
     assert printed.count("pseudo labels for student_1: 0/") == 1  # one process speaks
@@ -148,6 +154,10 @@ def test_two_processes_by_launch(finished: tuple[Project, list[str]]) -> None:
         last = project.bytes_of(f"models/{name}/curve.csv").decode().splitlines()[-1]
         assert last.startswith(f"{steps},")
         assert project.bytes_of(f"models/{name}/model.safetensors")
+    stages = ["pseudo_label", "train_student", "train_teacher", "train_supervised"]
+    assert launched.read_text().split() == [f"stages.{stage}" for stage in stages]
+    launched.unlink()
+    script.unlink()
     restore(project)
 
 

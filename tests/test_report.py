@@ -92,6 +92,8 @@ def test_both_batch_norms_are_drawn_over_each_other() -> None:
     (red_a, red_b), (blue_a, blue_b) = heights[:2]
     assert red_a < blue_a < red_b and red_a < blue_b < red_b  # downwards: 0.5 above 0.4 above 0.2 above 0.1
     assert blue_b < blue_a
+    (red_a, red_b), (blue_a, blue_b) = heights[2:4]  # variances
+    assert colours[2:4] == ["#d62728", "#1f77b4"] and red_b < blue_b < blue_a < red_a
 
 
 def test_rounds_of_two_chains_in_any_order() -> None:
