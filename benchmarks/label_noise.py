@@ -3,8 +3,8 @@
 python -m benchmarks.label_noise            # --student, --model, --batches
 
 The gradient with respect to the logits, summed in absolute value over classes and pixels. The model is in training mode,
-without dropout: by default the student's teacher, with which the student starts. A finished student looks at the images through its
-standard batch norm, since the parallel one is dropped after training.
+without dropout: by default the student's teacher, with which the student starts. A finished student looks at the images
+through its standard batch norm, since the parallel one is dropped after training.
 """
 
 from __future__ import annotations
