@@ -128,17 +128,17 @@ def confusion(cells: pd.DataFrame) -> str:
 def bn_branches(table: pd.DataFrame) -> str:
     """Running statistics of the batch norm of weak images and of that of strong ones, layer by layer (paper, Figure 4).
 
+    Averaged over the channels, where differences of single channels cancel out: `bn_shift` shows those.
+
     Args:
         table: bn.csv of a student.
     """
     layers = range(1, len(table) + 1)
     with _drawing(2, width=11, height=3) as drawing:
         for ax, statistic in zip(drawing.axes, ("mean", "variance"), strict=True):
-            ax.plot(layers, table[f"{statistic}_standard"], color="C3", linewidth=1, label="standard batch norm")
+            ax.plot(layers, table[f"{statistic}_standard"], color="C3", linewidth=3, label="standard batch norm")
             ax.plot(layers, table[f"{statistic}_parallel"], color="C0", linewidth=1, label="parallel batch norm")
-            ax.set(
-                xlabel="batch norm, from the image to the logits", ylabel=f"running {statistic}, mean of the channels"
-            )
+            ax.set(xlabel="batch norm, from the image to the logits", ylabel=f"running {statistic}")
         drawing.axes[1].set_yscale("log")
         drawing.axes[0].legend(frameon=False)
     return drawing.svg
