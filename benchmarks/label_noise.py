@@ -10,51 +10,30 @@ through its standard batch norm, since the parallel one is dropped after trainin
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segsemi.augment.strong import StrongAugment
-from segsemi.augment.weak import resize_pair, scaled_to_short_side, weak_augment
 from segsemi.checkpoint import load_model
-from segsemi.config import AugmentParams, load_params
+from segsemi.config import Params, load_params
 from segsemi.contract import CLASSES, HIDDEN, UNLABELLED, data_root, model_folder, pseudo_folder
-from segsemi.data.images import read_image, read_label
+from segsemi.data.batches import Group, Sample, StepBatches, pseudo_samples
 from segsemi.data.manifest import read_rows
 from segsemi.engine import choose_device
 from segsemi.losses import LOSSES
 from segsemi.palette import Classes
 
 RARE = 0.02  # a class with a smaller share of the pixels
-Images = Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def batches(
-    items: Images, count: int, size: int, augment: AugmentParams, strong: StrongAugment, classes: Classes
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Images (N, 3, S, S), pseudo labels and true labels (N, S, S): SAUG, then the same weak augmentation for all three."""
-    for _ in range(count):
-        parts = []
-        for index in strong.rng.integers(len(items), size=size):
-            image, pseudo, truth = items[index]
-            inner = scaled_to_short_side(image.shape[0], image.shape[1], augment.short_side)
-            seed, image = int(strong.rng.integers(2**31)), strong(image)
-            crops = [
-                weak_augment(
-                    *resize_pair(image, label, *inner),  # type: ignore[arg-type]
-                    np.random.default_rng(seed),
-                    crop_size=augment.crop_size,
-                    scale_range=(augment.scale_min, augment.scale_max),
-                    flip=augment.flip,
-                    ignore_index=classes.ignore_index,
-                )
-                for label in (pseudo, truth)
-            ]
-            parts.append((crops[0][0], crops[0][1], crops[1][1]))
-        images, pseudo_labels, truths = (torch.from_numpy(np.stack(one)) for one in zip(*parts, strict=True))
-        yield images.permute(0, 3, 1, 2).float() / 255, pseudo_labels.long(), truths.long()
+def batches_of(samples: Sequence[Sample], params: Params, classes: Classes, count: int) -> StepBatches:
+    """A student's pseudo-labelled batches; samples that differ in their labels alone get the same images and crops."""
+    student = params.student
+    operations = student.saug_ops if student.saug in ("pseudo", "both") else 0
+    group = Group("pseudo", samples, student.batch_pseudo, classes, strong_ops=operations, replace=student.saug_replace)
+    return StepBatches([group], params.augment, steps=count, seed=params.seed, stage="label_noise", cache_mb=2048)
 
 
 def main() -> None:
@@ -70,25 +49,17 @@ def main() -> None:
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.eval()
     hidden = {row.id: row.label for row in read_rows(HIDDEN)}
-    items = [
-        (
-            read_image(root / row.image),
-            read_label(pseudo_folder(args.student) / f"{row.id}.png", classes.as_written()),
-            read_label(root / hidden[row.id], classes),
-        )
-        for row in read_rows(UNLABELLED)
-        if row.id in hidden
-    ]
-    operations = params.student.saug_ops if params.student.saug in ("pseudo", "both") else 0
-    strong = StrongAugment(operations, rng=np.random.default_rng(0), replace=params.student.saug_replace)
+    rows = [row for row in read_rows(UNLABELLED) if row.id in hidden]
+    pseudo_labelled = pseudo_samples(rows, root, pseudo_folder(args.student))
+    truly_labelled = [Sample(row.id, root / row.image, root / hidden[row.id]) for row in rows]
     shape = (2, len(classes))  # right and wrong pseudo labels, by true class
     pixels, confidence, sums = np.zeros(shape), np.zeros(2), {name: np.zeros(shape) for name in LOSSES}
-    for images, pseudo, truth in batches(
-        items, args.batches, params.student.batch_pseudo, params.augment, strong, classes
-    ):
+    learnt, true = (batches_of(samples, params, classes, args.batches) for samples in (pseudo_labelled, truly_labelled))
+    for step in range(args.batches):
+        (part,), (true_part,) = learnt[step], true[step]
         with torch.no_grad():
-            logits = model(images.to(device)).float()
-        pseudo, truth = pseudo.to(device), truth.to(device)
+            logits = model(part.images.to(device)).float()
+        pseudo, truth = part.targets.to(device), true_part.targets.to(device)
         known = (pseudo != classes.ignore_index) & (truth != classes.ignore_index)
         masks = (known & (pseudo == truth), known & (pseudo != truth))
         top = logits.softmax(dim=1).amax(dim=1)

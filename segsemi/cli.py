@@ -203,12 +203,11 @@ def _cells(args: argparse.Namespace) -> int:
             f"{len(missing)} runs in the queue; `dvc queue start --jobs N` runs them, `--collect` then writes the table"
         )
         return 1 if failed else 0
-    whole = []  # what is done of other columns and rows stays in the table
+    whole: list[Cell] = []  # what is done of other columns and rows stays in the table
     for seed, column, row in itertools.product(dict.fromkeys(args.seeds), grid.columns, grid.rows):
         with contextlib.suppress(UserError):  # of a cell that was not asked for
             whole += cells_of(grid, values, seeds=[seed], columns=[column], rows=[row], extra=args.overrides)
-    cells = whole
-    done = _write_table(args, grid, title, cells, experiments.run_keys(cells, code))
+    done = _write_table(args, grid, title, whole, experiments.run_keys(whole, code))
     there = sum(key in done for key in keys)
     print(f"{there} of {len(keys)} cells" + (f"; {len(failed)} runs failed" if failed else ""))
     return 1 if failed or not done else 0

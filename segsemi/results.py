@@ -44,18 +44,11 @@ def facts(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str], 
     params = [cell.params for cell, key in zip(cells, keys, strict=True) if key in finished]
     revisions = dict.fromkeys(finished[key] for key in keys if key in finished)
     commits = dict.fromkeys(git("rev-parse", "--short", f"{revision}^").strip() for revision in revisions)
-    return [
-        f"`python -m segsemi {shlex.join(command)}`, runs of {', '.join(commits)}",
-        _values_of(
-            f"{p.data.name}, {p.model.decoder} on {p.model.encoder}, crop {p.augment.crop_size}" for p in params
-        ),
-        f"teacher {_values_of(p.teacher.steps for p in params)} steps"
-        + (
-            f", each student {_values_of(p.student.steps for p in taught)}"
-            if (taught := [p for p in params if p.rounds])
-            else ""
-        ),
-    ]
+    networks = (f"{p.data.name}, {p.model.decoder} on {p.model.encoder}, crop {p.augment.crop_size}" for p in params)
+    steps = f"teacher {_values_of(p.teacher.steps for p in params)} steps"
+    if taught := [p.student.steps for p in params if p.rounds]:
+        steps += f", each student {_values_of(taught)}"
+    return [f"`python -m segsemi {shlex.join(command)}`, runs of {', '.join(commits)}", _values_of(networks), steps]
 
 
 def _values_of(values: Iterable[object]) -> str:
