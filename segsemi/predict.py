@@ -15,7 +15,7 @@ from segsemi.data.images import IMAGE_ENDINGS, read_image
 from segsemi.errors import UserError
 from segsemi.files import write_bytes
 from segsemi.inference import predict_image
-from segsemi.models.build import SegmentationModel
+from segsemi.models.build import SegmentationModel, most_probable
 from segsemi.palette import colourise, write_label_png
 from segsemi.pictures import save_png
 from segsemi.progress import progress_bar
@@ -84,7 +84,7 @@ def predict_files(
             failed += 1
             continue
         shares = predict_image(model, image, scales, flip, window)
-        label = shares.argmax(dim=0).cpu().numpy().astype(np.uint8)
+        label = most_probable(shares)
         if probabilities:
             buffer = io.BytesIO()
             np.savez_compressed(

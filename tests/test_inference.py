@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from segsemi.inference import (
     evaluate_model,
     predict_image,
+    predict_label,
     predict_probabilities,
     predict_windows,
     windows,
@@ -304,3 +305,22 @@ def test_predict_is_the_class_of_predict_image(short_side: int | None) -> None:
     labels = model.predict(image)
     assert labels.dtype == np.uint8
     assert np.array_equal(labels, predict_image(model, image).argmax(0).numpy())
+    assert np.array_equal(labels, predict_label(model, image))
+
+
+def test_predict_label_averages_what_it_is_told_to() -> None:
+    """Scales, flip and windows each change some pixel here, so none of them may be dropped on the way."""
+    architecture = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
+    model = build_model(architecture, CLASSES, encoder_weights="imagenet", seed=0).eval()
+    image = np.random.default_rng(0).integers(0, 256, (50, 61, 3), dtype=np.uint8)
+    seen = {predict_label(model, image).tobytes()}
+    for scales, flip, window in [
+        ((1.0,), True, None),
+        ((0.5,), False, None),
+        ((0.5, 1.0), True, None),
+        ((1.0,), False, 32),
+    ]:
+        label = predict_label(model, image, scales, flip, window)
+        assert np.array_equal(label, predict_image(model, image, scales, flip, window).argmax(0).numpy())
+        seen.add(label.tobytes())
+    assert len(seen) == 5

@@ -179,19 +179,46 @@ IMGAUG = {
     "contrast_linear": iaa.LinearContrast((0.5, 2.0), per_channel=True),
     "brightness": iaa.Add((-20, 50)),
     "brightness_channel": iaa.Add((-20, 50), per_channel=True),
+    "equalize": iaa.HistogramEqualization(),
+    "hsv": iaa.AddToHueAndSaturation((-20, 20), per_channel=True),
+    "noise_gau": iaa.AdditiveGaussianNoise(scale=(0.03 * 255, 0.08 * 255)),
     "noise_pos": iaa.AdditivePoissonNoise(lam=(10.0, 15.0)),
     "dropout": iaa.Dropout((0.2, 0.5), per_channel=True),
+    "coarse_dropout": iaa.CoarseDropout(0.2, size_px=(2, 5), per_channel=True),
     "multiply": iaa.Multiply((0.25, 2.5), per_channel=True),
     "salt_pepper": iaa.SaltAndPepper((0.0, 0.1), per_channel=True),
     "solarize": iaa.Solarize(p=1.0),
+    "jpeg_compression": iaa.JpegCompression(compression=(85, 95)),
 }
 
 
+def test_equalizing_is_imgaugs_to_the_pixel(photo: np.ndarray) -> None:
+    assert np.array_equal(OPERATIONS["equalize"](photo, rng()), IMGAUG["equalize"].augment_image(photo))
+
+
+def test_hue_and_saturation_move_as_imgaugs_to_the_pixel(photo: np.ndarray) -> None:
+    """The result is one of those that imgaug has for the 41 x 41 pairs of numbers."""
+    for seed in range(5):
+        hue, saturation = rng(seed).integers(-20, 20, 2, endpoint=True)
+        other = iaa.AddToHueAndSaturation(value_hue=int(hue), value_saturation=int(saturation))
+        assert np.array_equal(OPERATIONS["hsv"](photo, rng(seed)), other.augment_image(photo))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:imgaug", "ignore::DeprecationWarning:imageio")
+def test_jpeg_is_imgaugs_to_the_pixel(photo: np.ndarray) -> None:
+    """OpenCV's codec instead of Pillow's: both are libjpeg-turbo."""
+    for seed in range(5):
+        other = iaa.JpegCompression(compression=int(rng(seed).integers(85, 95)))
+        assert np.array_equal(OPERATIONS["jpeg_compression"](photo, rng(seed)), other.augment_image(photo))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:imgaug", "ignore::DeprecationWarning:imageio")
 @pytest.mark.parametrize("name", IMGAUG)
 def test_distribution_is_that_of_imgaug(name: str) -> None:
     """Two-sample tests over many images: of one pixel's new value, and of the spread within an image."""
     image = np.full((8, 8, 3), 100, dtype=np.uint8)
     image[4:] = 170
+    image[..., 1] += 20  # a hue to move
     generator = rng(7)
     ours = np.stack([OPERATIONS[name](image, generator) for _ in range(3000)]).astype(float)
     other = iaa.Sequential([IMGAUG[name]], seed=3)
@@ -219,6 +246,31 @@ def test_salt_and_pepper_has_both_in_equal_shares() -> None:
     assert (changed == 0).mean() == pytest.approx(ends, rel=0.05)
     assert (changed == 255).mean() == pytest.approx(ends, rel=0.05)
     assert (changed < 128).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_gaussian_noise_is_normal() -> None:
+    """The cumulative distribution of 10^6 pixels of one image at whole numbers, against the normal law of its spread."""
+    image = np.full((1000, 1000, 3), 120, dtype=np.uint8)
+    for seed in range(3):
+        noise = OPERATIONS["noise_gau"](image, rng(seed)).astype(int) - 120
+        assert (noise == noise[..., :1]).all()  # one number for all channels
+        values = noise[..., 0].ravel()
+        sigma = np.sqrt(values.var() - 1 / 12)  # rounding adds the variance of a uniform number
+        steps = np.arange(-60, 60)
+        found = np.searchsorted(np.sort(values), steps, side="right") / values.size
+        assert np.abs(found - scipy.stats.norm.cdf(steps + 0.5, scale=sigma)).max() < 1.95 / np.sqrt(values.size)
+        assert np.corrcoef(values[:-1], values[1:])[0, 1] == pytest.approx(0, abs=0.005)
+
+
+def test_coarse_dropout_drops_cells_of_a_grid() -> None:
+    """A fifth of them, each channel apart, of 3 to 5 rows and columns that differ in size by a pixel at most."""
+    image = np.full((61, 83, 3), 100, dtype=np.uint8)
+    results = [OPERATIONS["coarse_dropout"](image, rng(seed)) for seed in range(400)]
+    assert np.mean([result == 0 for result in results]) == pytest.approx(0.2, abs=0.02)
+    for result in results:
+        rows = [np.flatnonzero(np.diff(result.astype(int), axis=axis).any((1 - axis, 2))) + 1 for axis in (0, 1)]
+        for edges, length in zip(rows, image.shape[:2], strict=True):
+            assert any({round(k * length / n + 0.49) for k in range(1, n)} >= set(edges.tolist()) for n in (3, 4, 5))
 
 
 def test_poisson_noise_has_its_probabilities() -> None:
