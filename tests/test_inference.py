@@ -109,6 +109,21 @@ def test_images_of_a_batch_do_not_mix(network: nn.Module) -> None:
         torch.testing.assert_close(together[i : i + 1], predict_probabilities(network, x[i : i + 1], (0.5, 1.0), True))
 
 
+@pytest.mark.parametrize("crop", [0, 3])
+def test_memory_format_of_the_logits_changes_nothing(network: nn.Module, crop: int) -> None:
+    """Networks in channels_last, and those whose padding is cut off, give logits whose channels are not in one piece."""
+
+    class Wrapped(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            logits = nn.functional.pad(network(x.double()).float(), (0, crop, 0, crop))
+            height, width = x.shape[-2:]
+            return logits.contiguous(memory_format=torch.channels_last)[..., :height, :width]
+
+    x = images(2, 3, 21, 30).float()
+    plain = predict_probabilities(lambda x: network(x.double()).float(), x, (0.5, 1.0), flip=True)  # type: ignore[arg-type]
+    assert torch.equal(predict_probabilities(Wrapped(), x, (0.5, 1.0), flip=True), plain)
+
+
 def test_tiny_scales_keep_a_pixel(network: nn.Module) -> None:
     result = predict_probabilities(network, images(1, 3, 3, 50), (0.1,))
     assert result.shape == (1, 4, 3, 50)
