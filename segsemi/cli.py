@@ -217,7 +217,7 @@ def _write_table(
     args: argparse.Namespace, grid: Grid, title: str, cells: list[Cell], keys: list[str]
 ) -> dict[str, str]:
     """Table and figure of the cells that are done. Returns key -> revision of the experiments."""
-    from segsemi import experiments, qualitative, results, results_page
+    from segsemi import experiments, qualitative, results, results_page, tables
 
     finished = {key: revision for key, revision in experiments.finished_runs().items() if key in keys}
     path = args.out / Path(args.name).stem
@@ -230,7 +230,7 @@ def _write_table(
         qualitative.write_examples(grid, cells, keys, finished, path)
     except UserError as error:  # the numbers are worth more
         print(f"no examples: {error}")
-    print(results.write_tables(grid, title, table, results.facts(cells, keys, finished, args.words), path))
+    print(tables.write_tables(grid, title, table, results.facts(cells, keys, finished, args.words), path))
     print(f"{path}.md, .csv, .svg; all tables: {results_page.write_page(args.out)}")
     return finished
 

@@ -23,7 +23,7 @@ _TABLES = """<ul>{% for name, table in tables.items() %}<li><a href="#{{ name }}
 
 
 def write_page(folder: Path) -> Path:
-    """Put all tables of `folder`, NAME.md and NAME.csv as results.write_tables writes them, with their figures into
+    """Put all tables of `folder`, NAME.md and NAME.csv as tables.write_tables writes them, with their figures into
     tables.html there; the path of this page."""
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
     markdown.add_render_rule("image", _embedded)

@@ -38,8 +38,9 @@ from segsemi.grid import Cell, Grid, cells_of, grid_names, overridden, read_grid
 from segsemi.palette import Classes, colourise, write_label_png
 from segsemi.pictures import BAR, GAP, save_png
 from segsemi.qualitative import write_examples
-from segsemi.results import collect, facts, validation_curves, write_figure, write_tables
+from segsemi.results import collect, facts, validation_curves, write_figure
 from segsemi.results_page import write_page
+from segsemi.tables import write_tables
 
 VALUES = load_values(ROOT / "params.yaml")
 
