@@ -6,6 +6,8 @@ import argparse
 import contextlib
 import itertools
 import os
+import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
         "-S", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="for all cells"
     )
     experiment.add_argument("-o", "--out", type=Path, default=Path("reports/experiments"), help="folder of the tables")
+    experiment.add_argument(
+        "--replace", action="store_true", help="begin the table anew; else what other code or seeds gave stays in it"
+    )
     experiment.set_defaults(run=_experiment)
 
     labels = commands.add_parser("labels", help="turn what an annotation tool wrote into label PNGs and classes.json")
@@ -169,7 +174,7 @@ def _experiment(args: argparse.Namespace) -> int:
 
 
 def _cells(args: argparse.Namespace) -> int:
-    from segsemi import experiments
+    from segsemi import experiments, kept
     from segsemi.config import load_values
     from segsemi.grid import cells_of, read_grid
 
@@ -183,12 +188,19 @@ def _cells(args: argparse.Namespace) -> int:
         if key not in finished:
             missing.setdefault(key, cell)  # the first cell that needs a run gives it the name
     if args.dry_run:
-        return _show_cells(cells, keys, finished, missing)
+        return _show_cells(Path(args.name).stem, cells, keys, missing)
+    whole: list[Cell] = []  # what is done of other columns and rows stays in the table
+    for seed, column, row in itertools.product(dict.fromkeys(args.seeds), grid.columns, grid.rows):
+        with contextlib.suppress(UserError):  # of a cell that was not asked for
+            whole += cells_of(grid, values, seeds=[seed], columns=[column], rows=[row], extra=args.overrides)
+    path = args.out / Path(args.name).stem
+    if not args.replace and not args.queue:
+        kept.earlier_results(path, whole)  # refuses, before anything runs
     failed = (
         []
         if args.collect
         else experiments.run_cells(
-            Path(args.name).stem,
+            path.name,
             missing,
             queue=args.queue,
             unchanged=lambda: (
@@ -203,44 +215,56 @@ def _cells(args: argparse.Namespace) -> int:
             f"{len(missing)} runs in the queue; `dvc queue start --jobs N` runs them, `--collect` then writes the table"
         )
         return 1 if failed else 0
-    whole: list[Cell] = []  # what is done of other columns and rows stays in the table
-    for seed, column, row in itertools.product(dict.fromkeys(args.seeds), grid.columns, grid.rows):
-        with contextlib.suppress(UserError):  # of a cell that was not asked for
-            whole += cells_of(grid, values, seeds=[seed], columns=[column], rows=[row], extra=args.overrides)
-    done = _write_table(args, grid, title, whole, experiments.run_keys(whole, code))
+    done = _write_table(args, grid, title, whole, experiments.run_keys(whole, code), path)
     there = sum(key in done for key in keys)
     print(f"{there} of {len(keys)} cells" + (f"; {len(failed)} runs failed" if failed else ""))
     return 1 if failed or not done else 0
 
 
 def _write_table(
-    args: argparse.Namespace, grid: Grid, title: str, cells: list[Cell], keys: list[str]
+    args: argparse.Namespace, grid: Grid, title: str, cells: list[Cell], keys: list[str], path: Path
 ) -> dict[str, str]:
     """Table and figure of the cells that are done. Returns key -> revision of the experiments."""
-    from segsemi import experiments, qualitative, results, results_page, tables
+    from segsemi import experiments, kept, qualitative, results, results_page, tables
 
     finished = {key: revision for key, revision in experiments.finished_runs().items() if key in keys}
-    path = args.out / Path(args.name).stem
-    if not finished:
+    earlier = None if args.replace else kept.earlier_results(path, cells)
+    if not finished and (earlier is None or earlier.empty):
         print(f"nothing to write into {path}.md")
         return finished
-    table = results.collect(cells, keys, finished)
-    results.write_figure(grid, table, results.validation_curves(cells, keys, finished), path)
+    new, curves = results.collect(cells, keys, finished), results.validation_curves(cells, keys, finished)
+    table = new if earlier is None else kept.joined(earlier, new, grid)
+    if earlier is not None:
+        curves = kept.joined(kept.earlier_curves(path), curves, grid)
+    commands = [] if args.replace else kept.earlier_commands(path)
+    if not new.empty and not args.collect:
+        commands = list(dict.fromkeys([*commands, _public(args.words)]))
+    common = kept.write_settings(path, cells, table, commands)
+    results.write_figure(grid, table, curves, path)
     try:
-        qualitative.write_examples(grid, cells, keys, finished, path)
+        qualitative.write_examples(grid, cells, keys, finished, path, keep=len(table) > len(new))
     except UserError as error:  # the numbers are worth more
         print(f"no examples: {error}")
-    print(tables.write_tables(grid, title, table, results.facts(cells, keys, finished, args.words), path))
+    print(tables.write_tables(grid, title, table, results.facts(cells, table, commands), common, path))
     print(f"{path}.md, .csv, .svg; all tables: {results_page.write_page(args.out)}")
     return finished
 
 
-def _show_cells(cells: list[Cell], keys: list[str], finished: dict[str, str], missing: dict[str, Cell]) -> int:
+def _public(words: Sequence[str]) -> str:
+    """A command without --replace and without the place of the data set, which is nobody else's."""
+    shown = [re.sub(r"^(data\.root=).*/", r"\1", word) for word in words if word != "--replace"]
+    return shlex.join(shown)
+
+
+def _show_cells(grid: str, cells: list[Cell], keys: list[str], missing: dict[str, Cell]) -> int:
     from segsemi import doctor, experiments
 
+    names = experiments.finished_names()
     for cell, key in zip(cells, keys, strict=True):
-        print(f"{'done' if key in finished else 'to do':5s} {key}  seed {cell.seed}  {cell.column}  {cell.row}")
-    done = [cell for cell, key in zip(cells, keys, strict=True) if key in finished]
+        name = experiments.run_name(grid, missing[key], key) if key in missing else names[key]
+        state = "to do" if key in missing else "done "
+        print(f"{state} seed {cell.seed}  {cell.column}  {cell.row}: {cell.model} of {name}")
+    done = [cell for cell, key in zip(cells, keys, strict=True) if key not in missing]
     steps = experiments.remaining_steps(missing.values(), done)
     print(
         f"{len(missing)} runs to do: {steps['teacher']} steps of teachers and baselines, {steps['student']} of students"

@@ -43,7 +43,15 @@ def _key(cell: Cell, code: str, data: str) -> str:
 
 
 def _listing(root: Path) -> str:
-    """A hash of names and sizes of all files below `root`."""
+    """A hash of names and sizes of all files below `root`.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not root.is_dir():
+        raise UserError(
+            f"data.root: no folder {root}; an experiment is known by names and sizes of its data set's files"
+        )
     found = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
     lines = sorted(f"{path.relative_to(root).as_posix()} {path.lstat().st_size}" for path in found)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -122,8 +130,18 @@ def _stages(path: Path) -> dict[str, Any]:
 
 def finished_runs() -> dict[str, str]:
     """Key -> git revision of the dvc experiments of this repository, whatever commit they started from."""
-    listed = git("for-each-ref", "refs/exps", "--format=%(refname) %(objectname)")
-    return dict(re.findall(r"-([0-9a-f]{12}) (\w+)$", listed, flags=re.MULTILINE))
+    return {key: revision for key, (revision, _) in _finished().items()}
+
+
+def finished_names() -> dict[str, str]:
+    """Key -> name of the dvc experiments of this repository."""
+    return {key: name for key, (_, name) in _finished().items()}
+
+
+def _finished() -> dict[str, tuple[str, str]]:
+    listed = git("for-each-ref", "refs/exps", "--format=%(objectname) %(refname)")
+    found = re.findall(r"^(\w+) \S+/(\S+-([0-9a-f]{12}))$", listed, flags=re.MULTILINE)
+    return {key: (revision, name) for revision, name, key in found}
 
 
 def check_cache(lock: Path = Path("dvc.lock")) -> None:

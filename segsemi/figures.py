@@ -28,11 +28,11 @@ class Drawing:
 
 
 @contextmanager
-def _drawing(columns: int, *, width: float, height: float) -> Iterator[Drawing]:
+def _drawing(columns: int, rows: int = 1, *, width: float, height: float) -> Iterator[Drawing]:
     drawing = Drawing()
     with plt.rc_context({"svg.hashsalt": "segsemi", "svg.fonttype": "none", "font.size": 9}):
-        figure, axes = plt.subplots(1, columns, figsize=(width, height), layout="constrained", squeeze=False)
-        drawing.axes = list(axes[0])
+        figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False)
+        drawing.axes = list(axes.flat)
         for ax in drawing.axes:
             ax.spines[["top", "right"]].set_visible(False)
         yield drawing
@@ -170,41 +170,37 @@ def bn_shift(statistics: Sequence[tuple[str, pd.DataFrame]]) -> str:
 
 
 def experiment(results: pd.DataFrame, validation: pd.DataFrame, rows: Sequence[str], columns: Sequence[str]) -> str:
-    """mIoU of the rows of a table, a dot a seed and a bar of mean ± standard deviation; and how each came to it: validation
-    mIoU over the steps, for each column of the table, mean and range over the seeds (paper, Figure 5).
+    """For each column of a table: mIoU of its rows, a dot a seed and a bar of mean ± standard deviation; and how each came
+    to it: validation mIoU over the steps in the same colours, mean and range over the seeds (paper, Figure 5).
 
     Args:
         results: columns row, column, seed, miou (percent).
         validation: columns row, column, step, val_miou (percent); perhaps empty.
         rows, columns: those that results has, in the order of the table.
     """
-    colours = {row: f"C{number % 10}" for number, row in enumerate(rows)}
-    height = 1.2 + max(2.2, 0.28 * len(rows) * len(columns))
-    with _drawing(1 + len(columns), width=5.5 + 4 * len(columns), height=height) as drawing:
-        dots, *panels = drawing.axes
-        places, names = [], []
-        for row, column in itertools.product(rows, columns):
-            miou = results.loc[(results["row"] == row) & (results["column"] == column), "miou"].astype(float)
-            if miou.empty:
-                continue
-            place = -(rows.index(row) * (len(columns) + 0.5) + columns.index(column))
-            spread = miou.std(ddof=1) if len(miou) > 1 else 0.0
-            dots.plot(miou, [place] * len(miou), "o", color=colours[row], markersize=4, alpha=0.5)
-            dots.errorbar(miou.mean(), place, xerr=spread, color=colours[row], marker="|", markersize=12, capsize=3)
-            places.append(place)
-            names.append(row if len(columns) == 1 else f"{row}, {column}")
-        dots.set(yticks=places, yticklabels=names, xlabel="mIoU, percent")
-        for ax, column in zip(panels, columns, strict=True):
-            for row in rows:
-                chosen = validation[(validation["row"] == row) & (validation["column"] == column)]
-                if chosen.empty:
-                    continue
-                by_step = chosen.groupby("step")["val_miou"]
-                ax.plot(by_step.mean(), color=colours[row], linewidth=1)
-                ax.fill_between(
-                    by_step.mean().index, by_step.min(), by_step.max(), color=colours[row], alpha=0.15, linewidth=0
-                )
-            ax.set(title=column, xlabel="step of its own training", ylabel="validation mIoU, percent")
+    palette = "tab10" if len(rows) <= 10 else "tab20"
+    colours = {row: matplotlib.colormaps[palette](number % 20) for number, row in enumerate(rows)}
+    height = len(columns) * (0.8 + max(2.2, 0.28 * len(rows)))
+    with _drawing(2, len(columns), width=9.5, height=height) as drawing:
+        for dots, curve, column in zip(drawing.axes[::2], drawing.axes[1::2], columns, strict=True):
+            there = results[results["column"] == column]
+            shown = [row for row in rows if row in set(there["row"])]
+            for place, row in enumerate(shown):
+                miou = there.loc[there["row"] == row, "miou"].astype(float)
+                spread = miou.std(ddof=1) if len(miou) > 1 else 0.0
+                dots.plot(miou, [place] * len(miou), "o", color=colours[row], markersize=4, alpha=0.5)
+                dots.errorbar(miou.mean(), place, xerr=spread, color=colours[row], marker="|", markersize=12, capsize=3)
+            dots.set(yticks=range(len(shown)), yticklabels=shown, xlabel="mIoU, percent", title=column)
+            dots.invert_yaxis()
+            measured = validation[validation["column"] == column]
+            curve.set(xlabel="step of its own training", ylabel="validation mIoU, percent", title=column)
+            curve.set_visible(not measured.empty)
+            for label, row in zip(dots.get_yticklabels(), shown, strict=True):
+                label.set_color(colours[row])
+                by_step = measured[measured["row"] == row].groupby("step")["val_miou"]
+                curve.plot(by_step.mean(), color=colours[row], linewidth=1)
+                steps = by_step.mean().index
+                curve.fill_between(steps, by_step.min(), by_step.max(), color=colours[row], alpha=0.15, linewidth=0)
     return drawing.svg
 
 

@@ -21,11 +21,17 @@ MOST = 6  # images; the picture is kept in git
 
 
 def write_examples(
-    declared: Grid, cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str], path: Path
+    declared: Grid,
+    cells: Sequence[Cell],
+    keys: Sequence[str],
+    finished: dict[str, str],
+    path: Path,
+    *,
+    keep: bool = False,
 ) -> None:
     """Draw the rows `declared.examples`, of the first seed and column that have them all, to `path`_examples.png: image,
     truth, each row's prediction, and what changed from the first of these rows to the last. What was there goes, so that
-    no table shows the pictures of other runs.
+    no table shows the pictures of other runs, unless `keep`: the table has results of earlier ones.
 
     Args:
         cells, keys: the key of each cell's run.
@@ -36,7 +42,8 @@ def write_examples(
             different data.
     """
     target = path.with_name(f"{path.name}_examples.png")
-    target.unlink(missing_ok=True)
+    if not keep:
+        target.unlink(missing_ok=True)
     done = {
         (cell.seed, cell.column, cell.row): (cell, finished[key])
         for cell, key in zip(cells, keys, strict=True)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from segsemi.config import total_steps
 from segsemi.errors import UserError
 from segsemi.files import write_text
 from segsemi.grid import Cell, Grid
-from segsemi.revision import git
+from segsemi.revision import PIPELINE, git
 
 _NUMBERS = ("miou", "pixel_accuracy", "pseudo_label_miou")
+COLUMNS = ["row", "column", "seed", "model", "steps", *_NUMBERS, "experiment", "commit"]
 
 
 def _file_of(revision: str, path: str) -> str:
@@ -33,34 +34,54 @@ def measured(revision: str) -> dict[str, dict[str, float | None]]:
     return json.loads(_file_of(revision, "reports/metrics.json"))
 
 
-def facts(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str], command: Sequence[str]) -> list[str]:
-    """What a table was made from: command, the commits from which the runs started, data, network and steps.
+def facts(cells: Sequence[Cell], results: pd.DataFrame, commands: Sequence[str]) -> list[str]:
+    """What a table was made from: commands, the commits whose code ran, data, network and steps.
 
-    Where the finished cells differ in one of them, all its values are given.
+    Where the cells that have results differ in one of them, all its values are given.
     """
-    params = [cell.params for cell, key in zip(cells, keys, strict=True) if key in finished]
-    revisions = dict.fromkeys(finished[key] for key in keys if key in finished)
-    commits = dict.fromkeys(git("rev-parse", "--short", f"{revision}^").strip() for revision in revisions)
+    there = set(zip(results["row"], results["column"], strict=True))
+    params = [cell.params for cell in cells if (cell.row, cell.column) in there]
     networks = (f"{p.data.name}, {p.model.decoder} on {p.model.encoder}, crop {p.augment.crop_size}" for p in params)
     steps = f"teacher {_values_of(p.teacher.steps for p in params)} steps"
     if taught := [p.student.steps for p in params if p.rounds]:
         steps += f", each student {_values_of(taught)}"
-    return [f"`python -m segsemi {shlex.join(command)}`, runs of {', '.join(commits)}", _values_of(networks), steps]
+    made = [f"`python -m segsemi {command}`" for command in commands]
+    return ["; ".join([*made, f"code of {_values_of(results['commit'])}"]), _values_of(networks), steps]
 
 
 def _values_of(values: Iterable[object]) -> str:
     return " or ".join(map(str, dict.fromkeys(values)))
 
 
+def code_of(revision: str) -> str:
+    """The last commit of the pipeline's code in which an experiment ran, and whether there were changes beside it.
+
+    Not the commit from which it started, which may have changed other files, or live in another clone.
+    """
+    code = [path for path in PIPELINE if path != "params.yaml"]
+    commit = git("log", "-1", "--format=%h", f"{revision}^", "--", *code).strip()
+    return commit + (" and changes" if git("diff", "--name-only", f"{revision}^", revision, "--", *code) else "")
+
+
+def steps_in_all(cell: Cell) -> int:
+    """Optimizer steps that went into a cell's model, its teachers' among them."""
+    params = cell.params
+    name = params.baselines.get(cell.model, cell.model)
+    return total_steps(params.rounds, name, teacher_steps=params.teacher.steps, student_steps=params.student.steps)
+
+
 def collect(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str]) -> pd.DataFrame:
-    """One row a finished cell: row, column, seed, model, its numbers in percent, and the experiment's git revision."""
+    """One row a finished cell: row, column, seed, model, its steps in all, its numbers in percent, the experiment's git
+    revision, and the commit of its code."""
     records: list[dict[str, Any]] = []
     reports = {key: measured(finished[key]) for key in dict.fromkeys(keys) if key in finished}
+    commits = {key: code_of(finished[key]) for key in reports}
     for cell, key in zip(cells, keys, strict=True):
         if key in reports:
             place = {"row": cell.row, "column": cell.column, "seed": cell.seed, "model": cell.model}
-            records.append({**place, **reports[key][cell.model], "experiment": finished[key][:10]})
-    return pd.DataFrame(records, columns=["row", "column", "seed", "model", *_NUMBERS, "experiment"])
+            numbers = {"steps": steps_in_all(cell), **reports[key][cell.model]}
+            records.append({**place, **numbers, "experiment": finished[key][:10], "commit": commits[key]})
+    return pd.DataFrame(records, columns=COLUMNS)
 
 
 def validation_curves(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str]) -> pd.DataFrame:

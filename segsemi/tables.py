@@ -3,46 +3,77 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
+from scipy.stats import ttest_1samp
 
+from segsemi.config import TEACHER
 from segsemi.files import write_text
 from segsemi.grid import Grid
 
+SUPERVISED = "supervised"  # what grids call a model trained on labels alone beside students
 
-def write_tables(grid: Grid, title: str, results: pd.DataFrame, facts: Sequence[str], path: Path) -> str:
+
+def write_tables(
+    grid: Grid, title: str, results: pd.DataFrame, facts: Sequence[str], settings: Mapping[str, Any], path: Path
+) -> str:
     """Write the results to `path`.csv, mean and standard deviation over the seeds to `path`_summary.csv, and all as Markdown
-    to `path`.md: with the gain on the rows `against` and along the `ladder`, paired by seed; it shows `path`.svg and
-    `path`_examples.png, if they are there. Returns the Markdown."""
+    to `path`.md: with the gain on the rows `against`, along the `ladder`, and on labels alone of as many steps, paired by
+    seed; it shows `path`.svg and `path`_examples.png, if they are there. Returns the Markdown.
+
+    Args:
+        results: as results.collect gives them.
+        facts: lines that go before the table.
+        settings: what all cells share, `section.key` -> value.
+    """
     columns = [column for column in grid.columns if column in set(results["column"])]
-    parts = [f"# {title}", "\n".join(f"- {fact}" for fact in facts), "mIoU in percent, mean ± standard deviation:"]
-    parts.append(_means(results, list(grid.rows), columns, "miou"))
+    rows = [row for row in grid.rows if row in set(results["row"])]
+    parts = [f"# {title}", "\n".join(f"- {fact}" for fact in facts)]
+    parts.append(
+        "mIoU in percent: mean ± standard deviation over the seeds, and their number. Gains are paired by seed; p is that of a "
+        "paired t-test, and a gain no larger than its standard deviation is called within the spread."
+    )
+    parts.append(_means(results, rows, columns, "miou", steps=True))
     if grid.ladder:
-        steps = [(f"{row}, on {before}", row, before) for before, row in itertools.pairwise(grid.ladder)]
-        parts += ["Gain of each on the one before, paired by seed:", _gains(results, steps, columns)]
+        pairs = [(f"{row}, on {before}", row, before) for before, row in itertools.pairwise(grid.ladder)]
+        parts += ["Gain of each on the one before:", _gains(results, pairs, columns)]
+    if fair := _fair_gains(grid, results, rows, columns):
+        parts += ["Gain on labels alone of **as many steps**:", fair]
     for other in grid.against:
-        rows = [(row, row, other) for row in grid.rows if row != other]
-        parts += [f"Gain on {other}, paired by seed:", _gains(results, rows, columns)]
-    learnt = [row for row in grid.rows if results.loc[results["row"] == row, "pseudo_label_miou"].notna().any()]
+        parts += [f"Gain on {other}:", _gains(results, [(row, row, other) for row in rows if row != other], columns)]
+    learnt = [row for row in rows if results.loc[results["row"] == row, "pseudo_label_miou"].notna().any()]
     if learnt:
         heading = "mIoU of the pseudo labels from which each learnt, against the hidden labels:"
         parts += [heading, _means(results, learnt, columns, "pseudo_label_miou")]
     if path.with_name(f"{path.name}.svg").exists():
         parts.append(f"![{title}]({quote(path.name)}.svg)")
-    if path.with_name(f"{path.name}_examples.png").exists():
+    if grid.examples and path.with_name(f"{path.name}_examples.png").exists():
+        first, last = grid.examples[0], grid.examples[-1]
         parts.append(
-            "Examples: green where the last model is right and the first one wrong, red the other way round.\n\n"
-            f"![examples]({quote(path.name)}_examples.png)"
+            f"Image, truth, {', '.join(grid.examples)}, and what changed: green where {last} is right and {first} wrong, red "
+            f"the other way round.\n\n![examples]({quote(path.name)}_examples.png)"
         )
-    text = "\n\n".join(parts) + "\n"
+    if settings:
+        parts += ["Settings that all cells share; what else a row or column has, the grid says:", _settings(settings)]
+    text = "\n\n".join(part for part in parts if part) + "\n"
     write_text(path.with_name(f"{path.name}_summary.csv"), _summary(grid, results, columns))
     write_text(path.with_name(f"{path.name}.csv"), results.to_csv(index=False, lineterminator="\n"))
     write_text(path.with_name(f"{path.name}.md"), text)
     return text
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    """A line a section."""
+    sections: dict[str, list[str]] = {}
+    for name, value in settings.items():
+        section, _, key = name.partition(".")
+        sections.setdefault(section, []).append(f"{key} {'-' if value is None else value}")
+    return "\n".join(f"- {section}: {', '.join(values)}" for section, values in sections.items())
 
 
 def _values(results: pd.DataFrame, row: str, column: str, number: str = "miou") -> pd.Series:
@@ -51,20 +82,47 @@ def _values(results: pd.DataFrame, row: str, column: str, number: str = "miou") 
     return chosen.set_index("seed")[number].astype(float)
 
 
-def _means(results: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], number: str) -> str:
+def _means(
+    results: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], number: str, *, steps: bool = False
+) -> str:
     lines = [[row, *(_cell(_values(results, row, column, number)) for column in columns)] for row in rows]
-    return _markdown(lines, columns)
+    if not steps:
+        return _markdown(lines, columns)
+    counts = [results.loc[results["row"] == row, "steps"].unique() for row in rows]
+    for line, count in zip(lines, counts, strict=True):
+        line.insert(1, " or ".join(map(str, count)))
+    return _markdown(lines, ["steps in all", *columns])
 
 
 def _gains(results: pd.DataFrame, pairs: Sequence[tuple[str, str, str]], columns: Sequence[str]) -> str:
     """pairs: heading, the row, and the row on which it gains."""
     return _markdown(
-        [
-            [heading, *(_gain(_values(results, row, column) - _values(results, other, column)) for column in columns)]
-            for heading, row, other in pairs
-        ],
+        [[heading, *(_gain(results, row, other, column) for column in columns)] for heading, row, other in pairs],
         columns,
     )
+
+
+def _fair_gains(grid: Grid, results: pd.DataFrame, rows: Sequence[str], columns: Sequence[str]) -> str:
+    """Of students on the models that were trained on labels alone for as many steps; empty if there are no such."""
+    alone = [name for name in rows if grid.rows[name].model == SUPERVISED]
+    lines = []
+    for row in rows:
+        if grid.rows[row].model in (TEACHER, SUPERVISED):
+            continue
+        equal = {
+            column: next(
+                (name for name in alone if _steps(results, name, column) == _steps(results, row, column)), None
+            )
+            for column in columns
+        }
+        cells = [_gain(results, row, other, column) if other else "" for column, other in equal.items()]
+        if any(cells):
+            lines.append([row, *cells])
+    return _markdown(lines, columns) if lines else ""
+
+
+def _steps(results: pd.DataFrame, row: str, column: str) -> list[int]:
+    return sorted(set(_values(results, row, column, "steps")))
 
 
 def _summary(grid: Grid, results: pd.DataFrame, columns: Sequence[str]) -> str:
@@ -85,16 +143,18 @@ def _cell(values: pd.Series) -> str:
     return f"{values.mean():.2f}" + (f" ± {np.std(values, ddof=1):.2f} ({len(values)})" if len(values) > 1 else " (1)")
 
 
-def _gain(differences: pd.Series) -> str:
+def _gain(results: pd.DataFrame, row: str, other: str, column: str) -> str:
     """A difference of which the seeds do not agree by more than their spread is called that."""
-    values = differences.dropna()
+    values = (_values(results, row, column) - _values(results, other, column)).dropna()
     if values.empty:
         return ""
     if len(values) == 1:
-        return f"{values.mean():+.2f} (1 seed)"
+        return f"{values.mean():+.2f} (1)"
     spread = float(np.std(values, ddof=1))
+    p = ttest_1samp(values, 0).pvalue if spread else np.nan
+    chance = "" if np.isnan(p) else f"; p = {p:.2f}" if p >= 0.005 else "; p < 0.01"
     note = ", within the spread" if abs(values.mean()) <= spread else ""
-    return f"{values.mean():+.2f} ± {spread:.2f}{note}"
+    return f"{values.mean():+.2f} ± {spread:.2f} ({len(values)}{chance}){note}"
 
 
 def _markdown(rows: list[list[str]], columns: Sequence[str]) -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import shutil
 import statistics
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,6 +16,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from conftest import RAW, ROOT, Project
 from dvc.utils.hydra import apply_overrides
 from matplotlib.axes import Axes
@@ -35,10 +38,11 @@ from segsemi.experiments import (
     run_name,
 )
 from segsemi.grid import Cell, Grid, cells_of, grid_names, overridden, read_grid
+from segsemi.kept import earlier_commands, earlier_results, joined, settings_path, write_settings
 from segsemi.palette import Classes, colourise, write_label_png
 from segsemi.pictures import BAR, GAP, save_png
 from segsemi.qualitative import write_examples
-from segsemi.results import collect, facts, validation_curves, write_figure
+from segsemi.results import COLUMNS, collect, facts, steps_in_all, validation_curves, write_figure
 from segsemi.results_page import write_page
 from segsemi.tables import write_tables
 
@@ -118,7 +122,7 @@ def test_wishes_of_the_command_line_win_and_bad_ones_are_refused() -> None:
         cells("table1", extra=["teacher.steps=1,2"])
     with pytest.raises(UserError, match="dvc cannot read it; quote the value"):
         cells("table1", extra=["data.root=/a (b"])
-    with pytest.raises(UserError, match="no grid 'tabel1'; there are camvid_all, camvid_few, figure3"):
+    with pytest.raises(UserError, match="no grid 'tabel1'; there are camvid_all, camvid_few, camvid_settings, figure3"):
         read_grid("tabel1")
 
 
@@ -137,8 +141,10 @@ def test_what_goes_with_an_override(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     table = cells_of(read_grid("table2")[0], counted, seeds=[0, 0])
     assert len(table) == 4 and {cell.params.split.count for cell in table} == {None}
     assert {cell.params.data.root for cell in table} == {str(tmp_path / "raw")}
-    before = key_of(table[0], "code")
+    with pytest.raises(UserError, match=r"data.root: no folder .*raw"):
+        key_of(table[0], "code")
     (tmp_path / "raw").mkdir()
+    before = key_of(table[0], "code")
     (tmp_path / "raw/a.png").write_bytes(b"1")
     filled = key_of(table[0], "code")
     assert filled != before  # the data count, not where they lie
@@ -204,18 +210,31 @@ def test_grid_of_ones_own_is_checked(tmp_path: Path) -> None:
         cells_of(grid, VALUES, seeds=[0])
 
 
-def test_facts_name_what_differs_between_the_finished_cells(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segsemi.results.git", lambda *words: "abc1234\n")
+def places(table: Sequence[Cell], commit: str = "abc1234") -> pd.DataFrame:
+    """What facts and settings read of a table: its cells."""
+    return pd.DataFrame([{"row": cell.row, "column": cell.column, "commit": commit} for cell in table])
+
+
+def test_facts_name_what_differs_between_the_finished_cells() -> None:
     schedule, table = cells("schedule"), cells("table1", columns=["1/8"])
-    keys = [str(number) for number in range(len(schedule))]
-    *_, network, steps = facts(schedule, keys, {"0": "r", "2": "r"}, ["experiment", "schedule"])
+    *_, network, steps = facts(schedule, places([schedule[0], schedule[2]]), ["experiment schedule"])
     assert (
         network == "synthetic, DeepLabV3Plus on tf_efficientnet_lite0, crop 128"
         and steps == "teacher 500 or 2000 steps"
     )
-    command, *_, steps = facts(table, ["k"] * len(table), {"k": "r"}, ["experiment", "table1"])
-    assert command == "`python -m segsemi experiment table1`, runs of abc1234"
+    both = pd.concat([places(table[:3]), places(table[3:], "def5678")])
+    command, *_, steps = facts(table, both, ["experiment table1", "experiment table1 --seeds 3"])
+    assert command == (
+        "`python -m segsemi experiment table1`; `python -m segsemi experiment table1 --seeds 3`; code of abc1234 or def5678"
+    )
     assert steps == "teacher 600 steps, each student 600"
+
+
+def test_steps_in_all_count_the_teachers_too() -> None:
+    table = {cell.row: steps_in_all(cell) for cell in cells("table1", columns=["1/8"])}
+    assert table["baseline"] == 600 and table["ST"] == table["+ SCL"] == 1200 and table["+ ITER"] == 1800
+    assert table["labels only, as many steps as + SCL"] == 1200
+    assert table["labels only, as many steps as + ITER"] == 1800
 
 
 def test_file_of_weights_counts_by_its_path(tmp_path: Path) -> None:
@@ -259,38 +278,158 @@ def test_time_to_come_counts_every_model_once() -> None:
 
 
 def test_table_has_the_mean_the_deviation_and_the_paired_gain(tmp_path: Path) -> None:
+    models = {
+        "base": "teacher",
+        "better": "student_1",
+        "noisy": "student_1",
+        "alone": "supervised",
+        "more": "supervised",
+    }
     grid = Grid.model_validate(
         {
             "columns": {"1/8": [], "1/4": []},
-            "rows": {row: {"model": "teacher"} for row in ("base", "better", "noisy")},
+            "rows": {row: {"model": model} for row, model in {**models, "unmeasured": "student_1"}.items()},
             "against": ["base"],
             "ladder": ["base", "better", "noisy"],
         }
     )
-    learnt_from = {"base": [None] * 3, "better": [None] * 3, "noisy": [41.0, 42.0, None]}
-    mious = {"base": [50.0, 52.0, 57.0], "better": [51.0, 53.5, 58.0], "noisy": [54.0, 50.0, 59.0]}
+    steps = {"base": 100, "better": 200, "noisy": 200, "alone": 300, "more": 200}
+    learnt_from = {"noisy": [41.0, 42.0, None]}
+    mious = {
+        "base": [50.0, 52.0, 57.0],
+        "better": [51.0, 53.5, 58.0],
+        "noisy": [54.0, 50.0, 59.0],
+        "alone": [53.0, 53.0, 53.0],
+        "more": [50.0, 53.0, 57.0],
+    }
     records = [
-        {"row": row, "column": "1/8", "seed": seed, "miou": value, "pseudo_label_miou": learnt_from[row][seed]}
+        {
+            "row": row,
+            "column": "1/8",
+            "seed": seed,
+            "steps": steps[row],
+            "miou": value,
+            "pseudo_label_miou": learnt_from.get(row, [None] * 3)[seed],
+        }
         for row, values in mious.items()
         for seed, value in enumerate(values)
     ]
-    records.append({"row": "base", "column": "1/4", "seed": 5, "miou": 60.0, "pseudo_label_miou": None})
-    text = write_tables(grid, "Title", pd.DataFrame(records), ["a fact"], tmp_path / "table")
+    base = {"row": "base", "column": "1/4", "steps": 50, "miou": 60.0, "pseudo_label_miou": None}
+    records += [{**base, "seed": 5}, {**base, "row": "better", "seed": 5, "steps": 70, "miou": 61.0}]
+    settings = {"teacher.lr": 0.01, "teacher.steps": 5, "split.count": None}
+    text = write_tables(grid, "Title", pd.DataFrame(records), ["a fact"], settings, tmp_path / "table")
     assert (tmp_path / "table.md").read_text() == text and text.startswith("# Title\n\n- a fact\n")
-    cells_of_lines = [[part.strip() for part in line.split("|")[1:-1]] for line in text.splitlines() if "|" in line]
-    rows = [cells for cells in cells_of_lines if cells[0] in mious]
-    assert rows[0] == ["base", f"53.00 ± {statistics.stdev(mious['base']):.2f} (3)", "60.00 (1)"]
-    assert rows[3] == ["better", f"+1.17 ± {statistics.stdev([1.0, 1.5, 1.0]):.2f}", ""]
-    assert rows[4] == ["noisy", f"+1.33 ± {statistics.stdev([4.0, -2.0, 2.0]):.2f}, within the spread", ""]
-    assert rows[5:] == [["noisy", "41.50 ± 0.71 (2)", ""]]  # the others learnt from no pseudo labels
-    steps = [cells for cells in cells_of_lines if ", on " in cells[0]]
-    assert steps == [
-        ["better, on base", *rows[3][1:]],
-        ["noisy, on better", f"+0.17 ± {statistics.stdev([3.0, -3.5, 1.0]):.2f}, within the spread", ""],
-    ]
+    assert text.endswith("\n- teacher: lr 0.01, steps 5\n- split: count -\n")
+
+    def table(heading: str) -> dict[str, list[str]]:
+        lines = text.partition(f"{heading}\n\n" if heading else "spread.\n\n")[2].partition("\n\n")[0].splitlines()
+        first, *rest = ([part.strip() for part in line.split("|")[1:-1]] for line in lines)
+        assert first[-2:] == ["1/8", "1/4"]
+        return {name: cells for name, *cells in rest[1:]}
+
+    means = table("")
+    assert means["base"] == ["100 or 50", f"53.00 ± {statistics.stdev(mious['base']):.2f} (3)", "60.00 (1)"]
+    assert list(means) == list(mious)
+
+    def gain(row: str, other: str) -> str:
+        differences = np.subtract(mious[row], mious[other])
+        p = scipy.stats.ttest_rel(mious[row], mious[other]).pvalue
+        return f"{differences.mean():+.2f} ± {differences.std(ddof=1):.2f} (3; p = {p:.2f})"
+
+    assert table("Gain on base:") == {
+        "better": [gain("better", "base"), "+1.00 (1)"],
+        "noisy": [gain("noisy", "base") + ", within the spread", ""],
+        "alone": [gain("alone", "base") + ", within the spread", ""],
+        "more": [gain("more", "base") + ", within the spread", ""],
+    }
+    assert table("Gain of each on the one before:") == {
+        "better, on base": [gain("better", "base"), "+1.00 (1)"],
+        "noisy, on better": [gain("noisy", "better") + ", within the spread", ""],
+    }
+    assert table("Gain on labels alone of **as many steps**:") == {  # `alone` had more, and 1/4 has none
+        "better": [gain("better", "more"), ""],
+        "noisy": [gain("noisy", "more") + ", within the spread", ""],
+    }
+    pseudo = table("mIoU of the pseudo labels from which each learnt, against the hidden labels:")
+    assert pseudo == {"noisy": ["41.50 ± 0.71 (2)", ""]}  # the others learnt from no pseudo labels
     summary = pd.read_csv(tmp_path / "table_summary.csv", keep_default_na=False, dtype=str).to_numpy().tolist()
     assert summary[:2] == [["base", "1/8", "3", "53.00", "3.61"], ["base", "1/4", "1", "60.00", ""]]
     assert pd.read_csv(tmp_path / "table.csv")["miou"].tolist() == [record["miou"] for record in records]
+
+
+def results_of(table: Sequence[Cell], miou: float, commit: str = "abc1234") -> pd.DataFrame:
+    """A result for each cell."""
+    return pd.DataFrame(
+        [
+            {
+                "row": cell.row,
+                "column": cell.column,
+                "seed": cell.seed,
+                "model": cell.model,
+                "steps": steps_in_all(cell),
+            }
+            | {"miou": miou + cell.seed, "pseudo_label_miou": None, "experiment": "0" * 10, "commit": commit}
+            for cell in table
+        ]
+    )
+
+
+def test_results_stay_when_others_come(tmp_path: Path) -> None:
+    """Of other seeds, columns and code; of the same cell the new one counts."""
+    path, grid = tmp_path / "figure3", read_grid("figure3")[0]
+    first = cells("figure3", seeds=(0, 1), columns=["all"])
+    assert earlier_results(path, first).empty and earlier_commands(path) == []
+    write_settings(path, first, results_of(first, 50), ["one"])
+    write_tables(grid, "T", results_of(first, 50), [], {}, path)
+    second = cells("figure3", seeds=(1, 2))
+    new = results_of([cell for cell in second if cell.column in ("1", "all")], 60, "def5678")
+    table = joined(earlier_results(path, second), new, grid)
+    assert table["row"].tolist() == ["teacher", "student"] * 5
+    assert list(zip(table["seed"], table["column"], strict=True))[::2] == [
+        (0, "all"),
+        (1, "1"),
+        (1, "all"),
+        (2, "1"),
+        (2, "all"),
+    ]
+    assert table["miou"].tolist()[::2] == [50, 61, 61, 62, 62]
+    assert table["commit"].tolist()[::2] == ["abc1234"] + ["def5678"] * 4
+    assert earlier_commands(path) == ["one"]
+    assert joined(earlier_results(path, second), results_of([], 0).reindex(columns=COLUMNS), grid)["miou"].tolist() == [
+        50,
+        50,
+        51,
+        51,
+    ]
+
+
+def test_results_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
+    path, grid = tmp_path / "figure3", read_grid("figure3")[0]
+    table = cells("figure3", seeds=(0,), columns=["all"])
+    common = write_settings(path, table, results_of(table, 50), ["one"])
+    assert common["teacher.steps"] == VALUES["teacher"]["steps"] and "machine.workers" not in common
+    assert "seed" not in common and "data.root" not in common
+    write_tables(grid, "T", results_of(table, 50), [], common, path)
+    assert len(earlier_results(path, cells("figure3", extra=["machine.workers=3", "data.root=/elsewhere"]))) == 2
+    with pytest.raises(UserError, match=r"other settings: teacher.lr was 0.01, and is 0.5 now; give -o .*or --replace"):
+        earlier_results(path, cells("figure3", extra=["teacher.lr=0.5"]))
+    with pytest.raises(UserError, match="row 'teacher', column 'all', which the grid has not"):
+        earlier_results(path, cells("figure3", columns=["1"]))
+    settings_path(path).unlink()
+    with pytest.raises(UserError, match=r"no figure3_settings.json says with which settings; give -o"):
+        earlier_results(path, table)
+
+
+def test_settings_tell_what_is_shared_from_what_is_not(tmp_path: Path) -> None:
+    table = cells("figure3", seeds=(0,))
+    common = write_settings(tmp_path / "t", table, results_of(table, 50), [])
+    assert common["pseudo_label.scales"] == [0.5, 0.75, 1.0, 1.5, 1.75] and "split.unlabelled_ratio" not in common
+    saved = json.loads((tmp_path / "t_settings.json").read_text())
+    assert saved["cells"]["student | 2"]["split.unlabelled_ratio"] == 2.0
+    for cell in table:
+        flat = saved["all"] | saved["cells"][f"{cell.row} | {cell.column}"]
+        assert flat["student.lr"] == cell.params.student.lr
+        assert flat["split.unlabelled_ratio"] == cell.params.split.unlabelled_ratio
 
 
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[float], list[float]]]:
@@ -335,7 +474,14 @@ def test_figure_has_means_deviations_and_names(
     )
     results = pd.DataFrame(
         [
-            {"row": row, "column": column, "seed": seed, "miou": value, "pseudo_label_miou": learnt(row, value)}
+            {
+                "row": row,
+                "column": column,
+                "seed": seed,
+                "steps": 1,
+                "miou": value,
+                "pseudo_label_miou": learnt(row, value),
+            }
             for (row, column), values in MIOU.items()
             for seed, value in enumerate(values)
         ]
@@ -348,7 +494,7 @@ def test_figure_has_means_deviations_and_names(
     means = {place: statistics.mean(values) for place, values in MIOU.items()}
     spread = {place: statistics.stdev(values) if len(values) > 1 else 0.0 for place, values in MIOU.items()}
     lines_of = {
-        None: [[("base", "1/8")], [("base", "1/4")], [("SAUG < 3", "1/8")]],
+        None: [[("base", "1/8")], [("SAUG < 3", "1/8")], [("base", "1/4")]],
         "rows": [[("base", "1/8"), ("SAUG < 3", "1/8")], [("base", "1/4")]],
         "columns": [[("base", "1/8"), ("base", "1/4")], [("SAUG < 3", "1/8")]],
     }[lines]
@@ -362,19 +508,27 @@ def test_figure_has_means_deviations_and_names(
         assert deviations == pytest.approx([spread[place] for place in line])
     text = " ".join(ElementTree.parse(tmp_path / "table.svg").getroot().itertext())
     assert "base" in text and "SAUG < 3" in text and "1/4" in text
-    assert "![Title](table.svg)" in write_tables(grid, "Title", results, [], tmp_path / "table")
+    assert "![Title](table.svg)" in write_tables(grid, "Title", results, [], {}, tmp_path / "table")
     curves = tmp_path / "table_validation.csv"
     if lines is None:
         assert pd.read_csv(curves)["val_miou"].tolist() == pytest.approx(validation["val_miou"].tolist())
 
 
 def test_page_has_all_tables_with_their_figures(tmp_path: Path) -> None:
-    grid = Grid.model_validate({"columns": {"1/8": []}, "rows": {"<b> & c": {"model": "m"}}, "against": []})
-    results = pd.DataFrame([{"row": "<b> & c", "column": "1/8", "seed": 0, "miou": 50.0, "pseudo_label_miou": None}])
+    grid = Grid.model_validate(
+        {
+            "columns": {"1/8": []},
+            "rows": {name: {"model": "m"} for name in ("<b> & c", "d")},
+            "against": [],
+            "examples": ["<b> & c", "d"],
+        }
+    )
+    result = {"row": "<b> & c", "column": "1/8", "seed": 0, "steps": 1, "miou": 50.0, "pseudo_label_miou": None}
+    results = pd.DataFrame([result])
     (tmp_path / "größe 2.svg").write_text("<svg><text>figure A</text></svg>")
     Image.new("RGB", (4, 4), "red").save(tmp_path / "größe 2_examples.png")
-    write_tables(grid, "A < B", results, [], tmp_path / "größe 2")
-    write_tables(grid, "Lost", results, [], tmp_path / "b")
+    write_tables(grid, "A < B", results, [], {}, tmp_path / "größe 2")
+    write_tables(grid, "Lost", results, [], {}, tmp_path / "b")
     with (tmp_path / "b.md").open("a") as file:
         file.write("![lost < figure](b.svg)\n")
     (tmp_path / "README.md").write_text("# Not a table\n")
@@ -434,6 +588,8 @@ def test_examples_are_of_the_first_seed_that_has_all_rows(tmp_path: Path, monkey
     assert pixels[-5, 15 :: 30 + GAP].tolist() == [[90] * 3, *colours, [225] * 3]
 
     few = {key: revision for key, revision in whole.items() if not key.endswith("..")}
+    write_examples(grid, table, keys, few, tmp_path / "t", keep=True)
+    assert picture.exists()
     write_examples(grid, table, keys, few, tmp_path / "t")
     assert not picture.exists()  # those of other runs do not stay
     other = cells_of(grid, VALUES | {"evaluate": {**VALUES["evaluate"], "examples": 0}}, seeds=[1])
@@ -576,7 +732,9 @@ def test_experiment_runs_what_is_missing_and_nothing_else(finished: tuple[Projec
         assert len(names) == 2
         project.run("dvc", "exp", "remove", next(name for name in names if "-student-" in name))
         dry = project.run(*command, "--dry-run").splitlines()
-        assert [line.split()[0] for line in dry[:2]] == ["done", "to"] and dry[2].startswith("1 runs to do: 0 steps of")
+        assert dry[0].startswith("done  seed 0  half  teacher: teacher of mine-teacher-half-seed0-")
+        assert dry[1].startswith("to do seed 0  half  student: student_1 of mine-student-half-seed0-")
+        assert dry[2].startswith("1 runs to do: 0 steps of")
         assert ": queued" not in project.run(*command, "--queue")
         assert project.run(*command, "--queue").count(": queued") == 1  # not twice
         project.run("dvc", "queue", "remove", "--all")
@@ -585,7 +743,9 @@ def test_experiment_runs_what_is_missing_and_nothing_else(finished: tuple[Projec
 
         table = (project.folder / "reports/experiments/mine.md").read_text()
         wrong = project.run(*command, "-S", f"data.root={project.folder / RAW}x", check=False)
-        assert "2 runs failed" in wrong and "0 of 2 cells" in wrong and "nothing to write" in wrong
+        assert "data.root: no folder" in wrong
+        wrong = project.run(*command, "-S", "student.lr=0.02", check=False)
+        assert "other settings: student.lr was 0.01, and is 0.02 now" in wrong
         assert (project.folder / "reports/experiments/mine.md").read_text() == table
     finally:
         shutil.rmtree(project.folder / "reports/experiments", ignore_errors=True)
