@@ -83,14 +83,16 @@ def test_table1_is_the_papers() -> None:
         "+ SCL": ("pseudo", "dsbn", "scl", 1),
         "+ ITER": ("pseudo", "dsbn", "scl", 2),
     }
-    assert table["baseline"].rounds == {} and {p.split.fraction for p in table.values()} == {0.25}
+    everything = table.pop("all labels")
+    assert everything.rounds == table["baseline"].rounds == {} and everything.split.fraction == 1.0
+    assert {p.split.fraction for p in table.values()} == {0.25}
     assert table["labels only, as many steps as + ITER"].baselines == {"supervised": "student_2"}
 
 
 def test_wishes_of_the_command_line_win_and_bad_ones_are_refused() -> None:
     cell = cells("table1", columns=["1/8", "1/8"], extra=["student.init=pretrained", "teacher.steps=7"])[0]
     assert (cell.params.student.init, cell.params.teacher.steps) == ("pretrained", 7)
-    assert len(cells("table1", columns=["1/8", "1/8"])) == 8
+    assert len(cells("table1", columns=["1/8", "1/8"])) == 9
     chosen = cells("table1", columns=["1/4"], rows=["ST", "+ SAUG", "ST"])
     assert chosen == [cell for cell in cells("table1", columns=["1/4"]) if cell.row in ("ST", "+ SAUG")]
     with pytest.raises(UserError, match=r"no row 'SAUG'; there are 'baseline', 'ST', '\+ SAUG'"):
@@ -270,10 +272,10 @@ def test_key_follows_params_and_code_but_not_the_machine(tmp_path: Path) -> None
 def test_time_to_come_counts_every_model_once() -> None:
     table = cells("table1", seeds=(0, 1), columns=["1/8"])
     teacher, student = VALUES["teacher"]["steps"], VALUES["student"]["steps"]
-    # A seed: one teacher, two baselines; students ST, SAUG, DSBN, and SCL, which is ITER's first one too.
-    once = {"teacher": 3 * teacher + 3 * student, "student": 5 * student}
+    # A seed: two teachers (one of all labels), two baselines; students ST, SAUG, DSBN, and SCL, which is ITER's first one too.
+    once = {"teacher": 4 * teacher + 3 * student, "student": 5 * student}
     assert remaining_steps(table, []) == {kind: 2 * steps for kind, steps in once.items()}
-    assert remaining_steps(table[8:], table[:8]) == once
+    assert remaining_steps(table[9:], table[:9]) == once
     assert remaining_steps(table[1:2], table[:1]) == {"teacher": 0, "student": student}
 
 
