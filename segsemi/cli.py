@@ -187,13 +187,13 @@ def _cells(args: argparse.Namespace) -> int:
     for cell, key in zip(cells, keys, strict=True):
         if key not in finished:
             missing.setdefault(key, cell)  # the first cell that needs a run gives it the name
-    if args.dry_run:
-        return _show_cells(Path(args.name).stem, cells, keys, missing)
     whole: list[Cell] = []  # what is done of other columns and rows stays in the table
     for seed, column, row in itertools.product(dict.fromkeys(args.seeds), grid.columns, grid.rows):
         with contextlib.suppress(UserError):  # of a cell that was not asked for
             whole += cells_of(grid, values, seeds=[seed], columns=[column], rows=[row], extra=args.overrides)
     path = args.out / Path(args.name).stem
+    if args.dry_run:
+        return _show_cells(path, whole, cells, keys, missing)
     if not args.replace and not args.queue:
         kept.earlier_results(path, whole)  # refuses, before anything runs
     failed = (
@@ -256,14 +256,20 @@ def _public(words: Sequence[str]) -> str:
     return shlex.join(shown)
 
 
-def _show_cells(grid: str, cells: list[Cell], keys: list[str], missing: dict[str, Cell]) -> int:
-    from segsemi import doctor, experiments
+def _show_cells(path: Path, whole: list[Cell], cells: list[Cell], keys: list[str], missing: dict[str, Cell]) -> int:
+    from segsemi import doctor, experiments, kept
 
-    names = experiments.finished_names()
+    names, commits = experiments.finished_names(), {}
+    with contextlib.suppress(UserError):  # a table of other settings
+        earlier = kept.earlier_results(path, whole)
+        commits = {tuple(place): commit for *place, commit in earlier[[*kept.PLACE, "commit"]].to_numpy()}
     for cell, key in zip(cells, keys, strict=True):
-        name = experiments.run_name(grid, missing[key], key) if key in missing else names[key]
-        state = "to do" if key in missing else "done "
-        print(f"{state} seed {cell.seed}  {cell.column}  {cell.row}: {cell.model} of {name}")
+        name = experiments.run_name(path.name, missing[key], key) if key in missing else names[key]
+        older = commits.get((cell.row, cell.column, cell.seed)) if key in missing else None
+        print(
+            f"{'to do' if key in missing else 'done '} seed {cell.seed}  {cell.column}  {cell.row}: {cell.model} of {name}"
+            + (f" (the table has it, by code of {older})" if older else "")
+        )
     done = [cell for cell, key in zip(cells, keys, strict=True) if key not in missing]
     steps = experiments.remaining_steps(missing.values(), done)
     print(

@@ -14,7 +14,7 @@ from segsemi.files import write_json
 from segsemi.grid import Cell, Grid
 
 Settings = dict[str, Any]  # "section.key" -> value
-_PLACE = ["row", "column", "seed"]
+PLACE = ["row", "column", "seed"]
 
 
 def settings_path(path: Path) -> Path:
@@ -47,7 +47,7 @@ def earlier_results(path: Path, cells: Sequence[Cell]) -> pd.DataFrame:
     """
     csv = path.with_name(f"{path.name}.csv")
     if not csv.exists():
-        return pd.DataFrame(columns=_PLACE)
+        return pd.DataFrame(columns=[*PLACE, "commit"])
     mend = "give -o FOLDER for a table of its own, or --replace to begin this one anew"
     table = pd.read_csv(csv)
     if not settings_path(path).exists():
@@ -58,10 +58,10 @@ def earlier_results(path: Path, cells: Sequence[Cell]) -> pd.DataFrame:
         if (row, column) not in now:
             raise UserError(f"{csv} has results of row {row!r}, column {column!r}, which the grid has not; {mend}")
         then = saved["all"] | saved["cells"].get(f"{row} | {column}", {})
-        for key in then.keys() & now[row, column].keys():
-            if then[key] != now[row, column][key]:
+        for key, value in now[row, column].items():
+            if key in then and then[key] != value:
                 raise UserError(
-                    f"{csv} has results of other settings: {key} was {then[key]}, and is {now[row, column][key]} now; {mend}"
+                    f"{csv} has results of other settings: {key} was {then[key]}, and is {value} now; {mend}"
                 )
     return table
 
@@ -69,13 +69,13 @@ def earlier_results(path: Path, cells: Sequence[Cell]) -> pd.DataFrame:
 def earlier_curves(path: Path) -> pd.DataFrame:
     """The validation curves of the table, perhaps none."""
     csv = path.with_name(f"{path.name}_validation.csv")
-    return pd.read_csv(csv) if csv.exists() else pd.DataFrame(columns=_PLACE)
+    return pd.read_csv(csv) if csv.exists() else pd.DataFrame(columns=PLACE)
 
 
 def joined(earlier: pd.DataFrame, new: pd.DataFrame, grid: Grid) -> pd.DataFrame:
     """All of `new`, and of `earlier` that for whose row, column and seed `new` has nothing; by seed, in the grid's order."""
-    places = set(map(tuple, new[_PLACE].to_numpy()))
-    stays = earlier[[tuple(place) not in places for place in earlier[_PLACE].to_numpy()]]
+    places = set(map(tuple, new[PLACE].to_numpy()))
+    stays = earlier[[tuple(place) not in places for place in earlier[PLACE].to_numpy()]]
     parts = [part for part in (stays, new) if not part.empty]
     if not parts:
         return new

@@ -27,6 +27,8 @@ def main() -> None:
         "code": pipeline_revision(),
     }
     settings = {
+        "rounds": params.rounds,
+        "baselines": params.baselines,
         "split": params.split.model_dump(),
         "model": params.model.model_dump(),
         "augment": params.augment.model_dump(),

@@ -736,6 +736,7 @@ def test_experiment_runs_what_is_missing_and_nothing_else(finished: tuple[Projec
         dry = project.run(*command, "--dry-run").splitlines()
         assert dry[0].startswith("done  seed 0  half  teacher: teacher of mine-teacher-half-seed0-")
         assert dry[1].startswith("to do seed 0  half  student: student_1 of mine-student-half-seed0-")
+        assert "(the table has it, by code of " in dry[1] and "the table" not in dry[0]
         assert dry[2].startswith("1 runs to do: 0 steps of")
         assert ": queued" not in project.run(*command, "--queue")
         assert project.run(*command, "--queue").count(": queued") == 1  # not twice

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from PIL import Image
 
 from segsemi import figures
@@ -133,13 +134,12 @@ def test_comparison_shows_every_prediction_and_what_changed() -> None:
     assert comparison(image, "id", truth, predictions, SYNTHETIC, width=100, **options).shape[1] <= 100
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's package chromium is not installed")
-def test_browser_shows_the_page(tmp_path: Path) -> None:
-    (tmp_path / "index.html").write_text(page(tmp_path))
-    shot = tmp_path / "shot.png"
+def screenshot(path: Path, folder: Path) -> np.ndarray:
+    """(2400, 1300, 3) int, as headless Chromium shows the page."""
+    shot = folder / "shot.png"
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1300,2400", f"--screenshot={shot}"]
     subprocess.run(
-        ["chromium", *options, f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "index.html").as_uri()],
+        ["chromium", *options, f"--user-data-dir={folder / 'profile'}", path.as_uri()],
         check=True,
         capture_output=True,
         timeout=120,
@@ -147,7 +147,31 @@ def test_browser_shows_the_page(tmp_path: Path) -> None:
     with Image.open(shot) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     assert pixels.shape == (2400, 1300, 3)
-    green = (np.abs(pixels - (0x2A, 0x7F, 0x3F)).sum(axis=2) < 10).sum()
-    blue = (np.abs(pixels - (8, 48, 107)).sum(axis=2) < 10).sum()  # 100 percent in the confusion matrix
-    assert green == 0 and blue > 2000  # no class gains in BY_CLASS
-    assert (np.abs(pixels - (0xB3, 0x40, 0x2F)).sum(axis=2) < 10).sum() > 2000  # and ten lose
+    return pixels
+
+
+def of_colour(pixels: np.ndarray, *colour: int) -> int:
+    return int((np.abs(pixels - colour).sum(axis=2) < 10).sum())
+
+
+in_browser = pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's package chromium is not installed")
+
+
+@in_browser
+def test_browser_shows_the_page(tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_text(page(tmp_path))
+    pixels = screenshot(tmp_path / "index.html", tmp_path)
+    assert of_colour(pixels, 0x2A, 0x7F, 0x3F) == 0  # no class gains in BY_CLASS
+    assert of_colour(pixels, 0xB3, 0x40, 0x2F) > 2000  # and ten lose
+    assert of_colour(pixels, 8, 48, 107) > 2000  # 100 percent in the confusion matrix
+
+
+@in_browser
+def test_browser_shows_the_committed_pages(tmp_path: Path) -> None:
+    """Copies of them, so that nothing beside them is read: figures and pictures are there."""
+    for name in ("reports/index.html", "reports/experiments/tables.html"):
+        copy = tmp_path / Path(name).name
+        shutil.copyfile(ROOT / name, copy)
+        pixels = screenshot(copy, tmp_path)
+        assert of_colour(pixels, 0x1F, 0x77, 0xB4) > 200, name  # the first line of a figure
+        assert (pixels != 255).any(axis=2).mean() > 0.05, name
