@@ -58,8 +58,9 @@ def main() -> None:
     for step in range(args.batches):
         (part,), (true_part,) = learnt[step], true[step]
         with torch.no_grad():
-            logits = model(part.images.to(device)).float()
-        pseudo, truth = part.targets.to(device), true_part.targets.to(device)
+            images, pseudo = part.on(device)
+            logits = model(images).float()
+        _, truth = true_part.on(device)
         known = (pseudo != classes.ignore_index) & (truth != classes.ignore_index)
         masks = (known & (pseudo == truth), known & (pseudo != truth))
         top = logits.softmax(dim=1).amax(dim=1)

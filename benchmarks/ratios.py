@@ -149,8 +149,8 @@ def large_student_step(bench: Bench) -> tuple[float, float]:
 
 
 def whole(batch: list[Part], device: torch.device) -> tuple[Tensor, Tensor]:
-    images, targets = torch.cat([part.images for part in batch]), torch.cat([part.targets for part in batch])
-    return images.to(device, memory_format=torch.channels_last), targets.to(device)
+    images, targets = zip(*(part.on(device) for part in batch), strict=True)
+    return torch.cat(images), torch.cat(targets).long()
 
 
 def dsbn_concatenated(bench: Bench) -> tuple[float, float]:

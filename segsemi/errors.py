@@ -49,6 +49,11 @@ def explain(error: Exception) -> str | None:
         return f"{name} not found" + ("; run `dvc repro`, which writes what is missing" if made else "; check the path")
     if type(error).__name__ == "DistBackendError" or "Connection closed by peer" in str(error):
         return "another process of this stage has ended; its own message says why"
+    if "Bus error" in str(error) or "shared memory" in str(error):
+        return (
+            f"a loader process had no shared memory ({str(error).splitlines()[0]}); give more of it, in a container by "
+            "--shm-size 8g, or set machine.workers to 0"
+        )
     if _out_of_memory(error):
         reason = (str(error).splitlines() or ["no reason given"])[0]
         return (
@@ -63,4 +68,5 @@ def _out_of_memory(error: Exception) -> bool:
     """torch's and Python's; by name and text, since the lowest layer does not import torch."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "CUDA error: out of memory" in text)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segsemi.checkpoint import load_description, load_model
+from segsemi.dsbn import replace_modules
 from segsemi.errors import UserError
 from segsemi.files import write_text
 from segsemi.models.build import ATROUS_RATES, SegmentationModel
@@ -66,10 +67,7 @@ def _fix_padding(network: nn.Module) -> None:
     """Put a `FixedSame` in the place of every Conv2dSame, in place: images are padded to multiples of all strides."""
     from timm.layers.conv2d_same import Conv2dSame
 
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, Conv2dSame):
-                parent.register_module(name, FixedSame(child))
+    replace_modules(network, lambda layer: FixedSame(layer) if isinstance(layer, Conv2dSame) else layer)
 
 
 def export_onnx(folder: Path, out: Path, *, normalise: bool = True, argmax: bool = False) -> float:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segsemi.ahead import ahead
+from segsemi.ahead import AHEAD, ahead
 from segsemi.metrics import ConfusionMatrix
 from segsemi.models.build import SegmentationModel, most_probable
 
@@ -155,14 +156,24 @@ def evaluate_model(
     Args:
         pairs: image (H, W, 3) uint8 RGB and label (H, W) uint8.
         confusion: to go on with; None: a new one.
-        on_prediction: called with the pair's index and the prediction (H, W) uint8.
+        on_prediction: called with the pair's index and the prediction (H, W) uint8, in order, in a thread of its own.
     """
     if confusion is None:
         confusion = ConfusionMatrix(num_classes, ignore_index)
-    with ThreadPoolExecutor(max_workers=1) as reader:
+
+    def count(index: int, prediction: np.ndarray, label: np.ndarray) -> None:
+        confusion.update(prediction, label)
+        if on_prediction is not None:
+            on_prediction(index, prediction)
+
+    # files are read and pixels counted while the network computes
+    with ThreadPoolExecutor(max_workers=1) as reader, ThreadPoolExecutor(max_workers=1) as counter:
+        counted: deque[Future[None]] = deque()
         for index, (image, label) in enumerate(ahead(reader, pairs)):
             prediction = predict_label(model, image, scales, flip, window)
-            confusion.update(prediction, label)
-            if on_prediction is not None:
-                on_prediction(index, prediction)
+            counted.append(counter.submit(count, index, prediction, label))
+            if len(counted) > AHEAD:
+                counted.popleft().result()
+        for counting in counted:
+            counting.result()
     return confusion

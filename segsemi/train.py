@@ -161,16 +161,18 @@ def train(
                     loss = _loss(network, parts, batch, LOSSES[pseudo_loss], processes, precision)
                     loss.backward()
                 value += loss.detach()
-            norm = float(get_total_norm([p.grad for p in parameters if p.grad is not None]))
-            loss_value, stops = processes.mean(torch.stack([value, value.new_tensor(float(stopping()))])).tolist()
-            if not math.isfinite(loss_value + norm):
+            norm = get_total_norm([p.grad for p in parameters if p.grad is not None])  # the same in all processes
+            facts = torch.stack([value, norm, torch.full_like(value, float(stopping()))])
+            loss_value, norm_value, stops = processes.mean(facts).tolist()  # the one place where a GPU is waited for
+            if not math.isfinite(loss_value + norm_value):
                 # before the update: the weights are still good, batch norm's statistics not
                 for now, before in zip(buffers, statistics, strict=True):
                     torch._foreach_copy_(now, before)
                 save(work / "last_good.pt", step)
+                processes.wait()  # torchrun ends the others soon after one has gone
                 ids = ", ".join(id for part in batch for id in part.ids)
                 raise UserError(
-                    f"loss {loss_value}, norm of the gradient {norm} at step {step}, images {ids}; the last "
+                    f"loss {loss_value}, norm of the gradient {norm_value} at step {step}, images {ids}; the last "
                     f"good state is {work / 'last_good.pt'}. Lower lr, or look at these images"
                 )
             optimizer.step()
@@ -180,6 +182,7 @@ def train(
             bar.update()
             if stops:  # before a measurement: whoever stops us does not wait for it
                 save(checkpoint, done)
+                processes.wait()
                 raise KeyboardInterrupt
             measure(done)
             if done == batches.steps or time.monotonic() - saved > pause:
@@ -334,15 +337,12 @@ def _loss(
     Each part counts by its share of the batch's images of its kind. Of several processes, the mean of their losses is the
     loss of the whole batch.
     """
-    device = processes.device
-    free = device.type == "cuda"  # from pinned memory
-    inputs = [part.images.to(device, memory_format=torch.channels_last, non_blocking=free) for part in parts]
-    with autocast(device, precision):
+    inputs, targets = zip(*(part.on(processes.device) for part in parts), strict=True)
+    with autocast(processes.device, precision):
         logits = network(torch.cat(inputs) if len(inputs) > 1 else inputs[0])
     losses = []
-    for part, own in zip(parts, logits.split([len(part.ids) for part in parts]), strict=True):
-        targets = part.targets.to(device, non_blocking=free)
-        loss = (pseudo_loss if part.pseudo else cross_entropy)(own, targets, mean_count=processes.mean)
+    for part, own, labels in zip(parts, logits.split([len(part.ids) for part in parts]), targets, strict=True):
+        loss = (pseudo_loss if part.pseudo else cross_entropy)(own, labels, mean_count=processes.mean)
         kind = sum(len(other.ids) for other in batch if other.pseudo == part.pseudo)
         losses.append(loss * (len(part.ids) / kind))
     return torch.stack(losses).sum()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -215,10 +216,12 @@ def make(groups: list[Group], **changes: object) -> StepBatches:
 def test_batch_has_a_part_of_each_group_and_pseudo_labels_come_from_the_pngs(raw: Path, tmp_path: Path) -> None:
     labelled, pseudo = make(groups(raw, tmp_path))[0]
     assert (labelled.pseudo, pseudo.pseudo) == (False, True)
-    assert labelled.images.shape == (2, 3, 40, 40) and labelled.images.dtype == torch.float32
-    assert labelled.images.min() >= 0 and labelled.images.max() <= 1
-    assert pseudo.images.shape == (1, 3, 40, 40)
-    assert labelled.targets.shape == (2, 40, 40) and labelled.targets.dtype == torch.int64
+    images, targets = labelled.on(torch.device("cpu"))
+    assert images.shape == (2, 3, 40, 40) and images.dtype == torch.float32
+    assert images.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(images, labelled.images.float() / 255) and images.min() >= 0 and 0.5 < images.max() <= 1
+    assert pseudo.images.shape == (1, 3, 40, 40) and pseudo.images.dtype == torch.uint8
+    assert targets.shape == (2, 40, 40) and targets.dtype == torch.uint8
     assert set(pseudo.targets.unique().tolist()) <= {7, 255}
     assert pseudo.ids[0] in {"train_0002", "train_0003"} and set(labelled.ids) == {"train_0000", "train_0001"}
 
@@ -253,7 +256,7 @@ def test_batches_depend_on_seed_and_stage_not_on_workers_start_or_cache(raw: Pat
         )
 
     assert same(make(parts)) and same(make(parts), workers=2) and same(make(parts), start=4)
-    assert same(make(parts, cache_mb=0))
+    assert same(make(parts, cache_mb=0)) and same(pickle.loads(pickle.dumps(make(parts))))  # as workers get them
     assert not same(make(parts, seed=6)) and not same(make(parts, stage="student_2"))
 
 
@@ -270,7 +273,8 @@ def test_strong_augmentation_changes_the_image_and_never_the_label(raw: Path, tm
         for step in range(8):
             (part,) = batches[step]
             assert np.array_equal(part.targets[0, :48].numpy(), label)
-            assert np.allclose(part.images[0, :, :48].numpy(), image, atol=1e-6) == (ops == 0)
+            images, _ = part.on(torch.device("cpu"))
+            assert np.allclose(images[0, :, :48].numpy(), image, atol=1e-6) == (ops == 0)
 
 
 def test_images_of_every_kind_become_rgb(tmp_path: Path) -> None:

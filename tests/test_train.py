@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from torch import nn
 import segsemi.train
 from segsemi.config import AugmentParams, OptimParams, StudentParams, load_params
 from segsemi.data import synthetic
-from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
+from segsemi.data.batches import Group, Part, StepBatches, labelled_samples, pseudo_samples
 from segsemi.data.datasets import check_entries
 from segsemi.data.datasets.camvid import SYNTHETIC, find_synthetic
 from segsemi.dsbn import bn_statistics, convert_dsbn, labelled_first, strip_dsbn
@@ -28,7 +29,16 @@ from segsemi.student import student_groups
 from segsemi.train import train
 
 ARCHITECTURE = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
-ALONE = Processes(torch.device("cpu"))
+CPU = torch.device("cpu")
+ALONE = Processes(CPU)
+
+
+class Spoilt(Part):
+    """Images that are not finite."""
+
+    def on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        images, targets = super().on(device)
+        return images.fill_(float("inf")), targets
 
 
 def optim(steps: int, **changes: object) -> OptimParams:
@@ -214,7 +224,8 @@ def test_loss_or_gradient_that_is_not_finite_stops_with_step_images_and_the_last
         calls.append(1)
         third = len(calls) == 5  # step: one call for each of DSBN's two parts
         if third and where == "images":  # spoils the running statistics of every batch norm too
-            args[1][0].images.fill_(float("inf"))  # type: ignore[index]
+            parts = cast(list[Part], args[1])
+            parts[0] = Spoilt(*(getattr(parts[0], field.name) for field in dataclasses.fields(Part)))
         loss = real(*args)  # type: ignore[arg-type]
         if third and where == "loss":
             loss = loss * float("nan")
@@ -257,9 +268,10 @@ def test_parts_one_after_the_other_are_the_step_of_the_concatenated_batch(groups
     reference.train()
     optimizer = segsemi.train._optimizer(reference, optim(1))
     with labelled_first(reference, len(labelled.ids)):
-        logits = reference(torch.cat([labelled.images, pseudo.images]).contiguous(memory_format=torch.channels_last))
+        (images, targets), (pseudo_images, pseudo_targets) = labelled.on(CPU), pseudo.on(CPU)
+        logits = reference(torch.cat([images, pseudo_images]).contiguous(memory_format=torch.channels_last))
     count = len(labelled.ids)
-    loss = cross_entropy(logits[:count], labelled.targets) + self_correction_loss(logits[count:], pseudo.targets)
+    loss = cross_entropy(logits[:count], targets) + self_correction_loss(logits[count:], pseudo_targets)
     loss.backward()
     optimizer.step()
     assert history.curve[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
@@ -293,7 +305,8 @@ def test_parts_of_one_kind_count_by_their_images(groups: list[Group], tmp_path: 
     curve = run(model, [weak, strong], tmp_path, 1, bn="fixed")
     segsemi.train._set_train_mode(reference, "fixed")
     parts = batches([weak, strong], 1)[0]
-    losses = [F.cross_entropy(reference(part.images), part.targets, ignore_index=255) for part in parts]
+    pairs = [part.on(CPU) for part in parts]
+    losses = [F.cross_entropy(reference(images), targets.long(), ignore_index=255) for images, targets in pairs]
     loss = (losses[0] + 3 * losses[1]) / 4
     loss.backward()
     optimizer = segsemi.train._optimizer(reference, optim(1))

@@ -63,8 +63,8 @@ class Group:
 class Part:
     """What a batch has of one group.
 
-    images: (N, 3, crop, crop) float32 RGB in 0..1; targets: (N, crop, crop) int64; ids: N image ids; pseudo and parallel
-    as in `Group`.
+    images: (N, 3, crop, crop) uint8 RGB, in channels_last: a fifth of what floats would take on the way from loader processes
+    to a GPU; targets: (N, crop, crop) uint8; ids: N image ids; pseudo and parallel as in `Group`.
     """
 
     images: Tensor
@@ -72,6 +72,11 @@ class Part:
     ids: list[str]
     pseudo: bool
     parallel: bool
+
+    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Images, float32 in 0..1, and targets there; out of pinned memory without waiting for them."""
+        free = device.type == "cuda"
+        return self.images.to(device, non_blocking=free).float().div_(255), self.targets.to(device, non_blocking=free)
 
     def pin_memory(self) -> Part:
         """The same in page-locked memory, from which a GPU reads while the CPU goes on; the data loader calls it."""
@@ -166,9 +171,8 @@ class StepBatches(Dataset[list[Part]]):
             images.append(image)
             targets.append(label)
             ids.append(sample.id)
-        # (N, H, W, 3) uint8 -> (N, 3, H, W) float32
-        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div_(255)
-        return Part(batch, torch.from_numpy(np.stack(targets)).long(), ids, group.pseudo, group.parallel)
+        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)  # (N, H, W, 3) -> (N, 3, H, W)
+        return Part(batch, torch.from_numpy(np.stack(targets)), ids, group.pseudo, group.parallel)
 
     def _positions(self, group: Group, step: int) -> list[int]:
         """Of the group's samples, counted over all epochs, those of this process: the same share of each piece."""
@@ -188,7 +192,7 @@ class StepBatches(Dataset[list[Part]]):
         image, label = self._read(group, sample)
         rng = derive_rng(self.seed, self.stage, group.name, "augment", position)
         if group.strong_ops:
-            from segsemi.augment.strong import StrongAugment  # imgaug takes half a second, and a teacher needs it not
+            from segsemi.augment.strong import StrongAugment  # imports imgaug, which a teacher needs not
 
             # On the image at its own size, before it shrinks: blur and noise are measured in pixels.
             image = StrongAugment(group.strong_ops, rng=rng, replace=group.replace)(image)
@@ -225,6 +229,9 @@ def batch_loader(
     batches: StepBatches, *, start: int, workers: int, device: torch.device | None = None
 ) -> DataLoader[list[Part]]:
     """The batches from step `start` on, in order, made by `workers` processes (0: in this one), ready for `device`."""
+    on_gpu = device is not None and device.type == "cuda"
+    if workers and any(group.strong_ops for group in batches.groups):
+        import segsemi.augment.strong  # noqa: F401  # once, before the workers are forked: imgaug takes half a second
     return DataLoader(
         batches,
         batch_size=None,
@@ -232,7 +239,9 @@ def batch_loader(
         num_workers=workers,
         worker_init_fn=_one_thread if workers else None,
         prefetch_factor=2 if workers else None,
-        pin_memory=device is not None and device.type == "cuda",
+        pin_memory=on_gpu,
+        # NCCL, which several processes have started by now, does not survive a fork
+        multiprocessing_context="forkserver" if workers and on_gpu and batches.processes > 1 else None,
     )
 
 

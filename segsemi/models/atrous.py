@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segsemi.dsbn import replace_modules
+
 
 class AtrousDepthwiseConv2d(nn.Conv2d):
     """A Conv2d of stride 1 and `same` padding, one filter a channel, with one rate for rows and columns.
@@ -49,10 +51,7 @@ def _from_batch(x: Tensor, rate: int) -> Tensor:
 
 def replace_atrous(network: nn.Module) -> None:
     """Put an `AtrousDepthwiseConv2d` with the same parameters in the place of every Conv2d that is one, in place."""
-    for parent in list(network.modules()):
-        for name, child in list(parent.named_children()):
-            if type(child) is nn.Conv2d and _fits(child):
-                parent.register_module(name, _converted(child))
+    replace_modules(network, lambda layer: _converted(layer) if type(layer) is nn.Conv2d and _fits(layer) else layer)
 
 
 def _fits(conv: nn.Conv2d) -> bool:
