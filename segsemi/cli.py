@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import itertools
 import os
-import re
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import shtab
 
 from segsemi.errors import UserError, explain
-
-if TYPE_CHECKING:
-    from segsemi.grid import Cell, Grid
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -160,132 +152,24 @@ def _preset(args: argparse.Namespace) -> int:
 
 
 def _experiment(args: argparse.Namespace) -> int:
-    from segsemi import experiments
     from segsemi.grid import grid_names, read_grid
 
     if args.name is None or args.list:
         for name in grid_names():
             print(f"{name}\n    {read_grid(name)[1]}")
         return 0
-    if args.dry_run or args.collect:
-        return _cells(args)
-    with experiments.alone():
-        return _cells(args)
+    from segsemi.experiment_command import Wanted, run_experiment, show_cells
+    from segsemi.experiments import alone
 
-
-def _cells(args: argparse.Namespace) -> int:
-    from segsemi import experiments, kept
-    from segsemi.config import load_values
-    from segsemi.grid import cells_of, read_grid
-
-    grid, title = read_grid(args.name)
-    values, code = load_values(), experiments.code_hash()
-    cells = cells_of(grid, values, seeds=args.seeds, columns=args.columns, rows=args.rows, extra=args.overrides)
-    keys = experiments.run_keys(cells, code)
-    finished = experiments.finished_runs()
-    missing: dict[str, Cell] = {}
-    for cell, key in zip(cells, keys, strict=True):
-        if key not in finished:
-            missing.setdefault(key, cell)  # the first cell that needs a run gives it the name
-    whole: list[Cell] = []  # what is done of other columns and rows stays in the table
-    for seed, column, row in itertools.product(dict.fromkeys(args.seeds), grid.columns, grid.rows):
-        with contextlib.suppress(UserError):  # of a cell that was not asked for
-            whole += cells_of(grid, values, seeds=[seed], columns=[column], rows=[row], extra=args.overrides)
-    path = args.out / Path(args.name).stem
+    wanted = Wanted(
+        args.name, args.seeds, args.columns, args.rows, args.overrides, args.out, args.replace, words=args.words
+    )
     if args.dry_run:
-        return _show_cells(path, whole, cells, keys, missing)
-    if not args.replace and not args.queue:
-        kept.earlier_results(path, whole)  # refuses, before anything runs
-    failed = (
-        []
-        if args.collect
-        else experiments.run_cells(
-            path.name,
-            missing,
-            queue=args.queue,
-            unchanged=lambda: (
-                load_values() == values
-                and experiments.code_hash() == code
-                and experiments.run_keys(cells, code) == keys  # lists and mended labels too
-            ),
-        )
-    )
-    if args.queue:
-        print(
-            f"{len(missing)} runs in the queue; `dvc queue start --jobs N` runs them, `--collect` then writes the table"
-        )
-        return 1 if failed else 0
-    done = _write_table(args, grid, title, whole, experiments.run_keys(whole, code), path)
-    there = sum(key in done for key in keys)
-    print(f"{there} of {len(keys)} cells" + (f"; {len(failed)} runs failed" if failed else ""))
-    return 1 if failed or not done else 0
-
-
-def _write_table(
-    args: argparse.Namespace, grid: Grid, title: str, cells: list[Cell], keys: list[str], path: Path
-) -> dict[str, str]:
-    """Table and figure of the cells that are done. Returns key -> revision of the experiments."""
-    from segsemi import experiments, kept, qualitative, results, results_page, tables
-
-    finished = {key: revision for key, revision in experiments.finished_runs().items() if key in keys}
-    earlier = None if args.replace else kept.earlier_results(path, cells)
-    if not finished and (earlier is None or earlier.empty):
-        print(f"nothing to write into {path}.md")
-        return finished
-    new, curves = results.collect(cells, keys, finished), results.validation_curves(cells, keys, finished)
-    table = new if earlier is None else kept.joined(earlier, new, grid)
-    if earlier is not None:
-        curves = kept.joined(kept.earlier_curves(path), curves, grid)
-    commands = [] if args.replace else kept.earlier_commands(path)
-    if not new.empty and not args.collect:
-        commands = list(dict.fromkeys([*commands, _public(args.words)]))
-    common = kept.write_settings(path, cells, table, commands)
-    results.write_figure(grid, table, curves, path)
-    try:
-        qualitative.write_examples(grid, cells, keys, finished, path, keep=len(table) > len(new))
-    except UserError as error:  # the numbers are worth more
-        print(f"no examples: {error}")
-    print(tables.write_tables(grid, title, table, results.facts(cells, table, commands), common, path))
-    print(f"{path}.md, .csv, .svg; all tables: {results_page.write_page(args.out)}")
-    return finished
-
-
-def _public(words: Sequence[str]) -> str:
-    """A command without --replace and without the place of the data set, which is nobody else's."""
-    shown = [re.sub(r"^(data\.root=).*/", r"\1", word) for word in words if word != "--replace"]
-    return shlex.join(shown)
-
-
-def _show_cells(path: Path, whole: list[Cell], cells: list[Cell], keys: list[str], missing: dict[str, Cell]) -> int:
-    from segsemi import doctor, experiments, kept
-
-    names, commits = experiments.finished_names(), {}
-    with contextlib.suppress(UserError):  # a table of other settings
-        earlier = kept.earlier_results(path, whole)
-        commits = {tuple(place): commit for *place, commit in earlier[[*kept.PLACE, "commit"]].to_numpy()}
-    for cell, key in zip(cells, keys, strict=True):
-        name = experiments.run_name(path.name, missing[key], key) if key in missing else names[key]
-        older = commits.get((cell.row, cell.column, cell.seed)) if key in missing else None
-        print(
-            f"{'to do' if key in missing else 'done '} seed {cell.seed}  {cell.column}  {cell.row}: {cell.model} of {name}"
-            + (f" (the table has it, by code of {older})" if older else "")
-        )
-    done = [cell for cell, key in zip(cells, keys, strict=True) if key not in missing]
-    steps = experiments.remaining_steps(missing.values(), done)
-    print(
-        f"{len(missing)} runs to do: {steps['teacher']} steps of teachers and baselines, {steps['student']} of students"
-    )
-    if missing:
-        params = next(iter(missing.values())).params
-        try:
-            data = doctor.find_data(params)
-        except UserError as error:
-            print(f"time unknown: {error}")
-            return 0
-        seconds = doctor.step_seconds(params, data)
-        total = sum(steps[kind] * seconds[kind] for kind in steps)
-        print(f"about {total / 60:.0f} minutes of training here, and more (loading, pseudo labels, evaluation)")
-    return 0
+        return show_cells(wanted)
+    if args.collect:
+        return run_experiment(wanted, collect=True)
+    with alone():
+        return run_experiment(wanted, queue=args.queue)
 
 
 def _labels(args: argparse.Namespace) -> int:

@@ -1,0 +1,197 @@
+"""`python -m segsemi experiment`: from a declared grid to its runs and its table."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from segsemi import doctor, experiments, kept, qualitative, results, results_page, tables
+from segsemi.config import load_values
+from segsemi.errors import UserError
+from segsemi.grid import Cell, Grid, cells_of, read_grid
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was asked for, and what it comes to in this repository.
+
+    Attributes:
+        name: of a grid, or the path of one.
+        seeds, columns, rows: which cells; empty columns or rows: all.
+        overrides: `section.key=value`, for all cells.
+        out: the folder of the tables.
+        replace: begin the table anew, instead of joining the results that it has.
+        words: the command, as it was typed.
+    """
+
+    name: str
+    seeds: Sequence[int]
+    columns: Sequence[str]
+    rows: Sequence[str]
+    overrides: Sequence[str]
+    out: Path
+    replace: bool
+    words: Sequence[str]
+
+    @property
+    def path(self) -> Path:
+        """The table, without an ending."""
+        return self.out / Path(self.name).stem
+
+    @cached_property
+    def declared(self) -> tuple[Grid, str]:
+        """The grid and its title."""
+        return read_grid(self.name)
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """params.yaml."""
+        return load_values()
+
+    @cached_property
+    def code(self) -> str:
+        """A hash of the pipeline's code."""
+        return experiments.code_hash()
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """The cells that were asked for."""
+        return cells_of(
+            self.declared[0],
+            self.values,
+            seeds=self.seeds,
+            columns=self.columns,
+            rows=self.rows,
+            extra=self.overrides,
+        )
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """Those of the runs of `cells`."""
+        return experiments.run_keys(self.cells, self.code)
+
+    @cached_property
+    def missing(self) -> dict[str, Cell]:
+        """Key -> the first cell that needs a run that is not there; it gives the run its name."""
+        finished = experiments.finished_runs()
+        found: dict[str, Cell] = {}
+        for cell, key in zip(self.cells, self.keys, strict=True):
+            if key not in finished:
+                found.setdefault(key, cell)
+        return found
+
+    @cached_property
+    def whole(self) -> list[Cell]:
+        """All cells of the grid: what is done of other columns and rows stays in the table."""
+        grid, found = self.declared[0], []
+        for seed, column, row in itertools.product(dict.fromkeys(self.seeds), grid.columns, grid.rows):
+            with contextlib.suppress(UserError):  # of a cell that was not asked for
+                found += cells_of(grid, self.values, seeds=[seed], columns=[column], rows=[row], extra=self.overrides)
+        return found
+
+    def unchanged(self) -> bool:
+        """Whether code, params.yaml, lists and mended labels are still those from which the keys were made."""
+        code = experiments.code_hash()
+        return (
+            load_values() == self.values and code == self.code and experiments.run_keys(self.cells, code) == self.keys
+        )
+
+
+def run_experiment(wanted: Wanted, *, collect: bool = False, queue: bool = False) -> int:
+    """Run what is missing and write the table; or only one of the two.
+
+    Args:
+        collect: write the table of what is done.
+        queue: queue the runs.
+
+    Returns:
+        The exit code: 1 after runs that failed, or where nothing is done.
+
+    Raises:
+        UserError: see `kept.earlier_results` and `experiments.run_cells`.
+    """
+    if not wanted.replace and not queue:
+        kept.earlier_results(wanted.path, wanted.whole)  # refuses, before anything runs
+    failed = []
+    if not collect:
+        failed = experiments.run_cells(wanted.path.name, wanted.missing, queue=queue, unchanged=wanted.unchanged)
+    if queue:
+        print(
+            f"{len(wanted.missing)} runs in the queue; `dvc queue start --jobs N` runs them, `--collect` then writes the table"
+        )
+        return 1 if failed else 0
+    done = _write_table(wanted, collect=collect)
+    there = sum(key in done for key in wanted.keys)
+    print(f"{there} of {len(wanted.keys)} cells" + (f"; {len(failed)} runs failed" if failed else ""))
+    return 1 if failed or not done else 0
+
+
+def _write_table(wanted: Wanted, *, collect: bool) -> dict[str, str]:
+    """Table and figure of the cells that are done. Returns key -> revision of the experiments."""
+    (grid, title), cells, path = wanted.declared, wanted.whole, wanted.path
+    keys = experiments.run_keys(cells, wanted.code)
+    finished = {key: revision for key, revision in experiments.finished_runs().items() if key in keys}
+    new, curves = results.collect(cells, keys, finished), results.validation_curves(cells, keys, finished)
+    table, commands = new, []
+    if not wanted.replace:
+        table = kept.joined(kept.earlier_results(path, cells), new, grid)
+        curves = kept.joined(kept.earlier_curves(path), curves, grid)
+        commands = kept.earlier_commands(path)
+    if table.empty:
+        print(f"nothing to write into {path}.md")
+        return finished
+    if not collect or not commands:
+        commands = list(dict.fromkeys([*commands, _public(wanted.words)]))
+    common = kept.write_settings(path, cells, table, commands)
+    results.write_figure(grid, table, curves, path)
+    try:
+        qualitative.write_examples(grid, cells, keys, finished, path, keep=len(table) > len(new))
+    except UserError as error:  # the numbers are worth more
+        print(f"no examples: {error}")
+    print(tables.write_tables(grid, title, table, results.facts(cells, table, commands), common, path))
+    print(f"{path}.md, .csv, .svg; all tables: {results_page.write_page(wanted.out)}")
+    return finished
+
+
+def _public(words: Sequence[str]) -> str:
+    """A command as others would type it: without the place of the data set, --collect and --replace."""
+    said = (word for word in words if word not in ("--collect", "--replace"))
+    return shlex.join(re.sub(r"^(data\.root=).*/", r"\1", word) for word in said)
+
+
+def show_cells(wanted: Wanted) -> int:
+    """Print the cells, the experiments in which they are or will be, and the time to come. Returns the exit code, 0."""
+    missing, names, commits = wanted.missing, experiments.finished_names(), {}
+    with contextlib.suppress(UserError):  # a table of other settings
+        earlier = kept.earlier_results(wanted.path, wanted.whole)
+        commits = {tuple(place): commit for *place, commit in earlier[[*kept.PLACE, "commit"]].to_numpy()}
+    for cell, key in zip(wanted.cells, wanted.keys, strict=True):
+        name = experiments.run_name(wanted.path.name, missing[key], key) if key in missing else names[key]
+        older = commits.get((cell.row, cell.column, cell.seed)) if key in missing else None
+        print(
+            f"{'to do' if key in missing else 'done '} seed {cell.seed}  {cell.column}  {cell.row}: {cell.model} of {name}"
+            + (f" (the table has it, by code of {older})" if older else "")
+        )
+    done = [cell for cell, key in zip(wanted.cells, wanted.keys, strict=True) if key not in missing]
+    steps = experiments.remaining_steps(missing.values(), done)
+    print(
+        f"{len(missing)} runs to do: {steps['teacher']} steps of teachers and baselines, {steps['student']} of students"
+    )
+    if missing:
+        params = next(iter(missing.values())).params
+        try:
+            data = doctor.find_data(params)
+        except UserError as error:
+            print(f"time unknown: {error}")
+            return 0
+        seconds = doctor.step_seconds(params, data)
+        total = sum(steps[kind] * seconds[kind] for kind in steps)
+        print(f"about {total / 60:.0f} minutes of training here, and more (loading, pseudo labels, evaluation)")
+    return 0
