@@ -28,6 +28,7 @@ from segsemi.data.datasets.camvid import SYNTHETIC
 from segsemi.data.images import read_label
 from segsemi.data.manifest import Row, write_rows
 from segsemi.errors import UserError
+from segsemi.experiment_command import _public
 from segsemi.experiments import (
     alone,
     check_tracked,
@@ -420,6 +421,20 @@ def test_results_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
     settings_path(path).unlink()
     with pytest.raises(UserError, match=r"no figure3_settings.json says with which settings; give -o"):
         earlier_results(path, table)
+
+
+def test_a_recorded_command_names_no_folder_of_ones_own() -> None:
+    words = [
+        "experiment",
+        "table1",
+        "--columns",
+        "one drive",
+        "-S",
+        "data.root=/home/me/camvid",
+        "--replace",
+        "--collect",
+    ]
+    assert _public(words) == "experiment table1 --columns 'one drive' -S data.root=camvid"
 
 
 def test_settings_tell_what_is_shared_from_what_is_not(tmp_path: Path) -> None:
