@@ -280,8 +280,11 @@ def test_parts_one_after_the_other_are_the_step_of_the_concatenated_batch(groups
         for key in ("mean_parallel", "variance_parallel"):
             assert row[key] == pytest.approx(expected[key], rel=1e-3, abs=1e-5)
     strip_dsbn(reference.network)
-    for (name, value), expected in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):
-        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-4, msg=name)
+    before, states = new_model().state_dict(), (model.state_dict(), reference.state_dict())
+    for (name, value), expected in zip(states[0].items(), states[1].values(), strict=True):
+        # of the way that the step went: the batch norm of two pooled values enlarges rounding
+        way, off = ((x - y).double().norm() for x, y in ((expected, before[name]), (value, expected)))
+        assert off <= 0.01 * way + 1e-6, (name, float(off), float(way))
 
 
 def test_groups_of_a_student_have_the_images_and_the_augmentation_of_its_parts(groups: list[Group]) -> None:
