@@ -175,7 +175,8 @@ def test_student_params_rerun_only_students_and_what_follows(finished: tuple[Pro
     shorter = ("--only-changed", "--drop", "(segsemi|stages|models|data)/")  # as README has it
     shown = project.run("dvc", "exp", "show", *shorter, "--csv").splitlines()[0].split(",")
     assert {"student.lr", "student_2.miou"} <= set(shown) and "student.momentum" not in shown
-    assert len(shown) < 30 and not any("/" in column for column in shown)
+    assert len(shown) < 30, shown
+    assert not [name for name in shown if name.startswith(("segsemi/", "stages/", "models/", "data/"))], shown
     project.run("dvc", "plots", "diff", "HEAD", "workspace", "-o", "plots")
     drawn = project.bytes_of("plots/index.html").decode()
     assert all(part in drawn for part in ("validation during training", "IoU of each class", "workspace", "HEAD"))
