@@ -18,6 +18,7 @@ from segsemi.data.split import read_list
 from segsemi.errors import UserError
 from segsemi.preset import yaml_names
 
+SUPERVISED = "supervised"  # the name of a model that a grid trains on labels alone beside a student
 _FOLDER = resources.files("segsemi") / "grids"
 _LABELLED = {"split.fraction", "split.count", "split.labelled_list"}  # each says which images are labelled
 
@@ -229,7 +230,7 @@ def _rounds(values: dict[str, Any], row: GridRow) -> Iterator[str]:
     chain = [TEACHER, *(f"student_{number + 1}" for number in range(row.rounds))]
     wanted = {
         "rounds": dict(zip(chain[1:], chain[:-1], strict=True)),
-        "baselines": {} if row.baseline is None else {"supervised": row.baseline},
+        "baselines": {} if row.baseline is None else {SUPERVISED: row.baseline},
     }
     for section, names in wanted.items():
         present = values[section]

@@ -79,13 +79,10 @@ def joined(earlier: pd.DataFrame, new: pd.DataFrame, grid: Grid) -> pd.DataFrame
     parts = [part for part in (stays, new) if not part.empty]
     if not parts:
         return new
-    rows, columns = list(grid.rows), list(grid.columns)
-    table = pd.concat(parts, ignore_index=True)
-    return table.sort_values(
+    declared = {"row": list(grid.rows), "column": list(grid.columns)}
+    return pd.concat(parts).sort_values(
         ["seed", "column", "row"],
-        key=lambda values: (
-            values.map({"row": rows, "column": columns}[str(values.name)].index) if values.name != "seed" else values
-        ),
+        key=lambda values: values.map(declared[values.name].index) if values.name in declared else values,
         kind="stable",
         ignore_index=True,
     )

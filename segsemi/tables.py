@@ -14,9 +14,7 @@ from scipy.stats import ttest_1samp
 
 from segsemi.config import TEACHER
 from segsemi.files import write_text
-from segsemi.grid import Grid
-
-SUPERVISED = "supervised"  # what grids call a model trained on labels alone beside students
+from segsemi.grid import SUPERVISED, Grid
 
 
 def write_tables(
@@ -121,8 +119,8 @@ def _fair_gains(grid: Grid, results: pd.DataFrame, rows: Sequence[str], columns:
     return _markdown(lines, columns) if lines else ""
 
 
-def _steps(results: pd.DataFrame, row: str, column: str) -> list[int]:
-    return sorted(set(_values(results, row, column, "steps")))
+def _steps(results: pd.DataFrame, row: str, column: str) -> set[float]:
+    return set(_values(results, row, column, "steps"))
 
 
 def _summary(grid: Grid, results: pd.DataFrame, columns: Sequence[str]) -> str:
