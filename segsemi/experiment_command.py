@@ -121,32 +121,40 @@ def run_experiment(wanted: Wanted, *, collect: bool = False, queue: bool = False
         kept.earlier_results(wanted.path, wanted.whole)  # refuses, before anything runs
     failed = []
     if not collect:
-        failed = experiments.run_cells(wanted.path.name, wanted.missing, queue=queue, unchanged=wanted.unchanged)
+        failed = experiments.run_cells(
+            wanted.path.name,
+            wanted.missing,
+            queue=queue,
+            unchanged=wanted.unchanged,
+            after=lambda: _write_table(wanted, collect=False),
+        )
     if queue:
         print(
             f"{len(wanted.missing)} runs in the queue; `dvc queue start --jobs N` runs them, `--collect` then writes the table"
         )
         return 1 if failed else 0
-    done = _write_table(wanted, collect=collect)
+    done, text = _write_table(wanted, collect=collect)
+    print(text)
     there = sum(key in done for key in wanted.keys)
     print(f"{there} of {len(wanted.keys)} cells" + (f"; {len(failed)} runs failed" if failed else ""))
     return 1 if failed or not done else 0
 
 
-def _write_table(wanted: Wanted, *, collect: bool) -> dict[str, str]:
-    """Table and figure of the cells that are done. Returns key -> revision of the experiments."""
+def _write_table(wanted: Wanted, *, collect: bool) -> tuple[dict[str, str], str]:
+    """Table and figure of the cells that are done. Returns key -> revision of the experiments, and what to print."""
     (grid, title), cells, path = wanted.declared, wanted.whole, wanted.path
     keys = experiments.run_keys(cells, wanted.code)
     finished = {key: revision for key, revision in experiments.finished_runs().items() if key in keys}
-    new, curves = results.collect(cells, keys, finished), results.validation_curves(cells, keys, finished)
-    table, commands = new, []
+    new, commands = results.collect(cells, keys, finished), []
+    table, curves = new, results.validation_curves(cells, keys, finished)
+    classes = results.class_ious(cells, keys, finished)
     if not wanted.replace:
         table = kept.joined(kept.earlier_results(path, cells), new, grid)
-        curves = kept.joined(kept.earlier_curves(path), curves, grid)
+        curves = kept.joined(kept.earlier_lines(path, "validation"), curves, grid)
+        classes = kept.joined(kept.earlier_lines(path, "classes"), classes, grid)
         commands = kept.earlier_commands(path)
     if table.empty:
-        print(f"nothing to write into {path}.md")
-        return finished
+        return finished, f"nothing to write into {path}.md"
     if not collect or not commands:
         commands = list(dict.fromkeys([*commands, _public(wanted.words)]))
     common = kept.write_settings(path, cells, table, commands)
@@ -155,9 +163,8 @@ def _write_table(wanted: Wanted, *, collect: bool) -> dict[str, str]:
         qualitative.write_examples(grid, cells, keys, finished, path, keep=len(table) > len(new))
     except UserError as error:  # the numbers are worth more
         print(f"no examples: {error}")
-    print(tables.write_tables(grid, title, table, results.facts(cells, table, commands), common, path))
-    print(f"{path}.md, .csv, .svg; all tables: {results_page.write_page(wanted.out)}")
-    return finished
+    text = tables.write_tables(grid, title, table, classes, results.facts(cells, table, commands), common, path)
+    return finished, f"{text}\n{path}.md, .csv, .svg; all tables: {results_page.write_page(wanted.out)}"
 
 
 def _public(words: Sequence[str]) -> str:

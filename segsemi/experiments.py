@@ -185,7 +185,9 @@ def _no_dvc() -> UserError:
     return UserError("dvc not found; activate the environment: source .venv/bin/activate")
 
 
-def run_cells(grid: str, runs: dict[str, Cell], *, queue: bool, unchanged: Callable[[], bool]) -> list[str]:
+def run_cells(
+    grid: str, runs: dict[str, Cell], *, queue: bool, unchanged: Callable[[], bool], after: Callable[[], object]
+) -> list[str]:
     """Run each as `dvc exp run` in a temporary copy, one after the other, or only queue them.
 
     A run that is cut off goes on from its last checkpoint the next time. Params and code of the working tree are used.
@@ -195,6 +197,7 @@ def run_cells(grid: str, runs: dict[str, Cell], *, queue: bool, unchanged: Calla
         runs: key -> a cell that needs it.
         unchanged: whether code and params.yaml are still those from which the keys were made: dvc takes the working tree as
             it is when a run begins.
+        after: called when a run has ended well, unless it was only queued.
 
     Returns:
         The names of those that failed.
@@ -222,6 +225,8 @@ def run_cells(grid: str, runs: dict[str, Cell], *, queue: bool, unchanged: Calla
         command = ["dvc", "exp", "run", "--queue" if queue else "--temp", "--name", name, *overrides]
         if _wait_for(command):
             failed.append(name)
+        elif not queue:
+            after()
     return failed
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 
@@ -15,6 +15,7 @@ from segsemi.grid import Cell, Grid
 
 Settings = dict[str, Any]  # "section.key" -> value
 PLACE = ["row", "column", "seed"]
+NAMES = {"row": str, "column": str}  # a column may be called 500
 
 
 def settings_path(path: Path) -> Path:
@@ -49,7 +50,7 @@ def earlier_results(path: Path, cells: Sequence[Cell]) -> pd.DataFrame:
     if not csv.exists():
         return pd.DataFrame(columns=[*PLACE, "commit"])
     mend = "give -o FOLDER for a table of its own, or --replace to begin this one anew"
-    table = pd.read_csv(csv)
+    table = pd.read_csv(csv, dtype=NAMES)
     if not settings_path(path).exists():
         raise UserError(f"{csv} has results, but no {settings_path(path).name} says with which settings; {mend}")
     saved = json.loads(settings_path(path).read_text())
@@ -66,10 +67,16 @@ def earlier_results(path: Path, cells: Sequence[Cell]) -> pd.DataFrame:
     return table
 
 
-def earlier_curves(path: Path) -> pd.DataFrame:
-    """The validation curves of the table, perhaps none."""
-    csv = path.with_name(f"{path.name}_validation.csv")
-    return pd.read_csv(csv) if csv.exists() else pd.DataFrame(columns=PLACE)
+def earlier_lines(path: Path, kind: str) -> pd.DataFrame:
+    """What the table has of several lines a run, perhaps none: its `validation` curves, or its `classes`."""
+    csv = path.with_name(f"{path.name}_{kind}.csv")
+    return read_lines(csv) if csv.exists() else pd.DataFrame(columns=PLACE)
+
+
+def read_lines(csv: Path | TextIO) -> pd.DataFrame:
+    """Numbers, and names as they are: a class may be called None."""
+    missing = {"iou": [""], "val_miou": [""]}
+    return pd.read_csv(csv, keep_default_na=False, na_values=missing, dtype=NAMES | {"class": str})
 
 
 def joined(earlier: pd.DataFrame, new: pd.DataFrame, grid: Grid) -> pd.DataFrame:

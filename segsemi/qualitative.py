@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from segsemi.comparison import comparisons, with_predictions
 from segsemi.contract import CLASSES, PREPARED, data_root, evaluated_folder, evaluation_list
@@ -15,7 +17,7 @@ from segsemi.data.manifest import read_rows
 from segsemi.errors import UserError
 from segsemi.grid import Cell, Grid
 from segsemi.palette import Classes
-from segsemi.pictures import captioned, grid, save_png
+from segsemi.pictures import BAR, GAP, captioned, grid, save_png
 
 MOST = 6  # images; the picture is kept in git
 
@@ -30,8 +32,9 @@ def write_examples(
     keep: bool = False,
 ) -> None:
     """Draw the rows `declared.examples`, of the first seed and column that have them all, to `path`_examples.png: image,
-    truth, each row's prediction, and what changed from the first of these rows to the last. What was there goes, so that
-    no table shows the pictures of other runs, unless `keep`: the table has results of earlier ones.
+    truth, each row's prediction, and what changed from the first of these rows to the last, under the colours of
+    the classes. What was there goes, so that no table shows the pictures of other runs, unless `keep`: the table has results
+    of earlier ones.
 
     Args:
         cells, keys: the key of each cell's run.
@@ -53,13 +56,35 @@ def write_examples(
         for column in declared.columns:
             wanted = {row: done.get((seed, column, row)) for row in declared.examples}
             shown = {row: found for row, found in wanted.items() if found is not None}
-            pictures = _compared(shown) if shown and len(shown) == len(wanted) else []
+            if not shown or len(shown) < len(wanted):
+                continue
+            pictures, classes = _compared(shown)
             if pictures:
-                save_png(target, captioned(grid(pictures, columns=1), f"{column}, seed {seed}"), palette=True)
+                whole = grid(pictures, columns=1)
+                whole = np.concatenate([legend(classes, whole.shape[1]), whole])
+                save_png(target, captioned(whole, f"{column}, seed {seed}"), palette=True)
                 return
 
 
-def _compared(shown: dict[str, tuple[Cell, str]]) -> list[np.ndarray]:
+def legend(classes: Classes, width: int) -> np.ndarray:
+    """The colour and the name of each class, in lines of BAR pixels: (H, width, 3) uint8."""
+    font = ImageFont.load_default(11)
+    places, x, y = [], 2, 0
+    for name in classes.names:
+        length = BAR + math.ceil(font.getlength(name)) + 10
+        if x > 2 and x + length > width:
+            x, y = 2, y + BAR
+        places.append((x, y))
+        x += length
+    picture = Image.new("RGB", (width, y + BAR + GAP), "white")
+    draw = ImageDraw.Draw(picture)
+    for name, colour, (x, y) in zip(classes.names, classes.colours, places, strict=True):
+        draw.rectangle((x, y + 3, x + 10, y + 13), fill=colour)
+        draw.text((x + BAR, y + 2), name, fill="black", font=font)
+    return np.asarray(picture)
+
+
+def _compared(shown: dict[str, tuple[Cell, str]]) -> tuple[list[np.ndarray], Classes]:
     """Pictures of at most MOST of the images of which all have an example. `shown`: row -> its cell and git revision."""
     first, *others = (cell.params for cell, _ in shown.values())
     if any((other.data, other.evaluate.subset) != (first.data, first.evaluate.subset) for other in others):
@@ -80,7 +105,8 @@ def _compared(shown: dict[str, tuple[Cell, str]]) -> list[np.ndarray]:
             root = folder / root
         before, after = next(iter(shown)), next(reversed(shown))
         classes = Classes.load(folder / CLASSES)
-        return [picture for _, picture in comparisons(rows, root, predicted, classes, before=before, after=after)]
+        drawn = comparisons(rows, root, predicted, classes, before=before, after=after)
+        return [picture for _, picture in drawn], classes
 
 
 def _fetch(revision: str, wanted: dict[Path, Path]) -> None:

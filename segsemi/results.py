@@ -14,6 +14,7 @@ from segsemi.config import total_steps
 from segsemi.errors import UserError
 from segsemi.files import write_text
 from segsemi.grid import Cell, Grid
+from segsemi.kept import PLACE, read_lines
 from segsemi.revision import PIPELINE, git
 
 _NUMBERS = ("miou", "pixel_accuracy", "pseudo_label_miou")
@@ -86,14 +87,26 @@ def collect(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str]
 
 def validation_curves(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str]) -> pd.DataFrame:
     """Validation mIoU during the training of each finished cell's model: columns row, column, seed, step, val_miou."""
-    texts = {key: _file_of(finished[key], "reports/validation.csv") for key in set(keys) & set(finished)}
-    tables = {key: pd.read_csv(io.StringIO(text)) for key, text in texts.items()}
-    parts = [pd.DataFrame(columns=["row", "column", "seed", "step", "val_miou"])]
+    return _lines(cells, keys, finished, "validation", ["step", "val_miou"]).astype({"step": float, "val_miou": float})
+
+
+def class_ious(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str]) -> pd.DataFrame:
+    """IoU of each class, in percent, of each finished cell's model: columns row, column, seed, class, iou."""
+    return _lines(cells, keys, finished, "per_class", ["class", "iou"]).astype({"iou": float})
+
+
+def _lines(
+    cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str], name: str, columns: Sequence[str]
+) -> pd.DataFrame:
+    """Those of each finished cell's model in reports/NAME.csv of its experiment."""
+    texts = {key: _file_of(finished[key], f"reports/{name}.csv") for key in set(keys) & set(finished)}
+    tables = {key: read_lines(io.StringIO(text)) for key, text in texts.items()}
+    parts = [pd.DataFrame(columns=[*PLACE, *columns])]
     for cell, key in zip(cells, keys, strict=True):
         if key in tables:
-            curve = tables[key][tables[key]["model"] == cell.model].drop(columns="model")
-            parts.append(curve.assign(row=cell.row, column=cell.column, seed=cell.seed))
-    return pd.concat(parts).astype({"step": float, "val_miou": float})
+            own = tables[key][tables[key]["model"] == cell.model].drop(columns="model")
+            parts.append(own.assign(row=cell.row, column=cell.column, seed=cell.seed))
+    return pd.concat(parts)
 
 
 def write_figure(grid: Grid, results: pd.DataFrame, validation: pd.DataFrame, path: Path) -> None:
@@ -104,7 +117,7 @@ def write_figure(grid: Grid, results: pd.DataFrame, validation: pd.DataFrame, pa
     columns = [name for name in grid.columns if name in set(results["column"])]
     if grid.lines is None:
         drawn = figures.experiment(results, validation, rows, columns)
-        order = ["row", "column", "seed", "step", "val_miou"]
+        order = [*PLACE, "step", "val_miou"]
         write_text(
             path.with_name(f"{path.name}_validation.csv"), validation[order].to_csv(index=False, lineterminator="\n")
         )

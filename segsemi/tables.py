@@ -15,17 +15,26 @@ from scipy.stats import ttest_1samp
 from segsemi.config import TEACHER
 from segsemi.files import write_text
 from segsemi.grid import SUPERVISED, Grid
+from segsemi.kept import PLACE
 
 
 def write_tables(
-    grid: Grid, title: str, results: pd.DataFrame, facts: Sequence[str], settings: Mapping[str, Any], path: Path
+    grid: Grid,
+    title: str,
+    results: pd.DataFrame,
+    classes: pd.DataFrame,
+    facts: Sequence[str],
+    settings: Mapping[str, Any],
+    path: Path,
 ) -> str:
-    """Write the results to `path`.csv, mean and standard deviation over the seeds to `path`_summary.csv, and all as Markdown
-    to `path`.md: with the gain on the rows `against`, along the `ladder`, and on labels alone of as many steps, paired by
-    seed; it shows `path`.svg and `path`_examples.png, if they are there. Returns the Markdown.
+    """Write the results to `path`.csv, mean and standard deviation over the seeds to `path`_summary.csv, the IoU of each
+    class to `path`_classes.csv, and all as Markdown to `path`.md: with the gain on the rows `against`, along the `ladder`,
+    and on labels alone of as many steps, paired by seed; it shows `path`.svg and `path`_examples.png, if they are there.
+    Returns the Markdown.
 
     Args:
         results: as results.collect gives them.
+        classes: as results.class_ious gives them, perhaps of some of the runs only.
         facts: lines that go before the table.
         settings: what all cells share, `section.key` -> value.
     """
@@ -48,6 +57,7 @@ def write_tables(
     if learnt:
         heading = "mIoU of the pseudo labels from which each learnt, against the hidden labels:"
         parts += [heading, _means(results, learnt, columns, "pseudo_label_miou")]
+    parts += _by_class(classes, rows, columns)
     if path.with_name(f"{path.name}.svg").exists():
         parts.append(f"![{title}]({quote(path.name)}.svg)")
     if grid.examples and path.with_name(f"{path.name}_examples.png").exists():
@@ -61,8 +71,32 @@ def write_tables(
     text = "\n\n".join(part for part in parts if part) + "\n"
     write_text(path.with_name(f"{path.name}_summary.csv"), _summary(grid, results, columns))
     write_text(path.with_name(f"{path.name}.csv"), results.to_csv(index=False, lineterminator="\n"))
+    order = [*PLACE, "class", "iou"]
+    write_text(path.with_name(f"{path.name}_classes.csv"), classes[order].to_csv(index=False, lineterminator="\n"))
     write_text(path.with_name(f"{path.name}.md"), text)
     return text
+
+
+def _by_class(classes: pd.DataFrame, rows: Sequence[str], columns: Sequence[str]) -> list[str]:
+    """A table for each column: the classes as columns, in their own order."""
+    parts = []
+    for column in columns:
+        here = classes[classes["column"] == column]
+        names = list(dict.fromkeys(here["class"]))
+        lines = []
+        for row in rows:
+            own = here[here["row"] == row]
+            if not own.empty:
+                means = own.groupby("class")["iou"].mean().reindex(names)
+                lines.append([row, str(own["seed"].nunique()), *(_number(value) for value in means)])
+        if lines:
+            parts.append(f"IoU of each class, {column}, mean over the runs that say it:")
+            parts.append(_markdown(lines, ["runs", *names]))
+    return parts
+
+
+def _number(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.1f}"
 
 
 def _settings(settings: Mapping[str, Any]) -> str:

@@ -39,15 +39,18 @@ from segsemi.experiments import (
     run_name,
 )
 from segsemi.grid import Cell, Grid, cells_of, grid_names, overridden, read_grid
-from segsemi.kept import earlier_commands, earlier_results, joined, settings_path, write_settings
+from segsemi.kept import earlier_commands, earlier_lines, earlier_results, joined, settings_path, write_settings
 from segsemi.palette import Classes, colourise, write_label_png
 from segsemi.pictures import BAR, GAP, save_png
-from segsemi.qualitative import write_examples
-from segsemi.results import COLUMNS, collect, facts, steps_in_all, validation_curves, write_figure
+from segsemi.qualitative import legend, write_examples
+from segsemi.results import COLUMNS, class_ious, collect, facts, steps_in_all, validation_curves, write_figure
 from segsemi.results_page import write_page
 from segsemi.tables import write_tables
 
 VALUES = load_values(ROOT / "params.yaml")
+
+
+NO_CLASSES = pd.DataFrame(columns=["row", "column", "seed", "class", "iou"])
 
 
 def cells(name: str, seeds: tuple[int, ...] = (0,), **options: object) -> list[Cell]:
@@ -178,7 +181,28 @@ def test_change_of_the_code_meanwhile_stops_the_rest(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)  # without a dvc.lock
     new_repository()
     with pytest.raises(UserError, match="changed meanwhile"):
-        run_cells("losses", {"0": cell}, queue=False, unchanged=lambda: False)
+        run_cells("losses", {"0": cell}, queue=False, unchanged=lambda: False, after=lambda: None)
+
+
+@pytest.mark.parametrize("queue", [False, True])
+def test_table_is_written_after_each_run_that_ends_well(
+    queue: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = dict(zip("abc", cells("losses"), strict=False))
+    monkeypatch.chdir(tmp_path)
+    new_repository()
+    events: list[str] = []
+
+    def run(command: Sequence[str]) -> int:
+        events.append(command[command.index("--name") + 1])
+        return int(len(events) == 1)  # the first one fails
+
+    monkeypatch.setattr("segsemi.experiments._wait_for", run)
+    monkeypatch.setattr("segsemi.experiments._printed", lambda *_: "")
+    failed = run_cells("losses", table, queue=queue, unchanged=lambda: True, after=lambda: events.append("table"))
+    names = [f"losses-{row}-1_8-seed0-{key}" for key, row in zip("abc", ("CE", "SCE", "SCL_paper"), strict=True)]
+    assert failed == names[:1]
+    assert events == (names if queue else [*names[:2], "table", names[2], "table"])
 
 
 def test_grid_of_ones_own_is_checked(tmp_path: Path) -> None:
@@ -320,14 +344,26 @@ def test_table_has_the_mean_the_deviation_and_the_paired_gain(tmp_path: Path) ->
     base = {"row": "base", "column": "1/4", "steps": 50, "miou": 60.0, "pseudo_label_miou": None}
     records += [{**base, "seed": 5}, {**base, "row": "better", "seed": 5, "steps": 70, "miou": 61.0}]
     settings = {"teacher.lr": 0.01, "teacher.steps": 5, "split.count": None}
-    text = write_tables(grid, "Title", pd.DataFrame(records), ["a fact"], settings, tmp_path / "table")
+    classes = pd.DataFrame(
+        [
+            {"row": row, "column": column, "seed": seed, "class": name, "iou": value}
+            for row, column, seed, values in (
+                ("base", "1/8", 0, (40.0, None)),
+                ("base", "1/8", 2, (45.3, None)),
+                ("noisy", "1/8", 1, (30.06, 2.0)),
+                ("better", "1/4", 5, (1.0, 0.0)),
+            )
+            for name, value in zip(("None", "car"), values, strict=True)
+        ]
+    )
+    text = write_tables(grid, "Title", pd.DataFrame(records), classes, ["a fact"], settings, tmp_path / "table")
     assert (tmp_path / "table.md").read_text() == text and text.startswith("# Title\n\n- a fact\n")
     assert text.endswith("\n- teacher: lr 0.01, steps 5\n- split: count -\n")
 
     def table(heading: str) -> dict[str, list[str]]:
         lines = text.partition(f"{heading}\n\n" if heading else "spread.\n\n")[2].partition("\n\n")[0].splitlines()
         first, *rest = ([part.strip() for part in line.split("|")[1:-1]] for line in lines)
-        assert first[-2:] == ["1/8", "1/4"]
+        assert first[-2:] == (["None", "car"] if "class" in heading else ["1/8", "1/4"])
         return {name: cells for name, *cells in rest[1:]}
 
     means = table("")
@@ -355,6 +391,12 @@ def test_table_has_the_mean_the_deviation_and_the_paired_gain(tmp_path: Path) ->
     }
     pseudo = table("mIoU of the pseudo labels from which each learnt, against the hidden labels:")
     assert pseudo == {"noisy": ["41.50 ± 0.71 (2)", ""]}  # the others learnt from no pseudo labels
+    assert table("IoU of each class, 1/8, mean over the runs that say it:") == {
+        "base": ["2", f"{(40 + 45.3) / 2:.1f}", ""],  # no pixel of that class
+        "noisy": ["1", "30.1", "2.0"],
+    }
+    assert table("IoU of each class, 1/4, mean over the runs that say it:") == {"better": ["1", "1.0", "0.0"]}
+    pd.testing.assert_frame_equal(earlier_lines(tmp_path / "table", "classes"), classes)
     summary = pd.read_csv(tmp_path / "table_summary.csv", keep_default_na=False, dtype=str).to_numpy().tolist()
     assert summary[:2] == [["base", "1/8", "3", "53.00", "3.61"], ["base", "1/4", "1", "60.00", ""]]
     assert pd.read_csv(tmp_path / "table.csv")["miou"].tolist() == [record["miou"] for record in records]
@@ -383,7 +425,7 @@ def test_results_stay_when_others_come(tmp_path: Path) -> None:
     first = cells("figure3", seeds=(0, 1), columns=["all"])
     assert earlier_results(path, first).empty and earlier_commands(path) == []
     write_settings(path, first, results_of(first, 50), ["one"])
-    write_tables(grid, "T", results_of(first, 50), [], {}, path)
+    write_tables(grid, "T", results_of(first, 50), NO_CLASSES, [], {}, path)
     second = cells("figure3", seeds=(1, 2))
     new = results_of([cell for cell in second if cell.column in ("1", "all")], 60, "def5678")
     table = joined(earlier_results(path, second), new, grid)
@@ -406,13 +448,20 @@ def test_results_stay_when_others_come(tmp_path: Path) -> None:
     ]
 
 
+def test_results_of_columns_that_are_numbers_stay(tmp_path: Path) -> None:
+    path, table = tmp_path / "schedule", cells("schedule", columns=["500", "1000"])
+    common = write_settings(path, table, results_of(table, 50), [])
+    write_tables(read_grid("schedule")[0], "T", results_of(table, 50), NO_CLASSES, [], common, path)
+    assert earlier_results(path, table)["column"].tolist() == ["500", "1000"]
+
+
 def test_results_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
     path, grid = tmp_path / "figure3", read_grid("figure3")[0]
     table = cells("figure3", seeds=(0,), columns=["all"])
     common = write_settings(path, table, results_of(table, 50), ["one"])
     assert common["teacher.steps"] == VALUES["teacher"]["steps"] and "machine.workers" not in common
     assert "seed" not in common and "data.root" not in common
-    write_tables(grid, "T", results_of(table, 50), [], common, path)
+    write_tables(grid, "T", results_of(table, 50), NO_CLASSES, [], common, path)
     assert len(earlier_results(path, cells("figure3", extra=["machine.workers=3", "data.root=/elsewhere"]))) == 2
     with pytest.raises(UserError, match=r"other settings: teacher.lr was 0.01, and is 0.5 now; give -o .*or --replace"):
         earlier_results(path, cells("figure3", extra=["teacher.lr=0.5"]))
@@ -525,7 +574,7 @@ def test_figure_has_means_deviations_and_names(
         assert deviations == pytest.approx([spread[place] for place in line])
     text = " ".join(ElementTree.parse(tmp_path / "table.svg").getroot().itertext())
     assert "base" in text and "SAUG < 3" in text and "1/4" in text
-    assert "![Title](table.svg)" in write_tables(grid, "Title", results, [], {}, tmp_path / "table")
+    assert "![Title](table.svg)" in write_tables(grid, "Title", results, NO_CLASSES, [], {}, tmp_path / "table")
     curves = tmp_path / "table_validation.csv"
     if lines is None:
         assert pd.read_csv(curves)["val_miou"].tolist() == pytest.approx(validation["val_miou"].tolist())
@@ -544,8 +593,8 @@ def test_page_has_all_tables_with_their_figures(tmp_path: Path) -> None:
     results = pd.DataFrame([result])
     (tmp_path / "größe 2.svg").write_text("<svg><text>figure A</text></svg>")
     Image.new("RGB", (4, 4), "red").save(tmp_path / "größe 2_examples.png")
-    write_tables(grid, "A < B", results, [], {}, tmp_path / "größe 2")
-    write_tables(grid, "Lost", results, [], {}, tmp_path / "b")
+    write_tables(grid, "A < B", results, NO_CLASSES, [], {}, tmp_path / "größe 2")
+    write_tables(grid, "Lost", results, NO_CLASSES, [], {}, tmp_path / "b")
     with (tmp_path / "b.md").open("a") as file:
         file.write("![lost < figure](b.svg)\n")
     (tmp_path / "README.md").write_text("# Not a table\n")
@@ -600,7 +649,11 @@ def test_examples_are_of_the_first_seed_that_has_all_rows(tmp_path: Path, monkey
     write_examples(grid, table, keys, whole, tmp_path / "t")
     with Image.open(picture) as image:
         pixels = np.asarray(image.convert("RGB"))
-    assert pixels.shape == (2 * (20 + BAR) + GAP + BAR, 6 * (30 + GAP) - GAP, 3)
+    key = legend(classes, pixels.shape[1])
+    assert pixels.shape == (2 * (20 + BAR) + GAP + BAR + len(key), 6 * (30 + GAP) - GAP, 3)
+    named = pixels[BAR : BAR + len(key)].reshape(-1, 3)
+    shares = [(named == colour).all(axis=1).sum() for colour in classes.colours]
+    assert min(shares) >= 11 * 11 and max(shares) < 2 * 11 * 11  # greys of the letters count too
     colours = [list(classes.colours[id_]) for id_ in (0, 1, 2, 3)]
     assert pixels[-5, 15 :: 30 + GAP].tolist() == [[90] * 3, *colours, [225] * 3]
 
@@ -616,6 +669,20 @@ def test_examples_are_of_the_first_seed_that_has_all_rows(tmp_path: Path, monkey
     grid = read_grid(str(path))[0]
     with pytest.raises(UserError, match=r"rows a_b, a/b, .. have different data"):
         write_examples(grid, cells_of(grid, VALUES, seeds=[0, 1], columns=["b", "a"]), keys, whole, tmp_path / "t")
+
+
+def test_class_ious_are_those_of_each_cells_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "model,class,iou\nteacher,None,40.5\nteacher,car,\nstudent_1,None,50.5\nstudent_1,car,7\n"
+    monkeypatch.setattr("segsemi.results.git", lambda *_: text)
+    found = class_ious(cells("figure3", columns=["all"]), ["a", "b"], {"b": "r"})
+    assert found.to_dict("list") == {
+        "row": ["student"] * 2,
+        "column": ["all"] * 2,
+        "seed": [0, 0],
+        "class": ["None", "car"],
+        "iou": [50.5, 7.0],
+    }
+    assert np.isnan(class_ious(cells("figure3", columns=["all"]), ["a", "b"], {"a": "r"})["iou"].iloc[1])
 
 
 def test_validation_curves_are_those_of_each_cells_model(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -700,7 +767,8 @@ def check_examples(project: Project, name: str) -> None:
     with Image.open(project.folder / "reports/experiments" / name) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     height, width, _ = truth.shape
-    assert pixels.shape == (2 * BAR + height, 5 * (width + GAP) - GAP, 3)
+    whole = 5 * (width + GAP) - GAP
+    assert pixels.shape == (2 * BAR + len(legend(classes, whole)) + height, whole, 3)
     panels = [pixels[-height:, start : start + width] for start in range(0, pixels.shape[1], width + GAP)]
     differences = [np.abs(panel - truth).mean() for panel in panels]
     assert differences[1] < 3 < 10 < min(differences[:1] + differences[2:])  # 256 colours are not all
@@ -724,6 +792,10 @@ def test_experiment_runs_what_is_missing_and_nothing_else(finished: tuple[Projec
         assert "Running stage 'train_teacher'" not in output  # the default run's, from the run cache
         table = (project.folder / "reports/experiments/mine.md").read_text()
         csv = pd.read_csv(project.folder / "reports/experiments/mine.csv")
+        assert "IoU of each class, half, mean over the runs that say it:" in table
+        classes = pd.read_csv(project.folder / "reports/experiments/mine_classes.csv")
+        for miou, (_, ious) in zip(csv["miou"], classes.groupby("row", sort=False)["iou"], strict=True):
+            assert ious.mean() == pytest.approx(miou, abs=0.006)
         assert csv["model"].tolist() == ["teacher", "student_1"] and f"{csv['miou'][0]:.2f} (1)" in table
         assert "(mine.svg)" in table and "half" in (project.folder / "reports/experiments/mine.svg").read_text()
         check_examples(project, "mine_examples.png")
