@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     preset.add_argument("--dry-run", action="store_true", help="only show what would change")
     preset.set_defaults(run=_preset)
 
-    experiment = commands.add_parser("experiment", help="run a table or figure of the paper as dvc experiments")
+    experiment = commands.add_parser(
+        "experiment", help="run a table or figure of the paper as dvc experiments", allow_abbrev=False
+    )
     experiment.add_argument("name", nargs="?", help="which, or the path of a grid of your own; without it, list them")
     experiment.add_argument("--list", action="store_true", help="list what there is")
     experiment.add_argument(
@@ -154,6 +156,8 @@ def _preset(args: argparse.Namespace) -> int:
 def _experiment(args: argparse.Namespace) -> int:
     from segsemi.grid import grid_names, read_grid
 
+    if args.name is None and (args.columns or args.rows or args.overrides):
+        raise UserError("experiment: the name comes first, then --columns, --rows and --seeds")
     if args.name is None or args.list:
         for name in grid_names():
             print(f"{name}\n    {read_grid(name)[1]}")
@@ -166,10 +170,8 @@ def _experiment(args: argparse.Namespace) -> int:
     )
     if args.dry_run:
         return show_cells(wanted)
-    if args.collect:
-        return run_experiment(wanted, collect=True)
-    with alone():
-        return run_experiment(wanted, queue=args.queue)
+    with alone():  # for --collect too: while a run begins, params.yaml is not one's own
+        return run_experiment(wanted, collect=args.collect, queue=args.queue)
 
 
 def _labels(args: argparse.Namespace) -> int:

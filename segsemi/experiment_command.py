@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from segsemi import doctor, experiments, kept, qualitative, results, results_page, tables
 from segsemi.config import load_values
 from segsemi.errors import UserError
@@ -89,12 +91,32 @@ class Wanted:
 
     @cached_property
     def whole(self) -> list[Cell]:
-        """All cells of the grid: what is done of other columns and rows stays in the table."""
+        """All cells of the grid: what is done of other columns and rows stays in the table.
+
+        Raises:
+            UserError: as `cells`; a cell that was not asked for, and cannot be run, is left out.
+        """
+        asked = {(cell.seed, cell.column, cell.row): cell for cell in self.cells}
         grid, found = self.declared[0], []
-        for seed, column, row in itertools.product(dict.fromkeys(self.seeds), grid.columns, grid.rows):
-            with contextlib.suppress(UserError):  # of a cell that was not asked for
-                found += cells_of(grid, self.values, seeds=[seed], columns=[column], rows=[row], extra=self.overrides)
+        for place in itertools.product(dict.fromkeys(self.seeds), grid.columns, grid.rows):
+            if place in asked:
+                found.append(asked[place])
+                continue
+            seed, column, row = place
+            with contextlib.suppress(UserError):
+                cells = cells_of(grid, self.values, seeds=[seed], columns=[column], rows=[row], extra=self.overrides)
+                found += filter(experiments.has_data, cells)
         return found
+
+    def earlier(self) -> pd.DataFrame:
+        """What the table has already.
+
+        Raises:
+            UserError: see `kept.earlier_results`.
+        """
+        return kept.earlier_results(
+            self.path, self.whole, kept.settings_of(self.whole, experiments.file_keys(self.whole))
+        )
 
     def unchanged(self) -> bool:
         """Whether code, params.yaml, lists and mended labels are still those from which the keys were made."""
@@ -117,8 +139,10 @@ def run_experiment(wanted: Wanted, *, collect: bool = False, queue: bool = False
     Raises:
         UserError: see `kept.earlier_results` and `experiments.run_cells`.
     """
+    if wanted.out.exists() and not wanted.out.is_dir():
+        raise UserError(f"-o {wanted.out} is a file; name a folder")
     if not wanted.replace and not queue:
-        kept.earlier_results(wanted.path, wanted.whole)  # refuses, before anything runs
+        wanted.earlier()  # refuses, before anything runs
     failed = []
     if not collect:
         failed = experiments.run_cells(
@@ -130,7 +154,9 @@ def run_experiment(wanted: Wanted, *, collect: bool = False, queue: bool = False
         )
     if queue:
         print(
-            f"{len(wanted.missing)} runs in the queue; `dvc queue start --jobs N` runs them, `--collect` then writes the table"
+            f"{len(wanted.missing) - len(failed)} runs in the queue"
+            + (f", {len(failed)} could not be queued" if failed else "")
+            + "; `dvc queue start --jobs N` runs them, `--collect` then writes the table"
         )
         return 1 if failed else 0
     done, text = _write_table(wanted, collect=collect)
@@ -146,38 +172,54 @@ def _write_table(wanted: Wanted, *, collect: bool) -> tuple[dict[str, str], str]
     keys = experiments.run_keys(cells, wanted.code)
     finished = {key: revision for key, revision in experiments.finished_runs().items() if key in keys}
     new, commands = results.collect(cells, keys, finished), []
-    table, curves = new, results.validation_curves(cells, keys, finished)
-    classes = results.class_ious(cells, keys, finished)
+    lines = {
+        "validation": results.validation_curves(cells, keys, finished),
+        "classes": results.class_ious(cells, keys, finished),
+    }
+    table = new
     if not wanted.replace:
-        table = kept.joined(kept.earlier_results(path, cells), new, grid)
-        curves = kept.joined(kept.earlier_lines(path, "validation"), curves, grid)
-        classes = kept.joined(kept.earlier_lines(path, "classes"), classes, grid)
+        table = kept.joined(wanted.earlier(), new, grid)
+        lines = {kind: kept.joined(kept.earlier_lines(path, kind), those, grid) for kind, those in lines.items()}
         commands = kept.earlier_commands(path)
     if table.empty:
         return finished, f"nothing to write into {path}.md"
     if not collect or not commands:
         commands = list(dict.fromkeys([*commands, _public(wanted.words)]))
-    common = kept.write_settings(path, cells, table, commands)
-    results.write_figure(grid, table, curves, path)
+    there = set(zip(table["row"], table["column"], strict=True))
+    settings = {
+        place: values
+        for place, values in kept.settings_of(cells, experiments.file_keys(cells)).items()
+        if place in there
+    }
+    kept.write_kept(path, settings, table, lines, commands, replace=wanted.replace)
+    results.write_figure(grid, table, lines["validation"], path)
     try:
         qualitative.write_examples(grid, cells, keys, finished, path, keep=len(table) > len(new))
     except UserError as error:  # the numbers are worth more
         print(f"no examples: {error}")
-    text = tables.write_tables(grid, title, table, classes, results.facts(cells, table, commands), common, path)
+    text = tables.write_tables(
+        grid, title, table, lines["classes"], results.facts(cells, table, commands), settings, path
+    )
     return finished, f"{text}\n{path}.md, .csv, .svg; all tables: {results_page.write_page(wanted.out)}"
 
 
 def _public(words: Sequence[str]) -> str:
-    """A command as others would type it: without the place of the data set, --collect and --replace."""
+    """A command as others would type it: without the folders in which data set and tables lie, --collect and --replace."""
     said = (word for word in words if word not in ("--collect", "--replace"))
-    return shlex.join(re.sub(r"^(data\.root=).*/", r"\1", word) for word in said)
+    return shlex.join(
+        re.sub(r"^((?:-S)?\+{0,2}data\.root=|(?:-o|--out=)?(?=/))(.*)$", _name_alone, word) for word in said
+    )
+
+
+def _name_alone(match: re.Match[str]) -> str:
+    return match[1] + Path(match[2].strip("'\"")).name
 
 
 def show_cells(wanted: Wanted) -> int:
     """Print the cells, the experiments in which they are or will be, and the time to come. Returns the exit code, 0."""
     missing, names, commits = wanted.missing, experiments.finished_names(), {}
     with contextlib.suppress(UserError):  # a table of other settings
-        earlier = kept.earlier_results(wanted.path, wanted.whole)
+        earlier = wanted.earlier()
         commits = {tuple(place): commit for *place, commit in earlier[[*kept.PLACE, "commit"]].to_numpy()}
     for cell, key in zip(wanted.cells, wanted.keys, strict=True):
         name = experiments.run_name(wanted.path.name, missing[key], key) if key in missing else names[key]

@@ -22,6 +22,8 @@ from segsemi.grid import Cell
 from segsemi.revision import git
 from segsemi.work import locked
 
+_LONGEST = 200  # characters of a name before its key: git makes a file of that name
+
 
 def run_keys(cells: Sequence[Cell], code: str) -> list[str]:
     """12 hexadecimal digits each, equal for equal params, code and data: cells of equal keys need the same run.
@@ -29,21 +31,46 @@ def run_keys(cells: Sequence[Cell], code: str) -> list[str]:
     `machine` is left out: it is where and how to run. Of the data set names and sizes of its files count, not where it
     lies; of the list of labelled images and of mended labels the content; of a file of weights the path, as for dvc.
     """
+    return [
+        _digest([code, cell.params.model_dump(exclude={"machine": True, "data": {"root"}}), *files])
+        for cell, files in zip(cells, _files(cells), strict=True)
+    ]
+
+
+def file_keys(cells: Sequence[Cell]) -> list[str]:
+    """12 hexadecimal digits each, equal for equal files, of which the params do not tell: see `run_keys`."""
+    return [_digest(files) for files in _files(cells)]
+
+
+def has_data(cell: Cell) -> bool:
+    """Whether the folder of its data set is there; the embedded one need not be."""
+    return cell.params.data.name == "synthetic" or Path(cell.params.data.root).is_dir()
+
+
+def _digest(values: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _files(cells: Sequence[Cell]) -> list[list[Any]]:
+    """Of each cell the listing of its data set, the list of labelled images, and the mended labels."""
     roots = [None if cell.params.data.name == "synthetic" else Path(cell.params.data.root) for cell in cells]
     data = {root: _listing(root) for root in set(roots) if root is not None}
-    return [_key(cell, code, data[root] if root else "") for cell, root in zip(cells, roots, strict=True)]
+    pairs = [(cell.params.split.labelled_list, cell.params.split.corrected) for cell in cells]
+    read = {pair: [_list_of_labelled(Path(pair[0])), _mended(Path(pair[1]))] for pair in set(pairs)}
+    return [[data[root] if root else "", *read[pair]] for root, pair in zip(roots, pairs, strict=True)]
 
 
-def _key(cell: Cell, code: str, data: str) -> str:
-    params = cell.params.model_dump(exclude={"machine": True, "data": {"root"}})
-    listed = Path(cell.params.split.labelled_list)
-    names = listed.read_text() if listed.exists() else ""
-    mended = [f"{path.name} {file_hash(path)}" for path in sorted(Path(cell.params.split.corrected).glob("*.png"))]
-    return hashlib.sha256(json.dumps([code, params, data, names, mended], sort_keys=True).encode()).hexdigest()[:12]
+def _list_of_labelled(path: Path) -> str:
+    return path.read_text() if path.is_file() else ""
+
+
+def _mended(folder: Path) -> list[str]:
+    found = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".png")
+    return [f"{path.name} {file_hash(path)}" for path in found]
 
 
 def _listing(root: Path) -> str:
-    """A hash of names and sizes of all files below `root`.
+    """A hash of names and sizes of all files below `root`, those of linked folders too.
 
     Raises:
         UserError: there is no such folder.
@@ -52,9 +79,17 @@ def _listing(root: Path) -> str:
         raise UserError(
             f"data.root: no folder {root}; an experiment is known by names and sizes of its data set's files"
         )
-    found = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
-    lines = sorted(f"{path.relative_to(root).as_posix()} {path.lstat().st_size}" for path in found)
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    lines, seen = [], set[str]()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        folders.sort()  # so that of two links to one folder it is always the same that counts
+        if (real := os.path.realpath(folder)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        for path in (Path(folder, name) for name in names):
+            size = path.stat().st_size if path.exists() else -1  # a broken link
+            lines.append(f"{path.relative_to(root).as_posix()} {size}")
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
 
 
 def check_tracked(cells: Iterable[Cell]) -> None:
@@ -67,15 +102,20 @@ def check_tracked(cells: Iterable[Cell]) -> None:
         git("rev-parse", "--verify", "HEAD")
     except UserError:
         raise UserError("dvc experiments need a commit to start from: git add -A && git commit") from None
-    unknown = git("ls-files", "--others", "--exclude-standard", "--", "segsemi", "stages").splitlines()
-    for path in sorted(
-        {path for cell in cells for path in (cell.params.split.corrected, cell.params.split.labelled_list)}
-    ):
-        if not Path(path).is_absolute():  # the copies see it too
-            unknown += git("ls-files", "--others", "--", path).splitlines()
-    for name in unknown:
-        if name.endswith((".py", ".png", ".txt", ".yaml")):
-            raise UserError(f"{name} is not in git, so an experiment would not see it: git add {name}")
+    names = _unknown("--exclude-standard", "--", "segsemi", "stages")
+    unknown = [name for name in names if name.endswith((".py", ".txt", ".yaml"))]
+    for split in (cell.params.split for cell in cells):
+        for path in (split.corrected, split.labelled_list):
+            if path and not Path(path).is_absolute():  # else the copies see it too
+                names = _unknown("--", path)
+                unknown += [name for name in names if path == split.labelled_list or name.lower().endswith(".png")]
+    for name in sorted(unknown):
+        raise UserError(f"{name} is not in git, so an experiment would not see it: git add {name}")
+
+
+def _unknown(*which: str) -> list[str]:
+    """Files that git does not know."""
+    return [name for name in git("ls-files", "--others", "-z", *which).split("\0") if name]
 
 
 @contextmanager
@@ -89,6 +129,8 @@ def alone() -> Iterator[None]:
     def refuse(process: str) -> NoReturn:
         raise UserError(f"`experiment` already runs here (process {process}): wait for it, or use another clone")
 
+    if not Path("dvc.yaml").exists():
+        raise _no_pipeline(Path("dvc.yaml"))
     path = Path(".work/experiment.lock")
     path.parent.mkdir(exist_ok=True)
     with locked(path, refuse):
@@ -97,8 +139,9 @@ def alone() -> Iterator[None]:
 
 def run_name(grid: str, cell: Cell, key: str) -> str:
     """The name of the dvc experiment of a cell: readable, and found again by the key at its end."""
-    words = [grid, cell.row, cell.column, f"seed{cell.seed}", key]
-    return "-".join(re.sub(r"[^A-Za-z0-9]+", "_", word).strip("_") for word in words)
+    words = (re.sub(r"[^A-Za-z0-9]+", "_", word).strip("_") for word in (grid, cell.row, cell.column))
+    readable = "-".join(word for word in (*words, f"seed{cell.seed}") if word)
+    return f"{readable[:_LONGEST].rstrip('-_')}-{key}"
 
 
 def code_hash(dvc_yaml: Path = Path("dvc.yaml")) -> str:
@@ -123,9 +166,13 @@ def _stages(path: Path) -> dict[str, Any]:
     try:
         return YAML(typ="safe").load(path)["stages"]
     except FileNotFoundError:
-        raise UserError(f"{path} not found: run from the root of the repository") from None
+        raise _no_pipeline(path) from None
     except (YAMLError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no file of dvc's ({' '.join(str(error).split())}): git checkout {path}") from None
+
+
+def _no_pipeline(path: Path) -> UserError:
+    return UserError(f"{path} not found: run from the root of the repository")
 
 
 def finished_runs() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,13 +14,14 @@ from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from segsemi.config import TEACHER, Params, Section, parse_params
+from segsemi.config import TEACHER, Params, Section, parse_params, total_steps
 from segsemi.data.split import read_list
 from segsemi.errors import UserError
 from segsemi.preset import yaml_names
 
 SUPERVISED = "supervised"  # the name of a model that a grid trains on labels alone beside a student
 _FOLDER = resources.files("segsemi") / "grids"
+_BESIDE = ("_classes", "_summary", "_validation")  # endings of CSV files beside a table's own
 _LABELLED = {"split.fraction", "split.count", "split.labelled_list"}  # each says which images are labelled
 
 
@@ -84,6 +86,21 @@ class Cell:
     overrides: tuple[str, ...]
     params: Params
 
+    @property
+    def learns_from_pseudo_labels(self) -> bool:
+        """Whether the model is a student whose batches have some."""
+        return self.model in self.params.rounds and self.params.student.batch_pseudo > 0
+
+    @property
+    def steps_in_all(self) -> int:
+        """Optimizer steps that went into the model, those of its teachers included, if it has anything from them."""
+        params = self.params
+        student = self.model in params.rounds
+        if student and not self.learns_from_pseudo_labels and params.student.init == "pretrained":
+            return params.student.steps
+        name = params.baselines.get(self.model, self.model)
+        return total_steps(params.rounds, name, teacher_steps=params.teacher.steps, student_steps=params.student.steps)
+
 
 def grid_names() -> list[str]:
     """The grids there are."""
@@ -99,7 +116,12 @@ def read_grid(name: str) -> tuple[Grid, str]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"no grid {name!r}; there are {', '.join(grid_names())}, or the path of a YAML file like them")
-    text = path.read_text()
+    if Path(name).stem.endswith(_BESIDE):
+        raise UserError(f"{path}: a table of that name would have files of another one's; rename the grid")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8: save it as that") from None
     try:
         grid = Grid.model_validate(YAML(typ="safe").load(text))
     except YAMLError as error:
@@ -109,7 +131,8 @@ def read_grid(name: str) -> tuple[Grid, str]:
             (".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")) for item in error.errors()
         ]
         raise UserError(f"{path}: " + "; ".join(f"{key}: {what}" if key else what for key, what in wrong)) from None
-    return grid, text.splitlines()[0].lstrip("# ")
+    first = text.splitlines()[0]
+    return grid, first.lstrip("# ") if first.startswith("#") else Path(name).stem
 
 
 def cells_of(
@@ -180,6 +203,12 @@ def _check_grammar(item: str) -> None:
         raise UserError(f"-S {item}: dvc cannot read it; quote the value: -S \"{key}='{value}'\"") from None
     if parsed.is_sweep_override():
         raise UserError(f"-S {item}: one value for each key")
+    text = item.partition("=")[2]
+    with contextlib.suppress(YAMLError):  # reported where it is applied
+        if not parsed.is_delete() and parsed.value() != YAML(typ="safe").load(text):
+            raise UserError(
+                f"-S {item}: dvc takes {text!r} for {parsed.value()!r}; write null for nothing, plain decimal numbers"
+            )
 
 
 def _resolved(wanted: Sequence[str], values: dict[str, Any]) -> list[str]:
@@ -201,8 +230,10 @@ def _resolved(wanted: Sequence[str], values: dict[str, Any]) -> list[str]:
             f"split.labelled_list {known['split']['labelled_list']} names the labelled images and would win over "
             f"{last[number]}; empty it, or use a grid without {number}"
         )
-    last |= {key: _filled(item, known) for key, item in last.items() if key not in plain}
-    known = overridden(values, list(last.values()))
+    templates = {key: item for key, item in last.items() if key not in plain}
+    for _ in templates:  # what one refers to may be filled in itself
+        last |= {key: _filled(item, known) for key, item in templates.items()}
+        known = overridden(values, list(last.values()))
     if known["data"]["name"] != "synthetic":
         last["data.root"] = f"data.root={_quoted(Path(known['data']['root']).expanduser().absolute())}"
     for section in ("model", "student_model"):

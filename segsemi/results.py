@@ -10,11 +10,10 @@ from typing import Any
 
 import pandas as pd
 
-from segsemi.config import total_steps
 from segsemi.errors import UserError
 from segsemi.files import write_text
 from segsemi.grid import Cell, Grid
-from segsemi.kept import PLACE, read_lines
+from segsemi.kept import PLACE, beside, read_lines
 from segsemi.revision import PIPELINE, git
 
 _NUMBERS = ("miou", "pixel_accuracy", "pseudo_label_miou")
@@ -60,15 +59,8 @@ def code_of(revision: str) -> str:
     Not the commit from which it started, which may have changed other files, or live in another clone.
     """
     code = [path for path in PIPELINE if path != "params.yaml"]
-    commit = git("log", "-1", "--format=%h", f"{revision}^", "--", *code).strip()
+    commit = git("log", "-1", "--format=%h", "--abbrev=7", f"{revision}^", "--", *code).strip()
     return commit + (" and changes" if git("diff", "--name-only", f"{revision}^", revision, "--", *code) else "")
-
-
-def steps_in_all(cell: Cell) -> int:
-    """Optimizer steps that went into a cell's model, its teachers' among them."""
-    params = cell.params
-    name = params.baselines.get(cell.model, cell.model)
-    return total_steps(params.rounds, name, teacher_steps=params.teacher.steps, student_steps=params.student.steps)
 
 
 def collect(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str]) -> pd.DataFrame:
@@ -80,7 +72,9 @@ def collect(cells: Sequence[Cell], keys: Sequence[str], finished: dict[str, str]
     for cell, key in zip(cells, keys, strict=True):
         if key in reports:
             place = {"row": cell.row, "column": cell.column, "seed": cell.seed, "model": cell.model}
-            numbers = {"steps": steps_in_all(cell), **reports[key][cell.model]}
+            numbers = {"steps": cell.steps_in_all, **reports[key][cell.model]}
+            if not cell.learns_from_pseudo_labels:  # some are made all the same
+                numbers.pop("pseudo_label_miou", None)
             records.append({**place, **numbers, "experiment": finished[key][:10], "commit": commits[key]})
     return pd.DataFrame(records, columns=COLUMNS)
 
@@ -110,19 +104,15 @@ def _lines(
 
 
 def write_figure(grid: Grid, results: pd.DataFrame, validation: pd.DataFrame, path: Path) -> None:
-    """Draw the results to `path`.svg, and write the validation curves in it to `path`_validation.csv."""
+    """Draw the results to `path`.svg, with the validation curves, if the grid has no lines of its own."""
     from segsemi import figures  # matplotlib is slow to import
 
     rows = [name for name in grid.rows if name in set(results["row"])]
     columns = [name for name in grid.columns if name in set(results["column"])]
     if grid.lines is None:
         drawn = figures.experiment(results, validation, rows, columns)
-        order = [*PLACE, "step", "val_miou"]
-        write_text(
-            path.with_name(f"{path.name}_validation.csv"), validation[order].to_csv(index=False, lineterminator="\n")
-        )
     elif grid.lines == "rows":
         drawn = figures.trend(results, "row", rows, "column", columns)
     else:
         drawn = figures.trend(results, "column", columns, "row", rows)
-    write_text(path.with_name(f"{path.name}.svg"), drawn)
+    write_text(beside(path, ".svg"), drawn)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -15,7 +15,7 @@ from scipy.stats import ttest_1samp
 from segsemi.config import TEACHER
 from segsemi.files import write_text
 from segsemi.grid import SUPERVISED, Grid
-from segsemi.kept import PLACE
+from segsemi.kept import Place, Settings, beside, shared
 
 
 def write_tables(
@@ -24,19 +24,18 @@ def write_tables(
     results: pd.DataFrame,
     classes: pd.DataFrame,
     facts: Sequence[str],
-    settings: Mapping[str, Any],
+    settings: Mapping[Place, Settings],
     path: Path,
 ) -> str:
-    """Write the results to `path`.csv, mean and standard deviation over the seeds to `path`_summary.csv, the IoU of each
-    class to `path`_classes.csv, and all as Markdown to `path`.md: with the gain on the rows `against`, along the `ladder`,
-    and on labels alone of as many steps, paired by seed; it shows `path`.svg and `path`_examples.png, if they are there.
-    Returns the Markdown.
+    """Write mean and standard deviation over the seeds to `path`_summary.csv, and all as Markdown to `path`.md: with the gain
+    on the rows `against`, along the `ladder`, and on labels alone of as many steps, paired by seed, and the IoU of each
+    class; it shows `path`.svg and `path`_examples.png, if they are there. Returns the Markdown.
 
     Args:
         results: as results.collect gives them.
         classes: as results.class_ious gives them, perhaps of some of the runs only.
         facts: lines that go before the table.
-        settings: what all cells share, `section.key` -> value.
+        settings: of the rows and columns that have results.
     """
     columns = [column for column in grid.columns if column in set(results["column"])]
     rows = [row for row in grid.rows if row in set(results["row"])]
@@ -49,7 +48,7 @@ def write_tables(
     if grid.ladder:
         pairs = [(f"{row}, on {before}", row, before) for before, row in itertools.pairwise(grid.ladder)]
         parts += ["Gain of each on the one before:", _gains(results, pairs, columns)]
-    if fair := _fair_gains(grid, results, rows, columns):
+    if fair := _fair_gains(grid, results, settings, rows, columns):
         parts += ["Gain on labels alone of **as many steps**:", fair]
     for other in grid.against:
         parts += [f"Gain on {other}:", _gains(results, [(row, row, other) for row in rows if row != other], columns)]
@@ -58,22 +57,20 @@ def write_tables(
         heading = "mIoU of the pseudo labels from which each learnt, against the hidden labels:"
         parts += [heading, _means(results, learnt, columns, "pseudo_label_miou")]
     parts += _by_class(classes, rows, columns)
-    if path.with_name(f"{path.name}.svg").exists():
-        parts.append(f"![{title}]({quote(path.name)}.svg)")
-    if grid.examples and path.with_name(f"{path.name}_examples.png").exists():
+    if beside(path, ".svg").exists():
+        parts.append(f"![{_plain(title)}]({quote(path.name)}.svg)")
+    if grid.examples and beside(path, "_examples.png").exists():
         first, last = grid.examples[0], grid.examples[-1]
         parts.append(
             f"Image, truth, {', '.join(grid.examples)}, and what changed: green where {last} is right and {first} wrong, red "
             f"the other way round.\n\n![examples]({quote(path.name)}_examples.png)"
         )
     if settings:
-        parts += ["Settings that all cells share; what else a row or column has, the grid says:", _settings(settings)]
+        heading = "Settings that all cells share; what else a row or column has, the grid says:"
+        parts += [heading, _settings(shared(settings))]
     text = "\n\n".join(part for part in parts if part) + "\n"
-    write_text(path.with_name(f"{path.name}_summary.csv"), _summary(grid, results, columns))
-    write_text(path.with_name(f"{path.name}.csv"), results.to_csv(index=False, lineterminator="\n"))
-    order = [*PLACE, "class", "iou"]
-    write_text(path.with_name(f"{path.name}_classes.csv"), classes[order].to_csv(index=False, lineterminator="\n"))
-    write_text(path.with_name(f"{path.name}.md"), text)
+    write_text(beside(path, "_summary.csv"), _summary(grid, results, columns))
+    write_text(beside(path, ".md"), text)
     return text
 
 
@@ -99,7 +96,7 @@ def _number(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.1f}"
 
 
-def _settings(settings: Mapping[str, Any]) -> str:
+def _settings(settings: Settings) -> str:
     """A line a section."""
     sections: dict[str, list[str]] = {}
     for name, value in settings.items():
@@ -134,8 +131,14 @@ def _gains(results: pd.DataFrame, pairs: Sequence[tuple[str, str, str]], columns
     )
 
 
-def _fair_gains(grid: Grid, results: pd.DataFrame, rows: Sequence[str], columns: Sequence[str]) -> str:
-    """Of students on the models that were trained on labels alone for as many steps; empty if there are no such."""
+def _fair_gains(
+    grid: Grid,
+    results: pd.DataFrame,
+    settings: Mapping[Place, Settings],
+    rows: Sequence[str],
+    columns: Sequence[str],
+) -> str:
+    """Of students on the models that were trained on the same labels alone for as many steps; empty if there are no such."""
     alone = [name for name in rows if grid.rows[name].model == SUPERVISED]
     lines = []
     for row in rows:
@@ -143,7 +146,13 @@ def _fair_gains(grid: Grid, results: pd.DataFrame, rows: Sequence[str], columns:
             continue
         equal = {
             column: next(
-                (name for name in alone if _steps(results, name, column) == _steps(results, row, column)), None
+                (
+                    name
+                    for name in alone
+                    if _steps(results, name, column) == _steps(results, row, column)
+                    and _labels(settings, name, column) == _labels(settings, row, column)
+                ),
+                None,
             )
             for column in columns
         }
@@ -151,6 +160,12 @@ def _fair_gains(grid: Grid, results: pd.DataFrame, rows: Sequence[str], columns:
         if any(cells):
             lines.append([row, *cells])
     return _markdown(lines, columns) if lines else ""
+
+
+def _labels(settings: Mapping[Place, Settings], row: str, column: str) -> Settings:
+    """What says which labels there are to learn from."""
+    own = settings.get((row, column), {})
+    return {k: v for k, v in own.items() if k.startswith(("data.", "split.")) and k != "split.unlabelled_ratio"}
 
 
 def _steps(results: pd.DataFrame, row: str, column: str) -> set[float]:
@@ -189,5 +204,11 @@ def _gain(results: pd.DataFrame, row: str, other: str, column: str) -> str:
     return f"{values.mean():+.2f} ± {spread:.2f} ({len(values)}{chance}){note}"
 
 
+def _plain(text: str) -> str:
+    """Text that Markdown takes as it is, in a table too."""
+    return re.sub(r"([\\|\[\]*`])", r"\\\1", text)
+
+
 def _markdown(rows: list[list[str]], columns: Sequence[str]) -> str:
+    rows, columns = [[_plain(value) for value in row] for row in rows], [_plain(name) for name in columns]
     return pd.DataFrame(rows, columns=["", *columns]).to_markdown(index=False, disable_numparse=True)

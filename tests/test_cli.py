@@ -295,6 +295,11 @@ def test_verbose_shows_the_traceback_and_else_one_line(tmp_path: Path, capsys: p
         main(["-v", *command])
 
 
+def test_experiment_needs_its_name_before_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["experiment", "--columns", "1/8", "table1"]) == 1
+    assert "the name comes first" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
 def test_completion_script_knows_the_commands(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:

@@ -9,6 +9,7 @@ import shutil
 import statistics
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -28,22 +29,34 @@ from segsemi.data.datasets.camvid import SYNTHETIC
 from segsemi.data.images import read_label
 from segsemi.data.manifest import Row, write_rows
 from segsemi.errors import UserError
-from segsemi.experiment_command import _public
+from segsemi.experiment_command import Wanted, _public
 from segsemi.experiments import (
     alone,
     check_tracked,
     code_hash,
+    file_keys,
     remaining_steps,
     run_cells,
     run_keys,
     run_name,
 )
 from segsemi.grid import Cell, Grid, cells_of, grid_names, overridden, read_grid
-from segsemi.kept import earlier_commands, earlier_lines, earlier_results, joined, settings_path, write_settings
+from segsemi.kept import (
+    Place,
+    Settings,
+    earlier_commands,
+    earlier_lines,
+    earlier_results,
+    joined,
+    settings_of,
+    settings_path,
+    shared,
+    write_kept,
+)
 from segsemi.palette import Classes, colourise, write_label_png
 from segsemi.pictures import BAR, GAP, save_png
 from segsemi.qualitative import legend, write_examples
-from segsemi.results import COLUMNS, class_ious, collect, facts, steps_in_all, validation_curves, write_figure
+from segsemi.results import COLUMNS, class_ious, collect, facts, validation_curves, write_figure
 from segsemi.results_page import write_page
 from segsemi.tables import write_tables
 
@@ -235,6 +248,20 @@ def test_grid_of_ones_own_is_checked(tmp_path: Path) -> None:
     assert title == "Mine"
     with pytest.raises(UserError, match="measures 'student_9', which its params do not train"):
         cells_of(grid, VALUES, seeds=[0])
+    path.write_text("columns: {all: []}\nrows: {a: {model: teacher}}\nagainst: []\n")
+    assert read_grid(str(path))[1] == "mine"
+    path.write_bytes("# gr\u00f6\u00dfer\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"mine.yaml is not UTF-8"):
+        read_grid(str(path))
+    with pytest.raises(UserError, match=r"mine_classes.yaml: a table of that name would have files of another one's"):
+        read_grid(str(path.rename(tmp_path / "mine_classes.yaml")))
+    chain = "[student.steps=$teacher.steps, student.val_every=$student.steps, teacher.steps=7]"
+    path.write_text(f"# Mine\ncolumns: {{all: {chain}}}\nrows: {{a: {{model: teacher}}}}\nagainst: []\n")
+    (cell,) = cells_of(read_grid(str(path))[0], VALUES, seeds=[0])
+    assert cell.params.student.steps == cell.params.student.val_every == 7
+    for override in ("augment.short_side=", "teacher.steps=0x10"):
+        with pytest.raises(UserError, match=rf"-S {override}: dvc takes '.*' for .*; write null for nothing"):
+            cells("losses", extra=[override])
 
 
 def places(table: Sequence[Cell], commit: str = "abc1234") -> pd.DataFrame:
@@ -258,10 +285,15 @@ def test_facts_name_what_differs_between_the_finished_cells() -> None:
 
 
 def test_steps_in_all_count_the_teachers_too() -> None:
-    table = {cell.row: steps_in_all(cell) for cell in cells("table1", columns=["1/8"])}
+    table = {cell.row: cell.steps_in_all for cell in cells("table1", columns=["1/8"])}
     assert table["baseline"] == 600 and table["ST"] == table["+ SCL"] == 1200 and table["+ ITER"] == 1800
     assert table["labels only, as many steps as + SCL"] == 1200
     assert table["labels only, as many steps as + ITER"] == 1800
+    # a new network that learns from labels alone has nothing from the teacher beside it
+    alone = {cell.row: cell for cell in cells("table3")}
+    assert alone["1/8 labels"].steps_in_all == alone["all labels + SAUG"].steps_in_all == 600
+    assert alone["7/8 pseudo labels"].steps_in_all == 1200
+    assert alone["7/8 pseudo labels"].learns_from_pseudo_labels and not alone["1/8 labels"].learns_from_pseudo_labels
 
 
 def test_file_of_weights_counts_by_its_path(tmp_path: Path) -> None:
@@ -280,6 +312,8 @@ def test_key_follows_params_and_code_but_not_the_machine(tmp_path: Path) -> None
     assert key_of(first, "code") == key_of(cells("losses", extra=["machine.workers=3"])[0], "code")
     name = run_name("losses", first, key_of(first, "code"))
     assert name == f"losses-CE-1_8-seed0-{key_of(first, 'code')}"
+    assert run_name("\u5b9e\u9a8c", replace(first, row="..."), "0" * 12) == f"1_8-seed0-{'0' * 12}"
+    assert run_name("x" * 300, first, "0" * 12) == f"{'x' * 200}-{'0' * 12}"  # git makes files of such names
 
     for source in ("dvc.yaml", "segsemi", "stages"):
         copy = shutil.copytree if (ROOT / source).is_dir() else shutil.copyfile
@@ -343,7 +377,11 @@ def test_table_has_the_mean_the_deviation_and_the_paired_gain(tmp_path: Path) ->
     ]
     base = {"row": "base", "column": "1/4", "steps": 50, "miou": 60.0, "pseudo_label_miou": None}
     records += [{**base, "seed": 5}, {**base, "row": "better", "seed": 5, "steps": 70, "miou": 61.0}]
-    settings = {"teacher.lr": 0.01, "teacher.steps": 5, "split.count": None}
+    settings: dict[Place, Settings] = {
+        (row, column): {"teacher.lr": 0.01, "teacher.steps": 5, "split.count": None, "student.lr": number}
+        for number, row in enumerate(mious)
+        for column in ("1/8", "1/4")
+    }
     classes = pd.DataFrame(
         [
             {"row": row, "column": column, "seed": seed, "class": name, "iou": value}
@@ -396,10 +434,11 @@ def test_table_has_the_mean_the_deviation_and_the_paired_gain(tmp_path: Path) ->
         "noisy": ["1", "30.1", "2.0"],
     }
     assert table("IoU of each class, 1/4, mean over the runs that say it:") == {"better": ["1", "1.0", "0.0"]}
-    pd.testing.assert_frame_equal(earlier_lines(tmp_path / "table", "classes"), classes)
     summary = pd.read_csv(tmp_path / "table_summary.csv", keep_default_na=False, dtype=str).to_numpy().tolist()
     assert summary[:2] == [["base", "1/8", "3", "53.00", "3.61"], ["base", "1/4", "1", "60.00", ""]]
-    assert pd.read_csv(tmp_path / "table.csv")["miou"].tolist() == [record["miou"] for record in records]
+    other = settings | {("more", "1/8"): settings["more", "1/8"] | {"split.count": 5}}  # other labels
+    again = write_tables(grid, "T", pd.DataFrame(records), classes, [], other, tmp_path / "other")
+    assert "Gain on labels alone" not in again
 
 
 def results_of(table: Sequence[Cell], miou: float, commit: str = "abc1234") -> pd.DataFrame:
@@ -411,7 +450,7 @@ def results_of(table: Sequence[Cell], miou: float, commit: str = "abc1234") -> p
                 "column": cell.column,
                 "seed": cell.seed,
                 "model": cell.model,
-                "steps": steps_in_all(cell),
+                "steps": cell.steps_in_all,
             }
             | {"miou": miou + cell.seed, "pseudo_label_miou": None, "experiment": "0" * 10, "commit": commit}
             for cell in table
@@ -419,16 +458,27 @@ def results_of(table: Sequence[Cell], miou: float, commit: str = "abc1234") -> p
     )
 
 
+def kept_of(table: Sequence[Cell]) -> dict[Place, Settings]:
+    return settings_of(table, file_keys(table))
+
+
+def earlier_of(path: Path, table: Sequence[Cell]) -> pd.DataFrame:
+    return earlier_results(path, table, kept_of(table))
+
+
+def write(path: Path, table: Sequence[Cell], results: pd.DataFrame, *commands: str, replace: bool = False) -> None:
+    write_kept(path, kept_of(table), results, {}, commands, replace=replace)
+
+
 def test_results_stay_when_others_come(tmp_path: Path) -> None:
     """Of other seeds, columns and code; of the same cell the new one counts."""
     path, grid = tmp_path / "figure3", read_grid("figure3")[0]
     first = cells("figure3", seeds=(0, 1), columns=["all"])
-    assert earlier_results(path, first).empty and earlier_commands(path) == []
-    write_settings(path, first, results_of(first, 50), ["one"])
-    write_tables(grid, "T", results_of(first, 50), NO_CLASSES, [], {}, path)
+    assert earlier_of(path, first).empty and earlier_commands(path) == []
+    write(path, first, results_of(first, 50, "12345e6"), "one")
     second = cells("figure3", seeds=(1, 2))
     new = results_of([cell for cell in second if cell.column in ("1", "all")], 60, "def5678")
-    table = joined(earlier_results(path, second), new, grid)
+    table = joined(earlier_of(path, second), new, grid)
     assert table["row"].tolist() == ["teacher", "student"] * 5
     assert list(zip(table["seed"], table["column"], strict=True))[::2] == [
         (0, "all"),
@@ -438,38 +488,110 @@ def test_results_stay_when_others_come(tmp_path: Path) -> None:
         (2, "all"),
     ]
     assert table["miou"].tolist()[::2] == [50, 61, 61, 62, 62]
-    assert table["commit"].tolist()[::2] == ["abc1234"] + ["def5678"] * 4
+    assert table["commit"].tolist()[::2] == ["12345e6"] + ["def5678"] * 4  # no number
     assert earlier_commands(path) == ["one"]
-    assert joined(earlier_results(path, second), results_of([], 0).reindex(columns=COLUMNS), grid)["miou"].tolist() == [
-        50,
-        50,
-        51,
-        51,
-    ]
+    nothing = results_of([], 0).reindex(columns=COLUMNS)
+    assert joined(earlier_of(path, second), nothing, grid)["miou"].tolist() == [50, 50, 51, 51]
 
 
-def test_results_of_columns_that_are_numbers_stay(tmp_path: Path) -> None:
-    path, table = tmp_path / "schedule", cells("schedule", columns=["500", "1000"])
-    common = write_settings(path, table, results_of(table, 50), [])
-    write_tables(read_grid("schedule")[0], "T", results_of(table, 50), NO_CLASSES, [], common, path)
-    assert earlier_results(path, table)["column"].tolist() == ["500", "1000"]
+@pytest.mark.parametrize("name", ["500", "None", "nan", "1e5", "-"])
+def test_names_are_kept_as_they_are(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"# Mine\ncolumns: {{'{name}': []}}\nrows: {{'{name}': {{model: teacher}}}}\nagainst: []\n")
+    table = cells_of(read_grid(str(path))[0], VALUES, seeds=[0])
+    lines = pd.DataFrame([{"row": name, "column": name, "seed": 0, "class": name, "iou": None}])
+    write_kept(tmp_path / "mine", kept_of(table), results_of(table, 50), {"classes": lines}, [], replace=False)
+    assert earlier_of(tmp_path / "mine", table)[["row", "column"]].to_numpy().tolist() == [[name, name]]
+    read = earlier_lines(tmp_path / "mine", "classes")
+    assert read["class"].tolist() == read["row"].tolist() == [name] and read["iou"].isna().all()
 
 
 def test_results_of_other_settings_are_not_mixed(tmp_path: Path) -> None:
-    path, grid = tmp_path / "figure3", read_grid("figure3")[0]
+    path = tmp_path / "figure3"
     table = cells("figure3", seeds=(0,), columns=["all"])
-    common = write_settings(path, table, results_of(table, 50), ["one"])
+    common = shared(kept_of(table))
     assert common["teacher.steps"] == VALUES["teacher"]["steps"] and "machine.workers" not in common
     assert "seed" not in common and "data.root" not in common
-    write_tables(grid, "T", results_of(table, 50), NO_CLASSES, [], common, path)
-    assert len(earlier_results(path, cells("figure3", extra=["machine.workers=3", "data.root=/elsewhere"]))) == 2
-    with pytest.raises(UserError, match=r"other settings: teacher.lr was 0.01, and is 0.5 now; give -o .*or --replace"):
-        earlier_results(path, cells("figure3", extra=["teacher.lr=0.5"]))
+    write(path, table, results_of(table, 50))
+    assert len(earlier_of(path, cells("figure3", extra=["machine.workers=3", "data.root=/elsewhere"]))) == 2
+    with pytest.raises(
+        UserError, match=r"other settings: teacher.lr was 0.01, and is 0.5 now, in row .*; give -o .*or --replace"
+    ):
+        earlier_of(path, cells("figure3", extra=["teacher.lr=0.5"]))
     with pytest.raises(UserError, match="row 'teacher', column 'all', which the grid has not"):
-        earlier_results(path, cells("figure3", columns=["1"]))
+        earlier_of(path, cells("figure3", columns=["1"]))
+    other = [replace(table[0], model="student_1"), *table[1:]]
+    with pytest.raises(UserError, match="other settings: model was teacher, and is student_1 now, in row 'teacher'"):
+        earlier_of(path, other)
+    fewer = results_of(table, 50).assign(steps=7)
+    write(path, table, fewer)
+    with pytest.raises(UserError, match="other settings: steps in all was 7, and is 600 now, in row 'teacher'"):
+        earlier_of(path, table)
     settings_path(path).unlink()
     with pytest.raises(UserError, match=r"no figure3_settings.json says with which settings; give -o"):
-        earlier_results(path, table)
+        earlier_of(path, table)
+
+
+def test_results_of_other_files_are_not_mixed(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    table = cells("figure3", columns=["all"], extra=["data.name=camvid", f"data.root={data}"])
+    write(tmp_path / "t", table, results_of(table, 50))
+    assert len(earlier_of(tmp_path / "t", table)) == 2
+    (data / "more.png").touch()
+    with pytest.raises(UserError, match=r"other settings: data.files was \w{12}, and is \w{12} now"):
+        earlier_of(tmp_path / "t", table)
+
+
+def test_only_cells_that_were_asked_for_must_be_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    path = tmp_path / "mine.yaml"
+    roots = [f"{name}: [data.name=camvid, data.root={tmp_path / name}]" for name in ("a", "b")]
+    path.write_text(f"# Mine\ncolumns: {{{', '.join(roots)}}}\nrows: {{t: {{model: teacher}}}}\nagainst: []\n")
+    (tmp_path / "a").mkdir()
+
+    def wanted(*columns: str, overrides: Sequence[str] = ()) -> Wanted:
+        return Wanted(str(path), [0], columns, [], overrides, tmp_path, replace=False, words=[])
+
+    one = wanted("a")
+    assert one.whole == one.cells and one.earlier().empty
+    write(tmp_path / "mine", one.cells, results_of(one.cells, 50))
+    assert len(wanted("a").earlier()) == 1
+    with pytest.raises(UserError, match=f"data.root: no folder {tmp_path / 'b'}"):
+        wanted("a", "b").earlier()
+    with pytest.raises(UserError, match="techer"):  # not what follows from it
+        wanted("a", overrides=["techer.steps=7"]).earlier()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t_settings.json", "<<<<<<< HEAD\n{}"),
+        ("t_settings.json", "{}"),
+        ("t.csv", "<<<<<<< HEAD\nrow,column\n"),
+        ("t.csv", ""),
+        ("t.csv", "row,column,seed,model,steps,miou\na,b,0,teacher,?,5\n"),
+    ],
+)
+def test_a_merge_conflict_in_a_table_is_named(name: str, text: str, tmp_path: Path) -> None:
+    table = cells("losses")
+    write(tmp_path / "t", table, results_of(table, 50))
+    (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match=f"{name} is no file of a table, perhaps after a merge"):
+        earlier_of(tmp_path / "t", table)
+
+
+def test_a_replaced_table_never_lies_beside_new_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = cells("losses")
+    write(tmp_path / "t", table, results_of(table, 50))
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("segsemi.kept.write_text", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "t", table, results_of(table, 60), replace=True)
+    assert not (tmp_path / "t.csv").exists()
 
 
 def test_a_recorded_command_names_no_folder_of_ones_own() -> None:
@@ -484,11 +606,24 @@ def test_a_recorded_command_names_no_folder_of_ones_own() -> None:
         "--collect",
     ]
     assert _public(words) == "experiment table1 --columns 'one drive' -S data.root=camvid"
+    for said, public in (
+        (["-S", "data.root=/home/me/camvid/"], "-S data.root=camvid"),
+        (["-S", "data.root='/home/me/my data'"], "-S 'data.root=my data'"),
+        (["-Sdata.root=/home/me/camvid"], "-Sdata.root=camvid"),
+        (["-S", "++data.root=/home/me/camvid"], "-S ++data.root=camvid"),
+        (["-o", "/home/me/t"], "-o t"),
+        (["-o/home/me/t"], "-ot"),
+        (["--out=/home/me/t"], "--out=t"),
+        (["-o", "reports/mine"], "-o reports/mine"),
+        (["--rows", "1/8 labels"], "--rows '1/8 labels'"),
+    ):
+        assert _public(said) == public
 
 
 def test_settings_tell_what_is_shared_from_what_is_not(tmp_path: Path) -> None:
     table = cells("figure3", seeds=(0,))
-    common = write_settings(tmp_path / "t", table, results_of(table, 50), [])
+    common = shared(kept_of(table))
+    write(tmp_path / "t", table, results_of(table, 50))
     assert common["pseudo_label.scales"] == [0.5, 0.75, 1.0, 1.5, 1.75] and "split.unlabelled_ratio" not in common
     saved = json.loads((tmp_path / "t_settings.json").read_text())
     assert saved["cells"]["student | 2"]["split.unlabelled_ratio"] == 2.0
@@ -575,9 +710,6 @@ def test_figure_has_means_deviations_and_names(
     text = " ".join(ElementTree.parse(tmp_path / "table.svg").getroot().itertext())
     assert "base" in text and "SAUG < 3" in text and "1/4" in text
     assert "![Title](table.svg)" in write_tables(grid, "Title", results, NO_CLASSES, [], {}, tmp_path / "table")
-    curves = tmp_path / "table_validation.csv"
-    if lines is None:
-        assert pd.read_csv(curves)["val_miou"].tolist() == pytest.approx(validation["val_miou"].tolist())
 
 
 def test_page_has_all_tables_with_their_figures(tmp_path: Path) -> None:
@@ -595,6 +727,8 @@ def test_page_has_all_tables_with_their_figures(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4), "red").save(tmp_path / "größe 2_examples.png")
     write_tables(grid, "A < B", results, NO_CLASSES, [], {}, tmp_path / "größe 2")
     write_tables(grid, "Lost", results, NO_CLASSES, [], {}, tmp_path / "b")
+    for name in ("größe 2", "b"):
+        (tmp_path / f"{name}.csv").touch()
     with (tmp_path / "b.md").open("a") as file:
         file.write("![lost < figure](b.svg)\n")
     (tmp_path / "README.md").write_text("# Not a table\n")
@@ -715,6 +849,23 @@ def test_table3_is_the_papers() -> None:
         assert student.passes == ([4, 4] if "DSBN" in cell.row else [8])
 
 
+def test_key_follows_the_files_of_links_and_mended_labels(tmp_path: Path) -> None:
+    data, away, mended = (tmp_path / name for name in ("data", "away", "mended"))
+    for folder in (data, away, mended):
+        folder.mkdir()
+    (data / "train").symlink_to(away)
+    (data / "again").symlink_to(data)  # a circle
+    (data / "lost").symlink_to(tmp_path / "nothing")
+    values = {**VALUES, "data": {**VALUES["data"], "name": "camvid", "root": str(data)}}
+    values["split"] = {**values["split"], "corrected": str(mended)}
+    cell = cells_of(read_grid("losses")[0], values, seeds=[0])[0]
+    keys = [key_of(cell, "code")]
+    for path, text in ((away / "a.png", ""), (away / "a.png", "1"), (mended / "B.PNG", "2"), (mended / "B.PNG", "3")):
+        path.write_text(text)
+        keys.append(key_of(cell, "code"))
+    assert len(set(keys)) == 5 and key_of(cell, "code") == keys[-1]
+
+
 def test_files_that_git_does_not_know_stop_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = cells("losses")
     monkeypatch.chdir(tmp_path)
@@ -723,7 +874,8 @@ def test_files_that_git_does_not_know_stop_the_experiment(tmp_path: Path, monkey
         check_tracked(table)
     new_repository()
     check_tracked(table)
-    for name in ("data/corrected/README.md", "data/corrected/a.png", "data/labelled.txt", "segsemi/new.py"):
+    names = ("README.md", "a.png", "stra\u00dfe.PNG")
+    for name in (*(f"data/corrected/{name}" for name in names), "data/labelled.txt", "segsemi/new.py"):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
@@ -736,6 +888,10 @@ def test_files_that_git_does_not_know_stop_the_experiment(tmp_path: Path, monkey
 
 def test_only_one_experiment_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="dvc.yaml not found: run from the root"), alone():
+        pass
+    assert not list(tmp_path.iterdir())
+    Path("dvc.yaml").touch()
     with alone(), pytest.raises(UserError, match=rf"already runs here \(process {os.getpid()}\)"), alone():
         pass
     with alone():
