@@ -198,9 +198,11 @@ def experiment(results: pd.DataFrame, validation: pd.DataFrame, rows: Sequence[s
             for label, row in zip(dots.get_yticklabels(), shown, strict=True):
                 label.set_color(colours[row])
                 by_step = measured[measured["row"] == row].groupby("step")["val_miou"]
-                curve.plot(by_step.mean(), color=colours[row], linewidth=1)
-                steps = by_step.mean().index
-                curve.fill_between(steps, by_step.min(), by_step.max(), color=colours[row], alpha=0.15, linewidth=0)
+                mean = by_step.mean()
+                curve.plot(mean, color=colours[row], linewidth=1)
+                curve.fill_between(
+                    mean.index, by_step.min(), by_step.max(), color=colours[row], alpha=0.15, linewidth=0
+                )
     return drawing.svg
 
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segsemi.ahead import AHEAD, ahead
+from segsemi.ahead import ahead, behind
 from segsemi.metrics import ConfusionMatrix
 from segsemi.models.build import SegmentationModel, most_probable
 
@@ -167,13 +166,11 @@ def evaluate_model(
             on_prediction(index, prediction)
 
     # files are read and pixels counted while the network computes
-    with ThreadPoolExecutor(max_workers=1) as reader, ThreadPoolExecutor(max_workers=1) as counter:
-        counted: deque[Future[None]] = deque()
+    with (
+        ThreadPoolExecutor(max_workers=1) as reader,
+        ThreadPoolExecutor(max_workers=1) as counter,
+        behind(counter) as later,
+    ):
         for index, (image, label) in enumerate(ahead(reader, pairs)):
-            prediction = predict_label(model, image, scales, flip, window)
-            counted.append(counter.submit(count, index, prediction, label))
-            if len(counted) > AHEAD:
-                counted.popleft().result()
-        for counting in counted:
-            counting.result()
+            later(count, index, predict_label(model, image, scales, flip, window), label)
     return confusion

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from segsemi.ahead import AHEAD, ahead
+from segsemi.ahead import ahead, behind
 from segsemi.data.images import read_image
 from segsemi.data.manifest import Row
 from segsemi.engine import autocast
@@ -54,23 +53,21 @@ def write_pseudo_labels(
     todo = [row for row in processes.share_of(rows) if not (work / f"{row.id}.json").exists()]
     done = len(processes.share_of(rows)) - len(todo)
     # files are read and written while the network computes
-    with ThreadPoolExecutor(max_workers=1) as reader, ThreadPoolExecutor(max_workers=1) as writer:
-        images = ahead(reader, (read_image(root / row.image) for row in todo))
-        written: deque[Future[None]] = deque()
-        bar = progress_bar(
+    with (
+        ThreadPoolExecutor(max_workers=1) as reader,
+        ThreadPoolExecutor(max_workers=1) as writer,
+        behind(writer) as later,
+        progress_bar(
             desc=progress, unit="image", total=done + len(todo), initial=done, silent=not processes.first
-        )
-        with bar:
-            for row, image in zip(todo, images, strict=True):
-                with autocast(processes.device, precision):
-                    confidence, label = predict_image(model, image, scales, flip).max(dim=0)
-                ids = label.to(torch.uint8).cpu().numpy()
-                written.append(writer.submit(_write, work, row.id, ids, float(confidence.mean()), model.classes))
-                if len(written) > AHEAD:
-                    written.popleft().result()
-                bar.update()
-        for writing in written:
-            writing.result()
+        ) as bar,
+    ):
+        images = ahead(reader, (read_image(root / row.image) for row in todo))
+        for row, image in zip(todo, images, strict=True):
+            with autocast(processes.device, precision):
+                confidence, label = predict_image(model, image, scales, flip).max(dim=0)
+            ids = label.to(torch.uint8).cpu().numpy()
+            later(_write, work, row.id, ids, float(confidence.mean()), model.classes)
+            bar.update()
     processes.wait()
     if not processes.first:
         return

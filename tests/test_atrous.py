@@ -1,4 +1,4 @@
-"""Space-to-batch against torch's own atrous convolution."""
+"""Atrous depthwise convolutions against torch's own atrous convolution."""
 
 import copy
 
@@ -29,7 +29,7 @@ def gradients(module: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     return y, *torch.autograd.grad((y * weights).sum(), [x, *module.parameters()])
 
 
-@pytest.mark.parametrize(("rate", "kernel"), [(2, 5), (2, 3), (3, 3), (4, 3)])
+@pytest.mark.parametrize(("rate", "kernel"), [(2, 5), (2, 3), (3, 3), (4, 3), (6, 5), (12, 3), (18, 3)])
 @pytest.mark.parametrize("shape", [(8, 8), (9, 13), (8, 11), (7, 30), (3, 5)])  # the last: smaller than the filter
 @pytest.mark.parametrize("bias", [False, True])
 def test_equals_the_convolution_it_replaces(rate: int, kernel: int, shape: tuple[int, int], bias: bool) -> None:
@@ -57,6 +57,24 @@ def test_training_uses_no_atrous_convolution(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(nn.Conv2d, "forward", lambda *_: pytest.fail("the slow way"))
     replaced(conv(2, 5, bias=False))(torch.randn(1, 6, 16, 16, dtype=torch.float64))
     assert rates == [1]
+    replaced(conv(12, 3, bias=True))(torch.randn(1, 6, 12, 12, dtype=torch.float64))
+    assert rates == [1]  # the middle of the filter is a factor
+
+
+@pytest.mark.parametrize(("shape", "kernel"), [((12, 13), (1, 3)), ((25, 12), (3, 1)), ((13, 40), (3, 3))])
+def test_training_leaves_out_what_sees_only_zeros(
+    shape: tuple[int, int], kernel: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernels: list[object] = []
+    real = F.conv2d
+
+    def conv2d(x: Tensor, weight: Tensor, *args: object, **kwargs: object) -> Tensor:
+        kernels.append(tuple(weight.shape[-2:]))
+        return real(x, weight, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(F, "conv2d", conv2d)
+    replaced(conv(12, 3, bias=False))(torch.randn(1, 6, *shape, dtype=torch.float64))
+    assert kernels == [kernel]
 
 
 def test_parameters_and_their_names_stay() -> None:
