@@ -24,6 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from segsemi.errors import UserError
+
 
 class DistributionSpecificBatchNorm(nn.Module):
     """Two batch norms in the place of one.
@@ -65,7 +67,7 @@ def convert_dsbn(network: nn.Module) -> nn.Module:
         `network`, or its replacement if it is itself a batch norm.
 
     Raises:
-        ValueError: if there is no batch norm to convert.
+        UserError: if there is no batch norm to convert.
     """
     converted: dict[nn.Module, DistributionSpecificBatchNorm] = {}
 
@@ -79,7 +81,9 @@ def convert_dsbn(network: nn.Module) -> nn.Module:
 
     network = replace_modules(network, replace)
     if not converted:
-        raise ValueError(f"{type(network).__name__} has no batch norm: DSBN does not apply")
+        raise UserError(
+            f"{type(network).__name__} has no batch norm, so DSBN does not apply: set student.bn to trainable"
+        )
     return network
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,8 +30,10 @@ def run_stage(main: Callable[[], None], *, parallel: bool = False) -> None:
     except Exception as error:
         message = explain(error)
         if message is None or os.environ.get("SEGSEMI_TRACEBACK"):
-            raise
-        print(f"error: {message}", file=sys.stderr)
+            traceback.print_exc()
+        else:
+            print(f"error: {message}", file=sys.stderr)
+        error.__traceback__ = None  # its frames keep loader processes, for whose end the exit would wait for ever
         sys.exit(1)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from segsemi.data.images import LabelledPairs
 from segsemi.data.manifest import Row
 from segsemi.errors import UserError
-from segsemi.files import write_csv, write_json
+from segsemi.files import has_content, write_csv, write_json
 from segsemi.inference import evaluate_model
 from segsemi.metrics import ConfusionMatrix
 from segsemi.models.build import SegmentationModel
@@ -107,7 +107,7 @@ def write_evaluation(
 
 def _restore(state: Path, confusion: ConfusionMatrix) -> int:
     """Counts of an interrupted run into `confusion`; the number of images that they hold."""
-    if not state.exists():
+    if not has_content(state):
         return 0
     saved = json.loads(state.read_text())
     confusion.matrix[:] = saved["matrix"]

@@ -30,8 +30,8 @@ class Drawing:
 @contextmanager
 def _drawing(columns: int, rows: int = 1, *, width: float, height: float) -> Iterator[Drawing]:
     drawing = Drawing()
-    look = {"svg.hashsalt": "segsemi", "svg.fonttype": "none", "font.size": 9, "text.parse_math": False}
-    with plt.rc_context(look):  # names are no formulas
+    # names are no formulas
+    with plt.rc_context({"svg.hashsalt": "segsemi", "svg.fonttype": "none", "font.size": 9, "text.parse_math": False}):
         figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False)
         drawing.axes = list(axes.flat)
         for ax in drawing.axes:

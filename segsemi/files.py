@@ -23,6 +23,11 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def has_content(path: Path) -> bool:
+    """Whether a file is there, and not empty: after a power cut some file systems have the name without the content."""
+    return path.exists() and path.stat().st_size > 0
+
+
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` for UTF-8 text."""
     write_bytes(path, text.encode())

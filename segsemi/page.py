@@ -42,7 +42,7 @@ value under "gain on its teacher" learnt from labels alone.</p>
 <h2>IoU of each class, percent</h2>
 <table><tr><th>class</th>{% for name in by_class.columns %}<th>{{ name }}</th>{% endfor %}</tr>
 {% for name, row in by_class.iterrows() %}<tr><td><span class="swatch" style="background: rgb{{ colours[name] }}"></span>{{ name
-}}</td>{% for value in row %}<td>{{ "–" if value != value else "%.2f" | format(value) }}</td>{% endfor %}</tr>
+}}</td>{% for value in row %}<td>{{ "–" if value is none or value != value else "%.2f" | format(value) }}</td>{% endfor %}</tr>
 {% endfor %}</table>
 {% for title, figure in figures.items() %}<h2>{{ title }}</h2>
 {{ figure }}

@@ -28,7 +28,7 @@ from segsemi.data.manifest import read_rows
 from segsemi.dsbn import bn_statistics, convert_dsbn, labelled_first, strip_dsbn
 from segsemi.engine import autocast
 from segsemi.errors import UserError
-from segsemi.files import write_bytes, write_csv
+from segsemi.files import has_content, write_bytes, write_csv
 from segsemi.inference import evaluate_model
 from segsemi.losses import LOSSES, Loss, cross_entropy
 from segsemi.models.build import SegmentationModel
@@ -129,6 +129,8 @@ def train(
             except KeyboardInterrupt:
                 save(checkpoint, step)
                 raise
+            if params.keep == "best" and math.isnan(row["val_miou"]):
+                raise UserError("keep: best found no pixel with a class in the validation labels; set keep: last")
             if processes.first:
                 bar.write(f"{batches.stage} step {step}: val mIoU {100 * row['val_miou']:.2f}")
         recent.clear()
@@ -190,10 +192,10 @@ def train(
                 save(checkpoint, done)
                 saved = time.monotonic()
                 pause = max(CHECKPOINT_SECONDS, (saved - began) / CHECKPOINT_SHARE)
+    if processes.count == 1 and stopping():  # in the last step; several have agreed on it, or go on together
+        raise KeyboardInterrupt
     processes.wait()
     if params.keep == "best":
-        if not processes.from_first(best.exists()):
-            raise UserError("keep: best found no pixel with a class in the validation labels; set keep: last")
         _restore(best, model, optimizer)
     history = History(curve, bn_statistics(model.network))
     strip_dsbn(model.network)
@@ -402,7 +404,7 @@ def _restore(
     checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> tuple[int, list[dict[str, Any]], list[float]]:
     """The number of steps done, the curve, and the losses since its last point."""
-    if not checkpoint.exists():
+    if not has_content(checkpoint):
         return 0, [], []
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])

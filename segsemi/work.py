@@ -43,7 +43,10 @@ def work_folder(stage: str, params: Any, inputs: Iterable[Path] = ()) -> Iterato
         folder.mkdir(exist_ok=True)
         yield folder
         if not _waiters(folder):
-            shutil.rmtree(folder)
+            gone = folder.with_suffix(".done")  # half of it, after a stop, would be taken for all
+            shutil.rmtree(gone, ignore_errors=True)
+            folder.rename(gone)
+            shutil.rmtree(gone)
 
 
 @contextmanager

@@ -24,7 +24,7 @@ def main() -> None:
         Classes.load(CLASSES),
     )
     write_json(quality_file(args.student), quality)
-    if quality["images"]:
+    if quality.get("miou") is not None:  # no hidden labels, or ignored pixels alone
         print(f"pseudo labels for {args.student}: mIoU {100 * quality['miou']:.2f} against the hidden labels")
 
 

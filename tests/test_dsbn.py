@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segsemi.dsbn import DistributionSpecificBatchNorm, bn_statistics, convert_dsbn, labelled_first, strip_dsbn
+from segsemi.errors import UserError
 from segsemi.models.build import Architecture, build_model
 from segsemi.models.torchvision_ops import import_torchvision
 from segsemi.palette import Classes
@@ -219,7 +220,9 @@ def test_wrong_use_is_refused(net: nn.Module) -> None:
     convert_dsbn(net)
     with pytest.raises(ValueError, match="not be negative, found -1"), labelled_first(net, -1):
         pass
-    with pytest.raises(ValueError, match="Linear has no batch norm"):
+    with pytest.raises(
+        UserError, match="Linear has no batch norm, so DSBN does not apply: set student.bn to trainable"
+    ):
         convert_dsbn(nn.Linear(2, 2))
 
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from segsemi.data.manifest import Row
 from segsemi.errors import UserError
 from segsemi.palette import Classes
 
+_UPRIGHT: dict[
+    Any, Image.Transpose
+] = {  # orientation -> what undoes it; Pillow's exif_transpose would also write the other fields anew, odd ones too
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
@@ -25,7 +38,9 @@ def read_image(path: Path) -> np.ndarray:
     """
     try:
         with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file)
+            file.load()
+            turn = _UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation))
+            image = file if turn is None else file.transpose(turn)
             if image.mode.startswith("I"):  # Pillow's conversion would clip 16 bits at 255
                 return _from_16_bits(np.asarray(image))
             if image.mode == "F":
@@ -36,7 +51,7 @@ def read_image(path: Path) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
     except FileNotFoundError:
         raise UserError(f"image {path} not found") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"image {path} cannot be read ({error}); replace or remove it") from None
 
 

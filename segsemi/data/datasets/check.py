@@ -21,12 +21,20 @@ def check_entries(
     """Read every file once and check it; the rows of the manifest.
 
     Raises:
-        UserError: an unreadable or wrong file, a label of another size than its image, labels without two classes in all of
-            them, or the same image, by content, in train and val (leakage).
+        UserError: two images of one id, an unreadable or wrong file, a label of another size than its image, labels without
+            two classes in all of them, or the same image, by content, in train and val (leakage).
     """
     rows: list[Row] = []
     pixels: dict[str, np.ndarray] = {}
+    named: dict[str, Path] = {}
+    folders: set[Path] = set()
     for entry in entries:
+        folders.update(entry.image.parents, entry.label.parents if entry.label else ())
+        if (other := named.setdefault(entry.id, entry.image)) is not entry.image:
+            raise UserError(
+                f"{root / other} and {root / entry.image} have the same id, {entry.id}, so one's files would be the "
+                "other's; rename or remove one, or name it once in its list"
+            )
         image = read_image(root / entry.image)
         height, width = image.shape[:2]
         if entry.label is not None:
@@ -50,6 +58,11 @@ def check_entries(
                 label_hash="" if entry.label is None else file_hash(root / entry.label),
             )
         )
+    for folder in sorted(folders - {Path()}):
+        if (root / folder).is_symlink():
+            warn(
+                f"warning: {root / folder} is a link to a folder, in which dvc sees no change; make data.root itself the link"
+            )
     _refuse_leakage(rows)
     present = np.flatnonzero(np.sum([*pixels.values()], axis=0)[: len(classes)]) if pixels else np.arange(2)
     if len(classes) > 1 and len(present) < 2:

@@ -55,16 +55,21 @@ def stems(root: Path, folder: str, endings: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def read_ids(path: Path) -> list[str]:
-    """The first word of every line of a list file, such as ImageSets/Segmentation/train.txt.
+def read_names(path: Path) -> list[str]:
+    """The lines of a list file.
 
     Raises:
         UserError: the file is missing, no text, or names nothing.
     """
     try:
-        ids = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
+        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"list {path} cannot be read ({error})") from None
-    if not ids:
+    if not names:
         raise UserError(f"list {path} is empty; name one image a line, or remove the file")
-    return ids
+    return names
+
+
+def read_ids(path: Path) -> list[str]:
+    """The first word of every line of a list file, such as ImageSets/Segmentation/train.txt; errors as `read_names`."""
+    return [line.split()[0] for line in read_names(path)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from segsemi.data.datasets.entry import DataSet, Entry, read_ids, stems
+from segsemi.data.datasets.entry import DataSet, Entry, read_names, stems
 from segsemi.data.images import IMAGE_ENDINGS
 from segsemi.errors import UserError
 from segsemi.palette import Classes
@@ -57,8 +57,9 @@ def _subsets(
     subsets: dict[str, str] = {}
     for subset in ("train", "val", "test"):
         path = root / f"{subset}.txt"
-        for line in read_ids(path) if path.exists() else []:
-            stem = next((s for s in (line, str(Path(line).with_suffix("")), Path(line).stem) if s in images), None)
+        for line in read_names(path) if path.exists() else []:
+            names = (line, line.split()[0])  # a name may have spaces; other lists have the label's name behind one
+            stem = next((stem for name in names for stem in _stems(name) if stem in images), None)
             if stem is None:
                 raise UserError(f"{path} names {line!r}, which is not in {root / 'images'}; mend the list")
             if stem not in labelled:
@@ -85,6 +86,10 @@ def _subsets(
         chosen = set(np.random.default_rng(seed).permutation(len(rest))[:number].tolist())
         subsets |= {stem: "val" if index in chosen else "train" for index, stem in enumerate(rest)}
     return subsets
+
+
+def _stems(name: str) -> tuple[str, ...]:
+    return name, str(Path(name).with_suffix("")), Path(name).stem
 
 
 def read_classes(path: Path) -> Classes:
