@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from segsemi.data.datasets.folder import read_classes
 from segsemi.data.datasets.voc import colour_of
 from segsemi.errors import UserError
 from segsemi.files import write_json
@@ -173,11 +174,29 @@ def write_labels(
         classes = Classes(tuple(chosen), tuple(colour_of(index) for index in range(len(chosen))))
     except ValueError as error:
         raise UserError(f"classes: {error}") from None
+    classes = _beside_earlier(out / "classes.json", classes)
     ids: dict[str | None, int] = {name: index for index, name in enumerate(chosen)} | {None: IGNORE_INDEX}
     for name, label in _labels(images, ids, IGNORE_INDEX if background is None else ids[background]):
         write_label_png(out / "labels" / f"{name}.png", label, classes)
     write_json(out / "classes.json", {"names": classes.names, "colours": classes.colours})
     return classes
+
+
+def _beside_earlier(path: Path, classes: Classes) -> Classes:
+    """The classes with the colours that they have in `path` already.
+
+    Raises:
+        UserError: labels beside `path` would change their meaning.
+    """
+    if not path.exists():
+        return classes
+    there = read_classes(path)
+    if there.names != classes.names[: len(there)] or there != Classes(there.names, there.colours):
+        raise UserError(
+            f"{path} has other classes, by which the labels beside it were written: {', '.join(there.names)}; begin "
+            "--classes with these, in this order, or give another folder with -o"
+        )
+    return Classes(classes.names, there.colours + classes.colours[len(there) :])
 
 
 def _check_names(names: Sequence[str]) -> None:

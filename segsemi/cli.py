@@ -193,7 +193,7 @@ def _predict(args: argparse.Namespace) -> int:
 
     if min(args.scales) <= 0 or (args.sliding_window is not None and args.sliding_window < 32):
         raise UserError("--scales must be above 0 and --sliding-window at least 32 pixels")
-    images = find_images(args.images)
+    images = find_images(args.images, args.out)
     model = load_model(args.model).to(choose_device(args.device))
     failed = predict_files(
         model,

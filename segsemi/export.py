@@ -146,7 +146,7 @@ def export_hub(folder: Path, out: Path) -> None:
     """Write what `segmentation_models_pytorch.from_pretrained(out)` reads, and out/README.md.
 
     Raises:
-        UserError: the decoder is not one of that library's.
+        UserError: the decoder is not one of that library's; `out` is `folder`.
     """
     model = load_model(folder)
     save = getattr(model.network, "save_pretrained", None)
@@ -154,6 +154,8 @@ def export_hub(folder: Path, out: Path) -> None:
         raise UserError(
             f"{model.architecture.decoder} is not part of segmentation_models_pytorch; export to onnx instead"
         )
+    if out.resolve() == folder.resolve():
+        raise UserError(f"{out} is the model itself, which would be written over; give another folder with -o")
     save(out)
     use = "`segmentation_models_pytorch.from_pretrained(folder)` gives the network; it takes normalised images, see below."
     write_text(out / "README.md", model_card(model, folder, use))
@@ -201,6 +203,8 @@ def _metrics(folder: Path) -> list[str]:
     if not path.exists():
         return []
     metrics = json.loads(path.read_text())
+    if metrics["miou"] is None:  # no pixel with a class
+        return []
     return [f"mIoU {100 * metrics['miou']:.2f} on {metrics['images']} images."]
 
 

@@ -21,10 +21,11 @@ from segsemi.pictures import save_png
 from segsemi.progress import progress_bar
 
 
-def find_images(sources: Sequence[str]) -> dict[str, Path]:
+def find_images(sources: Sequence[str], out: Path) -> dict[str, Path]:
     """The images that files, folders (searched through) and glob patterns name: name of the output -> path.
 
-    The name is the path below the given folder, or the file's name, without its ending.
+    The name is the path below the given folder, or the file's name, without its ending. What lies in `out`, where the output
+    goes, is none of a folder's images.
 
     Raises:
         UserError: a source matches nothing, or two images would be written under one name.
@@ -33,7 +34,10 @@ def find_images(sources: Sequence[str]) -> dict[str, Path]:
     for source in sources:
         base = Path(source)
         if base.is_dir():
-            paths = {path.relative_to(base): path for path in sorted(base.rglob("*")) if _is_image(path)}
+            found_here = [path for path in sorted(base.rglob("*")) if _is_image(path)]
+            if out.resolve() != base.resolve():
+                found_here = [path for path in found_here if out.resolve() not in path.resolve().parents]
+            paths = {path.relative_to(base): path for path in found_here}
         elif base.is_file():
             paths = {Path(base.name): base}
         else:
@@ -74,7 +78,14 @@ def predict_files(
 
     Returns:
         The number of images that could not be read.
+
+    Raises:
+        UserError: a file would be written over one of the images.
     """
+    taken = {path.resolve() for path in images.values()}
+    for target in (out / f"{name}{ending}" for name in images for ending in (".png", "_overlay.png")):
+        if target.resolve() in taken:
+            raise UserError(f"{target} is one of the images, and would be written over; give another folder with -o")
     failed = 0
     for name, path in progress_bar(images.items(), desc="predict", unit="image"):
         try:

@@ -121,6 +121,28 @@ def test_classes_of_ones_own_order(tmp_path: Path) -> None:
         write_labels(images, tmp_path, names=["person"])
 
 
+def test_labels_that_are_there_keep_their_meaning(tmp_path: Path) -> None:
+    def shape(name: str) -> dict:
+        return {"label": name, "points": TRIANGLE, "shape_type": "polygon"}
+
+    labelme(tmp_path / "one/a.json", [shape("cat"), shape("dog")])
+    labelme(tmp_path / "two/b.json", [shape("bird"), shape("dog")])
+    out = tmp_path / "out"
+    write_labels(read_labelme(tmp_path / "one"), out)
+    before = (out / "classes.json").read_text()
+    with pytest.raises(UserError, match=r"classes.json has other classes.*: cat, dog; begin --classes with these"):
+        write_labels(read_labelme(tmp_path / "two"), out)
+    assert (out / "classes.json").read_text() == before and not (out / "labels/b.png").exists()
+    write_labels(read_labelme(tmp_path / "one"), out)
+    classes = write_labels(read_labelme(tmp_path / "two"), out, names=["cat", "dog", "bird"])
+    assert classes.names == ("cat", "dog", "bird") and (label_of(out, "b") == 1).any()
+    (out / "classes.json").write_text(
+        '{"names": ["cat", "dog", "bird"], "colours": [[0, 0, 0], [1, 1, 1], [2, 2, 2]], "ids": [7, 8, 9]}'
+    )
+    with pytest.raises(UserError, match="has other classes"):
+        write_labels(read_labelme(tmp_path / "two"), out, names=["cat", "dog", "bird"])
+
+
 def test_broken_annotations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no JSON file of labelme"):
         read_labelme(tmp_path)

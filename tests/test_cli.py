@@ -78,6 +78,17 @@ def test_predict_writes_a_palette_png_under_every_name(model: Path, pictures: Pa
         assert png.size == (40, 60)
 
 
+def test_predict_writes_over_no_image(model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.read_bytes() for path in pictures.rglob("*") if path.is_file()}
+    assert main(["predict", str(model), str(pictures), "-o", str(pictures)]) == 1
+    assert "b.png is one of the images, and would be written over" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in pictures.rglob("*") if path.is_file()} == before
+    out = pictures / "out"
+    for _ in range(2):  # what the first one wrote is no image of the second
+        assert main(["predict", str(model), str(pictures), "-o", str(out), "--overlay"]) == 0
+        assert sum(path.is_file() for path in out.rglob("*")) == 6
+
+
 def test_predict_options_reach_the_network(model: Path, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--scales", "0.5", "1.5", "--flip", "--sliding-window", "32", "--probabilities"]
@@ -225,6 +236,13 @@ def test_hub_folder_is_read_by_smp(model: Path, tmp_path: Path) -> None:
     x = torch.rand(1, 3, 48, 64)
     with torch.no_grad():
         torch.testing.assert_close(network(x), own.forward_normalised(x))
+
+
+def test_export_leaves_the_model_as_it_is(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = (model / "model.safetensors").read_bytes()
+    assert main(["export", str(model), "-o", str(model), "--format", "hub"]) == 1
+    assert "is the model itself" in capsys.readouterr().err
+    assert (model / "model.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize("decoder", ["DeepLabV3Plus", "Unet"])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 
 from segsemi.config import AugmentParams
@@ -235,6 +240,31 @@ def test_weak_and_strong_groups_of_the_same_images_keep_apart_in_the_cache(raw: 
     for step in range(4):
         for a, b in zip(cached[step], fresh[step], strict=True):
             assert a.images.equal(b.images) and a.parallel == b.parallel
+
+
+def test_an_error_of_a_loader_process_ends_the_run(raw: Path, tmp_path: Path) -> None:
+    parts = groups(raw, tmp_path)
+    broken = tmp_path / "broken.png"
+    broken.write_text("no image")
+    samples = [replace(parts[0].samples[0], image=broken)]
+    (tmp_path / "batches").write_bytes(pickle.dumps(make([replace(parts[0], samples=samples), *parts[1:]])))
+    script = (
+        "import pickle, sys\nfrom segsemi.data.batches import batch_loader\nfrom segsemi.errors import run_stage\n"
+        "def main():\n    batches = pickle.load(open(sys.argv[1], 'rb'))\n"
+        "    for batch in batch_loader(batches, start=0, workers=2):\n        kept = batch\n"
+        "if __name__ == '__main__':\n    run_stage(main)\n"
+    )
+    for shown in ({}, {"SEGSEMI_TRACEBACK": "1"}):
+        done = subprocess.run(
+            [sys.executable, "-c", script, str(tmp_path / "batches")],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            env=os.environ | shown,
+            cwd=ROOT,
+        )
+        assert done.returncode == 1 and f"image {broken} cannot be read" in done.stderr
+        assert ("Traceback" in done.stderr) == bool(shown)
 
 
 def test_every_sample_comes_once_an_epoch(raw: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -228,6 +229,37 @@ def test_folder_with_its_own_lists(tmp_path: Path) -> None:
     split = split_rows(rows, fraction=1.0, seed=0)
     assert [row.id for row in split.labelled] == ["a__3"] and [row.id for row in split.test] == ["a__2"]
     assert {row.id for row in split.unlabelled} == {"a__8", "u0", "u1", "u2"}
+
+
+def test_names_in_lists_may_have_spaces(tmp_path: Path) -> None:
+    folder(tmp_path)
+    for kind in ("images", "labels"):
+        for path in (tmp_path / kind / "a").glob("[01].*"):
+            path.rename(path.with_name(f"2 {path.name}"))
+    (tmp_path / "val.txt").write_text("a/2 0\na/2 1.png\n")
+    (tmp_path / "test.txt").write_text("a/3.png labels/a/3.png\n")  # as other lists have it
+    found = subsets(rows_of("folder", tmp_path)[1])
+    assert {id_ for id_, subset in found.items() if subset == "val"} == {"a__2 0", "a__2 1"}
+    assert found["a__2"] == "train" and found["a__3"] == "test"
+
+
+def test_two_images_of_one_id_are_refused(tmp_path: Path) -> None:
+    folder(tmp_path)
+    shutil.copy(next((tmp_path / "unlabelled").iterdir()), tmp_path / "unlabelled" / "a__0.png")
+    with pytest.raises(UserError, match=r"images/a/0\.\w+ and .*unlabelled/a__0.png have the same id, a__0"):
+        rows_of("folder", tmp_path)
+
+
+def test_linked_folders_are_named(tmp_path: Path) -> None:
+    folder(tmp_path / "data")
+    (tmp_path / "data/images").rename(tmp_path / "away")
+    (tmp_path / "data/images").symlink_to(tmp_path / "away")
+    (tmp_path / "root").symlink_to(tmp_path / "data")
+    found = find_dataset("folder", tmp_path / "root", val_fraction=0.2, seed=0)
+    said: list[str] = []
+    check_entries(tmp_path / "root", found.entries, found.classes, warn=said.append)
+    (line,) = [line for line in said if "link" in line]
+    assert f"{tmp_path / 'root/images'} is a link to a folder" in line
 
 
 def test_validation_is_what_a_list_of_training_images_leaves_out(tmp_path: Path) -> None:
