@@ -96,7 +96,13 @@ def save_nine(data: DataSet, root: Path, path: Path) -> None:
 
 
 def _laid_over(image: Path, label: Path, classes: Classes) -> np.ndarray:
-    return laid_over(read_image(image), colourise(read_label(label, classes), classes))
+    pixels, ids = read_image(image), read_label(label, classes)
+    if ids.shape != pixels.shape[:2]:
+        sizes = " and ".join(f"{height}x{width}" for height, width in (ids.shape, pixels.shape[:2]))
+        raise UserError(
+            f"label {label} and its image have different sizes, {sizes} (height x width); they must be equal"
+        )
+    return laid_over(pixels, colourise(ids, classes))
 
 
 def cost_lines(params: Params, data: DataSet) -> Iterator[str]:

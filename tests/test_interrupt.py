@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,6 +75,28 @@ def test_whoever_waits_finds_the_work_done(
     assert [path.suffix for path in (tmp_path / ".work").iterdir()] == [".lock"]  # and nobody else finds it
     with work_folder("stage", {"a": 2}) as other:
         assert other != work and not list(other.iterdir())
+
+
+def test_a_stop_while_the_folder_is_removed_leaves_no_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    real = shutil.rmtree
+
+    def stopped(path: Path, ignore_errors: bool = False) -> None:
+        if Path(path).exists():
+            (Path(path) / "a").unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(shutil, "rmtree", stopped)
+    with pytest.raises(KeyboardInterrupt), work_folder("stage", {}) as work:
+        (work / "a").touch()
+        (work / "b").touch()
+    monkeypatch.setattr(shutil, "rmtree", real)
+    with work_folder("stage", {}) as work:
+        assert not list(work.iterdir())
+        (work / "a").touch()
+    assert [path.suffix for path in (tmp_path / ".work").iterdir()] == [".lock"]
 
 
 def test_three_that_wait_and_one_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

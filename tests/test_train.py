@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import signal
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -140,6 +142,14 @@ def test_best_checkpoint_is_the_model_of_that_step(
 def test_best_checkpoint_needs_validation_images(groups: list[Group], tmp_path: Path) -> None:
     with pytest.raises(UserError, match="keep: best needs validation images"):
         run(new_model(), groups, tmp_path, 1, params=optim(1, val_every=1, keep="best"), val=[])
+
+
+def test_best_checkpoint_needs_labels_with_a_class(groups: list[Group], tmp_path: Path) -> None:
+    """Said at the first measurement, not after the last step."""
+    pairs = [(np.zeros((40, 50, 3), dtype=np.uint8), np.full((40, 50), 255, dtype=np.uint8))]
+    with pytest.raises(UserError, match="found no pixel with a class in the validation labels; set keep: last"):
+        run(new_model(), groups, tmp_path, 4, params=optim(4, val_every=1, keep="best"), val=pairs)
+    assert not (tmp_path / "checkpoint.pt").exists()
 
 
 def statistics(model: nn.Module) -> list[torch.Tensor]:
@@ -356,6 +366,25 @@ def test_a_stop_during_validation_loses_no_step(
     assert torch.load(tmp_path / "work/checkpoint.pt", weights_only=True)["step"] == 2
     monkeypatch.setattr(segsemi.train, "_validate", real)
     assert run(new_model(), groups, tmp_path / "work", 4, **options) == expected
+
+
+def test_a_stop_in_the_last_moment_is_heard(
+    groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = run(new_model(), groups, tmp_path / "whole", 2)
+    real = segsemi.train._save
+
+    def interrupted(path: Path, *arguments: Any) -> None:
+        real(path, *arguments)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(segsemi.train, "_save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(new_model(), groups, tmp_path / "work", 2)
+    monkeypatch.setattr(segsemi.train, "_save", real)
+    assert run(new_model(), groups, tmp_path / "work", 2) == expected  # nothing is trained anew
+    (tmp_path / "work/checkpoint.pt").write_bytes(b"")  # as after a power cut
+    assert run(new_model(), groups, tmp_path / "work", 2) == expected
 
 
 def test_a_checkpoint_of_another_device_keeps_this_ones_optimizer(tmp_path: Path) -> None:
