@@ -108,15 +108,17 @@ class Wanted:
                 found += filter(experiments.has_data, cells)
         return found
 
+    def settings(self) -> dict[kept.Place, kept.Settings]:
+        """Those of all cells of the grid, as params and files are now."""
+        return kept.settings_of(self.whole, experiments.file_keys(self.whole))
+
     def earlier(self) -> pd.DataFrame:
         """What the table has already.
 
         Raises:
             UserError: see `kept.earlier_results`.
         """
-        return kept.earlier_results(
-            self.path, self.whole, kept.settings_of(self.whole, experiments.file_keys(self.whole))
-        )
+        return kept.earlier_results(self.path, self.whole, self.settings())
 
     def unchanged(self) -> bool:
         """Whether code, params.yaml, lists and mended labels are still those from which the keys were made."""
@@ -176,9 +178,9 @@ def _write_table(wanted: Wanted, *, collect: bool) -> tuple[dict[str, str], str]
         "validation": results.validation_curves(cells, keys, finished),
         "classes": results.class_ious(cells, keys, finished),
     }
-    table = new
+    table, settings = new, wanted.settings()
     if not wanted.replace:
-        table = kept.joined(wanted.earlier(), new, grid)
+        table = kept.joined(kept.earlier_results(path, cells, settings), new, grid)
         lines = {kind: kept.joined(kept.earlier_lines(path, kind), those, grid) for kind, those in lines.items()}
         commands = kept.earlier_commands(path)
     if table.empty:
@@ -186,11 +188,7 @@ def _write_table(wanted: Wanted, *, collect: bool) -> tuple[dict[str, str], str]
     if not collect or not commands:
         commands = list(dict.fromkeys([*commands, _public(wanted.words)]))
     there = set(zip(table["row"], table["column"], strict=True))
-    settings = {
-        place: values
-        for place, values in kept.settings_of(cells, experiments.file_keys(cells)).items()
-        if place in there
-    }
+    settings = {place: values for place, values in settings.items() if place in there}
     kept.write_kept(path, settings, table, lines, commands, replace=wanted.replace)
     results.write_figure(grid, table, lines["validation"], path)
     try:

@@ -44,7 +44,13 @@ def file_keys(cells: Sequence[Cell]) -> list[str]:
 
 def has_data(cell: Cell) -> bool:
     """Whether the folder of its data set is there; the embedded one need not be."""
-    return cell.params.data.name == "synthetic" or Path(cell.params.data.root).is_dir()
+    root = _root(cell)
+    return root is None or root.is_dir()
+
+
+def _root(cell: Cell) -> Path | None:
+    """The folder of its data set; None for the embedded one, which the params say in full."""
+    return None if cell.params.data.name == "synthetic" else Path(cell.params.data.root)
 
 
 def _digest(values: list[Any]) -> str:
@@ -53,7 +59,7 @@ def _digest(values: list[Any]) -> str:
 
 def _files(cells: Sequence[Cell]) -> list[list[Any]]:
     """Of each cell the listing of its data set, the list of labelled images, and the mended labels."""
-    roots = [None if cell.params.data.name == "synthetic" else Path(cell.params.data.root) for cell in cells]
+    roots = [_root(cell) for cell in cells]
     data = {root: _listing(root) for root in set(roots) if root is not None}
     pairs = [(cell.params.split.labelled_list, cell.params.split.corrected) for cell in cells]
     read = {pair: [_list_of_labelled(Path(pair[0])), _mended(Path(pair[1]))] for pair in set(pairs)}

@@ -17,7 +17,7 @@ T = TypeVar("T")
 Settings = dict[str, Any]  # "section.key" -> value
 Place = tuple[str, str]  # row and column
 PLACE = ["row", "column", "seed"]
-NUMBERS = ("miou", "pixel_accuracy", "pseudo_label_miou", "iou", "val_miou")
+NUMBERS = ("miou", "pixel_accuracy", "pseudo_label_miou")  # of a model
 _NAMES = ("row", "column", "model", "class", "experiment", "commit")  # as they are: one may be 500, 1e5 or None
 _MEND = "give -o FOLDER for a table of its own, or --replace to begin this one anew"
 
@@ -39,10 +39,10 @@ def settings_of(cells: Sequence[Cell], files: Sequence[str]) -> dict[Place, Sett
         files: of each cell what experiments.file_keys says.
     """
     result = {}
-    for cell, key in zip(cells, files, strict=True):
+    for cell, file_key in zip(cells, files, strict=True):
         values = cell.params.model_dump(exclude={"machine": True, "seed": True, "data": {"root"}})
         flat = {f"{section}.{key}": value for section, keys in values.items() for key, value in keys.items()}
-        result[cell.row, cell.column] = json.loads(json.dumps(flat | {"data.files": key}))  # as it is read again
+        result[cell.row, cell.column] = json.loads(json.dumps(flat | {"data.files": file_key}))  # as it is read again
     return result
 
 
@@ -93,7 +93,7 @@ def earlier_lines(path: Path, kind: str) -> pd.DataFrame:
 
 def read_lines(csv: Path | TextIO) -> pd.DataFrame:
     """A CSV of results, their curves or their classes."""
-    missing = {name: [""] for name in NUMBERS}
+    missing = {name: [""] for name in (*NUMBERS, "iou", "val_miou")}
     return pd.read_csv(csv, keep_default_na=False, na_values=missing, dtype=dict.fromkeys(_NAMES, str))
 
 

@@ -31,13 +31,14 @@ def find_images(sources: Sequence[str], out: Path) -> dict[str, Path]:
         UserError: a source matches nothing, or two images would be written under one name.
     """
     found: dict[str, Path] = {}
+    target = out.resolve()
     for source in sources:
         base = Path(source)
         if base.is_dir():
-            found_here = [path for path in sorted(base.rglob("*")) if _is_image(path)]
-            if out.resolve() != base.resolve():
-                found_here = [path for path in found_here if out.resolve() not in path.resolve().parents]
-            paths = {path.relative_to(base): path for path in found_here}
+            below = [path for path in sorted(base.rglob("*")) if _is_image(path)]
+            if target != base.resolve():
+                below = [path for path in below if target not in path.resolve().parents]
+            paths = {path.relative_to(base): path for path in below}
         elif base.is_file():
             paths = {Path(base.name): base}
         else:

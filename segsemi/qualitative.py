@@ -16,6 +16,7 @@ from segsemi.contract import CLASSES, PREPARED, data_root, evaluated_folder, eva
 from segsemi.data.manifest import read_rows
 from segsemi.errors import UserError
 from segsemi.grid import Cell, Grid
+from segsemi.kept import beside
 from segsemi.palette import Classes
 from segsemi.pictures import BAR, GAP, captioned, grid, save_png
 
@@ -44,7 +45,7 @@ def write_examples(
         UserError: dvc's cache lacks what an experiment wrote, a file of the data set cannot be read, or the rows have
             different data.
     """
-    target = path.with_name(f"{path.name}_examples.png")
+    target = beside(path, "_examples.png")
     if not keep:
         target.unlink(missing_ok=True)
     done = {

@@ -13,11 +13,10 @@ import pandas as pd
 from segsemi.errors import UserError
 from segsemi.files import write_text
 from segsemi.grid import Cell, Grid
-from segsemi.kept import PLACE, beside, read_lines
+from segsemi.kept import NUMBERS, PLACE, beside, read_lines
 from segsemi.revision import PIPELINE, git
 
-_NUMBERS = ("miou", "pixel_accuracy", "pseudo_label_miou")
-COLUMNS = ["row", "column", "seed", "model", "steps", *_NUMBERS, "experiment", "commit"]
+COLUMNS = ["row", "column", "seed", "model", "steps", *NUMBERS, "experiment", "commit"]
 
 
 def _file_of(revision: str, path: str) -> str:
