@@ -16,7 +16,7 @@ import torch
 from segsemi.config import ModelParams, Params, total_steps
 from segsemi.contract import data_root
 from segsemi.data.datasets import DataSet, find_dataset
-from segsemi.data.images import read_image, read_label
+from segsemi.data.images import read_image, read_label, require_equal_size
 from segsemi.engine import autocast, choose_device
 from segsemi.errors import UserError
 from segsemi.memory import step_memory
@@ -97,11 +97,7 @@ def save_nine(data: DataSet, root: Path, path: Path) -> None:
 
 def _laid_over(image: Path, label: Path, classes: Classes) -> np.ndarray:
     pixels, ids = read_image(image), read_label(label, classes)
-    if ids.shape != pixels.shape[:2]:
-        sizes = " and ".join(f"{height}x{width}" for height, width in (ids.shape, pixels.shape[:2]))
-        raise UserError(
-            f"label {label} and its image have different sizes, {sizes} (height x width); they must be equal"
-        )
+    require_equal_size(pixels, ids, label)
     return laid_over(pixels, colourise(ids, classes))
 
 

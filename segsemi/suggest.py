@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -21,6 +20,7 @@ from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
 from segsemi.errors import UserError
 from segsemi.files import write_text
+from segsemi.page import render
 from segsemi.palette import Classes, colourise
 from segsemi.pictures import captioned, grid, marked, shrunk
 from segsemi.predict import laid_over
@@ -30,21 +30,14 @@ CANDIDATES = 4  # times as many images as asked for, those of the highest scores
 CELLS = 2  # an image is described by the classes and colours in so many cells across and down
 PICTURE_WIDTH = 320
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>segsemi: label these next</title><style>
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1280px; margin: 2em auto; padding: 0 1em; color: #222; }
-img { max-width: 100%; display: block; }
-.swatch { display: inline-block; width: 1em; height: 1em; vertical-align: -2px; margin: 0 .3em 0 .8em; }
-</style></head><body>
-<h1>Label these next</h1>
+_PAGE = """<h1>Label these next</h1>
 <p>Each image, its pseudo label{{ ", and where the last two rounds differ, in red" if rounds else "" }}.
 {% for name, colour in colours %}<span class="swatch" style="background: rgb{{ colour }}"></span>{{ name }}{% endfor %}</p>
 {% for item in items %}<h2>{{ loop.index }}. {{ item.id }}</h2>
 <p>{{ item.image }}: mean confidence {{ "%.3f" | format(item.confidence) }}{% if rounds
 %}, {{ "%.1f" | format(100 * item.disagreement) }} % of the pixels changed their class from one round to the next{% endif %}</p>
 <img alt="{{ item.id }}" src="data:image/png;base64,{{ item.picture }}">
-{% endfor %}</body></html>
-"""
+{% endfor %}"""
 
 
 @dataclass(frozen=True)
@@ -113,7 +106,7 @@ def suggest(
 
 def _confidence(pseudo: Path) -> pd.Series:
     try:
-        return pd.read_csv(pseudo / "summary.csv", dtype={"id": str}).set_index("id")["confidence"]
+        return pd.read_csv(pseudo / "summary.csv", dtype={"id": str}, na_filter=False).set_index("id")["confidence"]
     except FileNotFoundError:
         raise UserError(f"{pseudo / 'summary.csv'} not found: run `dvc repro` or `dvc pull`") from None
 
@@ -177,9 +170,12 @@ def write_suggestions(
         {**record, "picture": _picture(item.row, root, pseudo, earlier, classes)}
         for record, item in zip(table.to_dict("records"), found, strict=True)
     ]
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(_PAGE).render(
-        items=items, rounds=earlier is not None, colours=list(zip(classes.names, classes.colours, strict=True))
+    page = render(
+        "segsemi: label these next",
+        _PAGE,
+        items=items,
+        rounds=earlier is not None,
+        colours=list(zip(classes.names, classes.colours, strict=True)),
     )
     write_text(out / "index.html", page)
 

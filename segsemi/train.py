@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -157,10 +157,11 @@ def train(
                 torch._foreach_copy_(before, now)
             optimizer.zero_grad(set_to_none=True)
             value = torch.zeros((), device=device)
+            images = {kind: sum(len(part.ids) for part in batch if part.pseudo == kind) for kind in (False, True)}
             passes = _passes(batch, params.accumulate, together=bn == "trainable")
             for parts in passes:
                 with _one_pass(network, model, parts, bn, processes, last=parts is passes[-1]):
-                    loss = _loss(network, parts, batch, LOSSES[pseudo_loss], processes, precision)
+                    loss = _loss(network, parts, images, LOSSES[pseudo_loss], processes, precision)
                     loss.backward()
                 value += loss.detach()
             norm = get_total_norm([p.grad for p in parameters if p.grad is not None])  # the same in all processes
@@ -332,12 +333,20 @@ def best_miou(curve: list[dict[str, Any]]) -> float:
 
 
 def _loss(
-    network: nn.Module, parts: list[Part], batch: list[Part], pseudo_loss: Loss, processes: Processes, precision: str
+    network: nn.Module,
+    parts: list[Part],
+    images: Mapping[bool, int],
+    pseudo_loss: Loss,
+    processes: Processes,
+    precision: str,
 ) -> Tensor:
     """What some parts of a batch add to its loss, CE(y*, y) + SCL(y~*, y~) (algorithm 1, line 9).
 
     Each part counts by its share of the batch's images of its kind. Of several processes, the mean of their losses is the
     loss of the whole batch.
+
+    Args:
+        images: how many images of the batch have pseudo labels (True), and how many have labels (False).
     """
     inputs, targets = zip(*(part.on(processes.device) for part in parts), strict=True)
     with autocast(processes.device, precision):
@@ -345,8 +354,7 @@ def _loss(
     losses = []
     for part, own, labels in zip(parts, logits.split([len(part.ids) for part in parts]), targets, strict=True):
         loss = (pseudo_loss if part.pseudo else cross_entropy)(own, labels, mean_count=processes.mean)
-        kind = sum(len(other.ids) for other in batch if other.pseudo == part.pseudo)
-        losses.append(loss * (len(part.ids) / kind))
+        losses.append(loss * (len(part.ids) / images[part.pseudo]))
     return torch.stack(losses).sum()
 
 

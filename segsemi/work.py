@@ -18,6 +18,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from segsemi.files import file_hash
 
 
@@ -30,8 +32,8 @@ def repository() -> Path:
 def work_folder(stage: str, params: Any, inputs: Iterable[Path] = ()) -> Iterator[Path]:
     """A folder for the state of one run of `stage`, locked while in use and removed when the block succeeds.
 
-    If another process waits for the same run by then, the folder stays: that one finds all the work done, and repeats only
-    the last step.
+    It stays if another process waits for the same run by then, or if what started this one is gone: a dvc that was killed
+    records no outputs, and the next one removes them. The next run finds all the work done, and repeats only the last step.
 
     Args:
         params: JSON-like values on which the result depends.
@@ -39,10 +41,11 @@ def work_folder(stage: str, params: Any, inputs: Iterable[Path] = ()) -> Iterato
     """
     folder = repository() / ".work" / f"{stage}-{_fingerprint(stage, params, inputs)}"
     folder.mkdir(parents=True, exist_ok=True)
+    starters = psutil.Process().parents()
     with locked(folder.with_suffix(".lock"), lambda process: _waiting(folder, process)):
         folder.mkdir(exist_ok=True)
         yield folder
-        if not _waiters(folder):
+        if not _waiters(folder) and psutil.Process().parents() == starters:
             gone = folder.with_suffix(".done")  # half of it, after a stop, would be taken for all
             shutil.rmtree(gone, ignore_errors=True)
             folder.rename(gone)

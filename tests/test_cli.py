@@ -303,6 +303,10 @@ def test_doctor_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture
     yaml.dump(params, path)
     assert main(["doctor", "--params", str(path)]) == 0
 
+    Image.fromarray(np.zeros((40, 49), np.uint8)).save(root / "labels/0.png")
+    assert main(["doctor", "--params", str(path), "--picture", str(tmp_path / "nine.png")]) == 1
+    assert "0.png is 40x49, its image 40x50" in capsys.readouterr().err
+
 
 def test_verbose_shows_the_traceback_and_else_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["doctor", "--params", str(tmp_path / "none.yaml")]

@@ -124,6 +124,36 @@ def test_three_that_wait_and_one_that_was_killed(tmp_path: Path, monkeypatch: py
     assert [path.suffix for path in (tmp_path / ".work").iterdir()] == [".lock"]  # nobody waits: all is removed
 
 
+STAGE = """
+import sys, time
+from pathlib import Path
+from segsemi.work import work_folder
+with work_folder("stage", {}) as work:
+    print(work, *(path.name for path in work.iterdir()), flush=True)
+    (work / "checkpoint.pt").touch()
+    while sys.argv[1:] and not Path(sys.argv[1]).exists():
+        time.sleep(0.01)
+"""
+
+
+def test_what_ends_after_its_dvc_was_killed_keeps_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That dvc recorded no outputs, and the next one removes them before it runs the stage again."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    go_on = tmp_path / "go_on"
+    starter = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
+    dvc = subprocess.Popen([sys.executable, "-c", starter, STAGE, str(go_on)], stdout=subprocess.PIPE, text=True)
+    assert dvc.stdout is not None
+    work = Path(dvc.stdout.readline().strip())
+    dvc.kill()
+    dvc.wait()
+    go_on.touch()
+    dvc.stdout.read()  # ends where the stage does
+    assert (work / "checkpoint.pt").exists()
+    again = subprocess.run([sys.executable, "-c", STAGE], check=True, capture_output=True, text=True)
+    assert again.stdout.split() == [str(work), "checkpoint.pt"]
+    assert [path.suffix for path in (tmp_path / ".work").iterdir()] == [".lock"]
+
+
 def test_evaluation_goes_on_with_the_next_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = tmp_path / "raw"
     synthetic.write(raw, train=1, val=6, height=48, width=64, seed=0)

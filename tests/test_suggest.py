@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,16 @@ def test_scores_are_mean_ranks_of_doubt_and_disagreement(rows: list[Row], tmp_pa
     # ranks of doubt: a 0, c 1/3, d 2/3, b 1; of disagreement: a and d share 1/6, b 2/3, c 1
     expected = {"a": 1 / 12, "b": 5 / 6, "c": 2 / 3, "d": 5 / 12}
     assert {name: pytest.approx(item.score) for name, item in found.items()} == expected
+
+
+def test_an_image_may_be_named_na(rows: list[Row], tmp_path: Path) -> None:
+    """Which pandas reads as a missing value."""
+    for folder in ("first", "second"):
+        (tmp_path / folder / "b.png").rename(tmp_path / folder / "NA.png")
+    table = (tmp_path / "second/summary.csv").read_text().replace("b,", "NA,")
+    (tmp_path / "second/summary.csv").write_text(table)
+    renamed = [replace(row, id="NA") if row.id == "b" else row for row in rows]
+    assert [item.row.id for item in chosen(renamed, tmp_path, 1)] == ["NA"]
 
 
 def test_what_is_labelled_already_is_kept_away_from(rows: list[Row], tmp_path: Path) -> None:

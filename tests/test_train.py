@@ -261,7 +261,8 @@ def test_accumulated_step_is_the_step_of_the_mean_loss_of_its_pieces(groups: lis
         assert len(first.ids) == len(second.ids) and first.ids + second.ids == whole.ids
     segsemi.train._set_train_mode(reference, "fixed")
     optimizer = segsemi.train._optimizer(reference, optim(1))
-    losses = [segsemi.train._loss(reference, piece, piece, cross_entropy, ALONE, "fp32") for piece in pieces]
+    images = {part.pseudo: len(part.ids) // 2 for part in batch}
+    losses = [segsemi.train._loss(reference, piece, images, cross_entropy, ALONE, "fp32") for piece in pieces]
     (sum(losses) / 2).backward()
     optimizer.step()
     for (name, value), expected in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):

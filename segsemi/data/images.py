@@ -14,9 +14,8 @@ from segsemi.data.manifest import Row
 from segsemi.errors import UserError
 from segsemi.palette import Classes
 
-_UPRIGHT: dict[
-    Any, Image.Transpose
-] = {  # orientation -> what undoes it; Pillow's exif_transpose would also write the other fields anew, odd ones too
+# Orientation -> what undoes it; Pillow's exif_transpose would also write the other fields anew, odd ones too.
+_UPRIGHT: dict[Any, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -86,6 +85,22 @@ def read_label(path: Path, classes: Classes) -> np.ndarray:
     if mode not in ("L", "P"):
         raise UserError(f"label {path} has mode {mode}; expected an 8-bit PNG of class ids (mode L or P), one channel")
     return _from_ids(raw, path, classes)
+
+
+def require_equal_size(image: np.ndarray, label: np.ndarray, path: Path) -> None:
+    """Refuse a label of another size than its image.
+
+    Args:
+        path: the label's file.
+
+    Raises:
+        UserError: height or width differ.
+    """
+    (height, width), (own_height, own_width) = image.shape[:2], label.shape
+    if (own_height, own_width) != (height, width):
+        raise UserError(
+            f"label {path} is {own_height}x{own_width}, its image {height}x{width} (height x width); they must be equal"
+        )
 
 
 def _from_ids(raw: np.ndarray, path: Path, classes: Classes) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from segsemi.data.datasets.entry import Entry
-from segsemi.data.images import read_image, read_label
+from segsemi.data.images import read_image, read_label, require_equal_size
 from segsemi.data.manifest import HELD_OUT, Row
 from segsemi.errors import UserError
 from segsemi.files import file_hash
@@ -39,11 +39,7 @@ def check_entries(
         height, width = image.shape[:2]
         if entry.label is not None:
             label = read_label(root / entry.label, classes)
-            if label.shape != (height, width):
-                raise UserError(
-                    f"label {root / entry.label} is {label.shape[0]}x{label.shape[1]}, its image {height}x{width} (height "
-                    "x width); they must be equal"
-                )
+            require_equal_size(image, label, root / entry.label)
             counts = pixels.setdefault(entry.subset, np.zeros(256, dtype=np.int64))
             counts += np.bincount(label.ravel(), minlength=256)
         rows.append(
