@@ -112,25 +112,38 @@ def read_coco(path: Path) -> list[Annotated]:
         }
         coded_masks: dict[int, list[tuple[int, str | None, Any]]] = {}
         for item in content["annotations"]:
-            image, segmentation = found[item["image_id"]], item["segmentation"]
-            if isinstance(segmentation, list):  # polygons
-                coded = rle.merge(rle.frPyObjects(segmentation, image.height, image.width))
-            elif isinstance(segmentation["counts"], list):
-                coded = rle.frPyObjects(segmentation, image.height, image.width)
-            else:
-                coded = segmentation
+            for key, known in (("image_id", found), ("category_id", names)):
+                if item[key] not in known:
+                    raise ValueError(f"annotation {item['id']} has {key} {item[key]}, which the file does not explain")
+            image = found[item["image_id"]]
+            coded = _coded(item, image.height, image.width)
             if list(coded["size"]) != [image.height, image.width]:
                 raise ValueError(f"annotation {item['id']} is {coded['size']}, its image {[image.height, image.width]}")
             name = None if item.get("iscrowd") else names[item["category_id"]]
             coded_masks.setdefault(item["image_id"], []).append((int(rle.area(coded)), name, coded))
     except Exception as error:  # pycocotools fails in its own ways
-        raise UserError(f"{path} is no COCO file of instances ({type(error).__name__}: {error})") from None
+        raise UserError(f"{path} is no COCO file of masks ({type(error).__name__}: {error})") from None
     for id_, items in coded_masks.items():
         items.sort(key=lambda item: -item[0])
         found[id_].shapes.extend((name, partial(_decoded, coded)) for _, name, coded in items)
     if not coded_masks:
         raise UserError(f"{path} has no annotation; export it with them")
     return [image for id_, image in found.items() if id_ in coded_masks]
+
+
+def _coded(annotation: dict[str, Any], height: int, width: int) -> Any:
+    """The mask of one annotation of COCO in pycocotools' run-length code."""
+    from pycocotools import mask as rle
+
+    segmentation = annotation.get("segmentation")
+    if isinstance(segmentation, dict):
+        return (
+            rle.frPyObjects(segmentation, height, width) if isinstance(segmentation["counts"], list) else segmentation
+        )
+    polygons = [polygon for polygon in segmentation or [] if len(polygon) > 4]  # two points have no area
+    if not polygons:
+        raise ValueError(f"annotation {annotation['id']} has no polygon, and a box alone is no mask: draw or remove it")
+    return rle.merge(rle.frPyObjects(polygons, height, width))
 
 
 def _decoded(coded: Any) -> np.ndarray:

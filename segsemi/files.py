@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,25 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
     writer.writeheader()
     writer.writerows(rows)
     write_text(path, text.getvalue())
+
+
+def visible_files(folder: Path, endings: Collection[str]) -> list[Path]:
+    """The files below `folder` with one of the `endings` (`.png`; upper case counts too), in alphabetical order.
+
+    Hidden files and folders are passed over: thumbnails, a notebook's checkpoints, what macOS puts beside each file. Links to
+    folders are followed, to each folder once.
+    """
+    found, seen = [], set()
+    for name, folders, files in os.walk(folder, followlinks=True):
+        base = Path(name)
+        if base.resolve() in seen:
+            folders.clear()
+            continue
+        seen.add(base.resolve())
+        folders[:] = sorted(below for below in folders if not below.startswith("."))
+        visible = (base / file for file in files if not file.startswith("."))
+        found += [path for path in visible if path.suffix.lower() in endings and path.is_file()]
+    return sorted(found)
 
 
 def file_hash(path: Path) -> str:

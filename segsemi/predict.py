@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from segsemi.data.images import IMAGE_ENDINGS, read_image
 from segsemi.errors import UserError
-from segsemi.files import write_bytes
+from segsemi.files import visible_files, write_bytes
 from segsemi.inference import predict_image
 from segsemi.models.build import SegmentationModel, most_probable
 from segsemi.palette import colourise, write_label_png
@@ -35,7 +35,7 @@ def find_images(sources: Sequence[str], out: Path) -> dict[str, Path]:
     for source in sources:
         base = Path(source)
         if base.is_dir():
-            below = [path for path in sorted(base.rglob("*")) if _is_image(path)]
+            below = visible_files(base, IMAGE_ENDINGS)
             if target != base.resolve():
                 below = [path for path in below if target not in path.resolve().parents]
             paths = {path.relative_to(base): path for path in below}

@@ -168,7 +168,17 @@ def test_broken_annotations_are_refused(tmp_path: Path) -> None:
         write_labels(read_coco(tmp_path / "c.json"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     content["images"] = content["images"][:1]
-    content["annotations"][0]["image_id"] = 8
-    (tmp_path / "c.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match=r"c\.json is no COCO file of instances \(KeyError: 8\)"):
-        read_coco(tmp_path / "c.json")
+    content["annotations"] = content["annotations"][:1]
+    for key, value, message in (
+        ("image_id", 8, "has image_id 8, which the file does not explain"),
+        ("category_id", 99, "has category_id 99, which the file does not explain"),
+        ("segmentation", [], "has no polygon"),
+        ("segmentation", None, "has no polygon"),
+        ("segmentation", [[1, 1, 4, 4]], "has no polygon"),  # which pycocotools takes for a box
+    ):
+        annotation = {**content["annotations"][0], key: value}
+        (tmp_path / "c.json").write_text(json.dumps({**content, "annotations": [annotation]}))
+        with pytest.raises(
+            UserError, match=rf"c\.json is no COCO file of masks \(ValueError: annotation \d+ {message}"
+        ):
+            read_coco(tmp_path / "c.json")

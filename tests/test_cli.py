@@ -45,10 +45,12 @@ def made(folder: Path, architecture: Architecture) -> Path:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """a.jpg, sub/b.png (grey), sub/turned.jpg (EXIF) and a text file."""
+    """a.jpg, sub/b.png (grey), sub/turned.jpg (EXIF), a text file and a hidden folder."""
     folder, rng = tmp_path / "pictures", np.random.default_rng(0)
-    (folder / "sub").mkdir(parents=True)
-    Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / "a.jpg")
+    for name in ("sub", ".thumbs"):
+        (folder / name).mkdir(parents=True)
+    for name in ("a.jpg", ".thumbs/a.jpg"):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(folder / name)
     Image.fromarray(rng.integers(0, 256, (33, 64), dtype=np.uint8)).save(folder / "sub/b.png")
     turned = Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
     exif = turned.getexif()

@@ -216,6 +216,26 @@ def test_folder_holds_out_a_validation_set(tmp_path: Path) -> None:
     assert subsets(rows_of("folder", tmp_path)[1]) == subsets(rows)
 
 
+def test_hidden_files_and_folders_are_no_images(tmp_path: Path) -> None:
+    """What notebooks and macOS leave behind."""
+    folder(tmp_path)
+    for path in ("images/a/._0.png", "images/.ipynb_checkpoints/0-checkpoint.png", "unlabelled/.thumbs/u0.jpg"):
+        write_image(tmp_path / path)
+    assert set(subsets(rows_of("folder", tmp_path)[1])) == {*(f"a__{index}" for index in range(9)), "u0", "u1", "u2"}
+
+
+def test_linked_folders_are_searched_once(tmp_path: Path) -> None:
+    folder(tmp_path / "own")
+    write_image(tmp_path / "elsewhere/9.png")
+    (tmp_path / "own/images/b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "own/images/loop").symlink_to(tmp_path / "own/images")
+    found = find_dataset("folder", tmp_path / "own", val_fraction=0.25, seed=0)
+    said: list[str] = []
+    rows = check_entries(tmp_path / "own", found.entries, found.classes, warn=said.append)
+    assert [row.id for row in rows if not row.id.startswith(("a__", "u"))] == ["b__9"]
+    assert any("images/b is a link to a folder, in which dvc sees no change" in line for line in said)
+
+
 def test_folder_with_its_own_lists(tmp_path: Path) -> None:
     folder(tmp_path)
     (tmp_path / "val.txt").write_text("a/0\na/1.png\n")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from segsemi.errors import UserError
+from segsemi.files import visible_files
 from segsemi.palette import Classes
 
 
@@ -43,9 +44,7 @@ def stems(root: Path, folder: str, endings: Sequence[str]) -> dict[str, Path]:
     if not base.is_dir():
         raise UserError(f"folder {base} not found; set data.root to the folder that holds {folder}/")
     files: dict[str, Path] = {}
-    for path in sorted(base.rglob("*")):
-        if path.suffix.lower() not in endings or path.name.startswith(".") or not path.is_file():
-            continue
+    for path in visible_files(base, endings):
         stem = path.relative_to(base).with_suffix("").as_posix()
         if stem in files:
             raise UserError(f"{path} and {files[stem].name} are the same image twice; remove one")
