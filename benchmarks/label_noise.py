@@ -32,7 +32,15 @@ def batches_of(samples: Sequence[Sample], params: Params, classes: Classes, coun
     """A student's pseudo-labelled batches; samples that differ in their labels alone get the same images and crops."""
     student = params.student
     operations = student.saug_ops if student.saug in ("pseudo", "both") else 0
-    group = Group("pseudo", samples, student.batch_pseudo, classes, strong_ops=operations, replace=student.saug_replace)
+    group = Group(
+        "pseudo",
+        samples,
+        student.batch_pseudo,
+        classes,
+        strong_ops=operations,
+        replace=student.saug_replace,
+        without=student.saug_without,
+    )
     return StepBatches([group], params.augment, steps=count, seed=params.seed, stage="label_noise", cache_mb=2048)
 
 

@@ -18,7 +18,26 @@ Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
-SAUG_POOL = 17  # operations in segsemi.augment.strong; a test holds the two together
+# Those of segsemi.augment.strong, whose imports take long; a test holds the two together.
+SAUG_OPERATIONS = (
+    "contrast_gamma",
+    "contrast_linear",
+    "brightness",
+    "brightness_channel",
+    "equalize",
+    "hsv",
+    "invert_channel",
+    "blur",
+    "noise_gau",
+    "noise_pos",
+    "Channel_shuffle",
+    "dropout",
+    "coarse_dropout",
+    "multiply",
+    "salt_pepper",
+    "solarize",
+    "jpeg_compression",
+)
 TEACHER = "teacher"  # the name of the first model, from which every chain of rounds starts
 
 
@@ -149,6 +168,7 @@ class StudentParams(OptimParams):
     saug_share: Annotated[float, Field(gt=0, le=1)]
     saug_ops: Annotated[int, Field(ge=1)]
     saug_replace: bool
+    saug_without: list[str]
     bn: Literal["trainable", "fixed", "dsbn"]
     loss: Literal["scl", "scl_released", "sce", "ce"]
 
@@ -176,8 +196,18 @@ class StudentParams(OptimParams):
     @model_validator(mode="after")
     def _groups(self) -> StudentParams:
         _check_pieces(self.accumulate, batch_labelled=self.batch_labelled, batch_pseudo=self.batch_pseudo)
-        if not self.saug_replace and self.saug_ops > SAUG_POOL:
-            raise ValueError(f"saug_ops {self.saug_ops} without replacement is more than SAUG's {SAUG_POOL} operations")
+        unknown = [name for name in self.saug_without if name not in SAUG_OPERATIONS]
+        if unknown:
+            raise ValueError(
+                f"saug_without: {unknown[0]!r} is no operation of SAUG, which has {', '.join(SAUG_OPERATIONS)}"
+            )
+        pool = len(set(SAUG_OPERATIONS) - set(self.saug_without))
+        if pool == 0:
+            raise ValueError("saug_without leaves no operation; set saug: none")
+        if not self.saug_replace and self.saug_ops > pool:
+            raise ValueError(
+                f"saug_ops {self.saug_ops} without replacement is more than the {pool} operations that SAUG has"
+            )
         for name, batch in (("labelled", self.batch_labelled), ("pseudo", self.batch_pseudo)):
             strong = batch * self.saug_share
             if self.saug not in (name, "both") or batch == 0:

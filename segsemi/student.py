@@ -98,6 +98,7 @@ def student_groups(
             parallel=part.parallel,
             strong_ops=params.saug_ops if part.strong else 0,
             replace=params.saug_replace,
+            without=params.saug_without,
         )
         for part in params.parts
     ]

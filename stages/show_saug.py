@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from segsemi.augment.strong import OPERATIONS, StrongAugment
+from segsemi.augment.strong import StrongAugment, pool_without
 from segsemi.config import load_params
 from segsemi.contract import LABELLED, REPORTS, data_root
 from segsemi.data.images import read_image
@@ -16,13 +16,14 @@ COLUMNS = 6
 
 def main() -> None:
     params = load_params()
+    pool = pool_without(params.student.saug_without)
     row = read_rows(LABELLED)[0]
     image = read_image(data_root(params.data) / row.image)
     pictures = [captioned(image, "clean")]
-    for name, operation in OPERATIONS.items():
+    for name, operation in pool.items():
         pictures.append(captioned(operation(image, derive_rng(params.seed, "show", name)), name))
     saug = StrongAugment(
-        params.student.saug_ops, rng=derive_rng(params.seed, "show"), replace=params.student.saug_replace
+        params.student.saug_ops, pool, derive_rng(params.seed, "show"), replace=params.student.saug_replace
     )
     pictures += [captioned(saug(image), f"SAUG, N = {params.student.saug_ops}") for _ in range(COLUMNS)]
     save_png(REPORTS / "saug.png", shrunk(grid(pictures, COLUMNS), 1280), palette=True)

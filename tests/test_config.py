@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from segsemi.config import Params, load_params, parse_params, total_steps
+from segsemi.config import SAUG_OPERATIONS, Params, load_params, parse_params, total_steps
 from segsemi.errors import UserError
 
 COMMITTED = Path(__file__).parents[1] / "params.yaml"
@@ -60,6 +60,7 @@ ACCEPTED: list[dict[str, Any]] = [
     {"student.bn": "fixed", "student.batch_pseudo": 0},
     {"student.saug_replace": False, "student.saug_ops": 17},
     {"student.saug_ops": 30},
+    {"student.saug_without": ["hsv", "Channel_shuffle"], "student.saug_replace": False, "student.saug_ops": 15},
     {"student.saug_share": 0.5},
     {"student.saug_share": 0.5, "student.batch_labelled": 3},  # none of which is strong
     {"student.saug_share": 0.7, "student.batch_labelled": 0, "student.batch_pseudo": 10},  # 7.000000000000001
@@ -162,6 +163,16 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"student.loss": "SCL"}, r"student\.loss: .*'scl'"),
     ({"student.saug": "all"}, r"student\.saug: .*'both'"),
     ({"student.saug_ops": 0}, r"student\.saug_ops"),
+    (
+        {"student.saug_without": ["hvs"]},
+        r"student: saug_without: 'hvs' is no operation of SAUG, which has contrast_gamma, ",
+    ),
+    ({"student.saug_without": "hsv"}, r"student\.saug_without: .*valid list"),
+    ({"student.saug_without": list(SAUG_OPERATIONS)}, r"student: saug_without leaves no operation; set saug: none"),
+    (
+        {"student.saug_without": ["hsv"], "student.saug_replace": False, "student.saug_ops": 17},
+        r"student: saug_ops 17 without replacement is more than the 16 operations",
+    ),
     ({"teacher.accumulate": 3}, r"teacher: batch_size 8 is no multiple of accumulate 3"),
     ({"teacher.keep": "best", "teacher.val_every": 0}, r"teacher: keep: best needs measurements on val"),
     ({"student.accumulate": 4}, r"student: bn: dsbn needs"),

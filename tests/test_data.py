@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from segsemi.config import AugmentParams
+from segsemi.config import SAUG_OPERATIONS, AugmentParams
 from segsemi.data import synthetic
 from segsemi.data.batches import Group, Sample, StepBatches, batch_loader, labelled_samples, pseudo_samples
 from segsemi.data.datasets import check_entries
@@ -305,6 +305,19 @@ def test_strong_augmentation_changes_the_image_and_never_the_label(raw: Path, tm
             assert np.array_equal(part.targets[0, :48].numpy(), label)
             images, _ = part.on(torch.device("cpu"))
             assert np.allclose(images[0, :, :48].numpy(), image, atol=1e-6) == (ops == 0)
+
+
+def test_operations_that_are_left_out_are_never_drawn(raw: Path, tmp_path: Path) -> None:
+    path = tmp_path / "orange.png"
+    Image.fromarray(np.full((48, 64, 3), (255, 128, 0), np.uint8)).save(path)
+    sample = Sample("x", path, groups(raw, tmp_path)[0].samples[0].label)
+    augment = AugmentParams(short_side=None, crop_size=48, scale_min=1.0, scale_max=1.0, flip=False)
+    others = [name for name in SAUG_OPERATIONS if name != "invert_channel"]
+    group = Group("g", [sample], 1, SYNTHETIC, strong_ops=1, without=others)
+    batches = StepBatches([group], augment, steps=8, seed=0, stage="s", cache_mb=1)
+    for step in range(8):
+        (part,) = batches[step]
+        assert (part.images[0] == torch.tensor([0, 128, 255], dtype=torch.uint8)[:, None, None]).all()
 
 
 def test_images_of_every_kind_become_rgb(tmp_path: Path) -> None:

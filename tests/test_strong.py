@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from segsemi.augment.strong import OPERATIONS, StrongAugment
+from segsemi.augment.strong import OPERATIONS, StrongAugment, pool_without
+from segsemi.config import SAUG_OPERATIONS
 from segsemi.data import synthetic
 
 with warnings.catch_warnings():
@@ -56,7 +57,8 @@ def grey() -> np.ndarray:
 
 
 def test_the_pool_is_that_of_figure_1() -> None:
-    assert list(OPERATIONS) == FIGURE_1
+    assert list(OPERATIONS) == FIGURE_1 == list(SAUG_OPERATIONS)
+    assert list(pool_without(["hsv", "blur"])) == [name for name in FIGURE_1 if name not in ("hsv", "blur")]
 
 
 @pytest.mark.parametrize("name", FIGURE_1)

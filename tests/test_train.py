@@ -300,7 +300,7 @@ def test_parts_one_after_the_other_are_the_step_of_the_concatenated_batch(groups
 
 def test_groups_of_a_student_have_the_images_and_the_augmentation_of_its_parts(groups: list[Group]) -> None:
     values = load_params(ROOT / "params.yaml").student.model_dump()
-    values |= {"batch_labelled": 3, "batch_pseudo": 8, "saug_share": 0.25, "saug_ops": 2}
+    values |= {"batch_labelled": 3, "batch_pseudo": 8, "saug_share": 0.25, "saug_ops": 2, "saug_without": ["hsv"]}
     labelled, pseudo = (group.samples for group in groups)
     found = student_groups(StudentParams(**values), labelled, pseudo, SYNTHETIC)
     assert [(g.samples, g.batch_size, g.pseudo, g.parallel, g.strong_ops) for g in found] == [
@@ -308,6 +308,7 @@ def test_groups_of_a_student_have_the_images_and_the_augmentation_of_its_parts(g
         (pseudo, 6, True, False, 0),
         (pseudo, 2, True, True, 2),
     ]
+    assert found[2].without == ["hsv"]
     assert len({group.name for group in found}) == 3  # each has random choices of its own
 
 

@@ -8,7 +8,7 @@ leaves gamma 1.01 and hue 0, that is no change at all; here a value is drawn uni
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import cv2
@@ -197,6 +197,11 @@ OPERATIONS: Mapping[str, Operation] = {
     "solarize": _solarize,
     "jpeg_compression": _jpeg,
 }
+
+
+def pool_without(names: Collection[str]) -> dict[str, Operation]:
+    """All operations but those named."""
+    return {name: operation for name, operation in OPERATIONS.items() if name not in names}
 
 
 class StrongAugment:

@@ -47,6 +47,7 @@ class Group:
         classes: those of the data set.
         strong_ops: number of SAUG operations before the weak augmentation; 0: weak only.
         replace: whether SAUG draws with replacement.
+        without: operations of SAUG that are left out.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Group:
     parallel: bool = False
     strong_ops: int = 0
     replace: bool = True
+    without: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -192,10 +194,10 @@ class StepBatches(Dataset[list[Part]]):
         image, label = self._read(group, sample)
         rng = derive_rng(self.seed, self.stage, group.name, "augment", position)
         if group.strong_ops:
-            from segsemi.augment.strong import StrongAugment  # imports imgaug, which a teacher needs not
+            from segsemi.augment.strong import StrongAugment, pool_without  # imports imgaug, which a teacher needs not
 
             # On the image at its own size, before it shrinks: blur and noise are measured in pixels.
-            image = StrongAugment(group.strong_ops, rng=rng, replace=group.replace)(image)
+            image = StrongAugment(group.strong_ops, pool_without(group.without), rng, replace=group.replace)(image)
             image, _ = resize_pair(image, None, *label.shape)
         return weak_augment(
             image,
