@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from segsemi.data.datasets.folder import read_classes
 from segsemi.data.datasets.voc import colour_of
 from segsemi.errors import UserError
-from segsemi.files import write_json
+from segsemi.files import visible_files, write_json
 from segsemi.palette import IGNORE_INDEX, Classes, write_label_png
 
 Mask = Callable[[], np.ndarray]
@@ -38,6 +38,10 @@ class Annotated:
     width: int
     shapes: list[tuple[str | None, Mask]]
 
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"image {self.name} is {self.height}x{self.width} (height x width)")
+
 
 def read_labelme(folder: Path) -> list[Annotated]:
     """The JSON files of labelme below `folder`, later shapes on top of earlier ones.
@@ -45,7 +49,7 @@ def read_labelme(folder: Path) -> list[Annotated]:
     Raises:
         UserError: there is none, or one is broken or has a shape without an area.
     """
-    paths = sorted(folder.rglob("*.json")) if folder.is_dir() else []
+    paths = [path for path in visible_files(folder, (".json",)) if path.name != "classes.json"]  # which we wrote
     if not paths:
         raise UserError(f"{folder} has no JSON file of labelme; name the folder that holds them")
     return [_read_labelme(path, path.relative_to(folder).with_suffix("").as_posix()) for path in paths]
@@ -56,13 +60,17 @@ def _read_labelme(path: Path, name: str) -> Annotated:
     try:
         height, width = int(content["imageHeight"]), int(content["imageWidth"])
         shapes: list[tuple[str | None, Mask]] = [
-            (str(shape["label"]), partial(_labelme_mask, shape, height, width)) for shape in content["shapes"]
+            (
+                None if shape["label"] == "__ignore__" else str(shape["label"]),
+                partial(_labelme_mask, shape, height, width),
+            )
+            for shape in content["shapes"]
         ]
         for _, mask in shapes:  # so that an error comes before anything is written
             mask()
+        return Annotated(name, height, width, shapes)
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"{path} is no annotation of labelme ({type(error).__name__}: {error})") from None
-    return Annotated(name, height, width, shapes)
 
 
 def _labelme_mask(shape: dict[str, Any], height: int, width: int) -> np.ndarray:
@@ -137,9 +145,10 @@ def _coded(annotation: dict[str, Any], height: int, width: int) -> Any:
 
     segmentation = annotation.get("segmentation")
     if isinstance(segmentation, dict):
-        return (
-            rle.frPyObjects(segmentation, height, width) if isinstance(segmentation["counts"], list) else segmentation
-        )
+        if isinstance(segmentation["counts"], list):
+            return rle.frPyObjects(segmentation, height, width)
+        rle.decode(segmentation)  # so that an error comes before anything is written
+        return segmentation
     polygons = [polygon for polygon in segmentation or [] if len(polygon) > 4]  # two points have no area
     if not polygons:
         raise ValueError(f"annotation {annotation['id']} has no polygon, and a box alone is no mask: draw or remove it")
@@ -183,6 +192,10 @@ def write_labels(
     unknown = [name for name in present if name not in chosen]
     if unknown:
         raise UserError(f"shapes of {', '.join(unknown[:5])}, which --classes does not name; add or rename them")
+    if len(chosen) == 1:
+        raise UserError(
+            f"{chosen[0]} is the only class, so there is nothing to tell apart; name the rest by --background"
+        )
     try:
         classes = Classes(tuple(chosen), tuple(colour_of(index) for index in range(len(chosen))))
     except ValueError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -191,7 +192,9 @@ def _predict(args: argparse.Namespace) -> int:
     from segsemi.engine import choose_device
     from segsemi.predict import find_images, predict_files
 
-    if min(args.scales) <= 0 or (args.sliding_window is not None and args.sliding_window < 32):
+    if not all(0 < scale < math.inf for scale in args.scales) or (
+        args.sliding_window is not None and args.sliding_window < 32
+    ):
         raise UserError("--scales must be above 0 and --sliding-window at least 32 pixels")
     images = find_images(args.images, args.out)
     model = load_model(args.model).to(choose_device(args.device))

@@ -46,6 +46,10 @@ def explain(error: Exception) -> str | None:
         return f"the disk is full (writing {error.filename or 'a file'}); free some space and run again: what is done is kept"
     if isinstance(error, PermissionError):
         return f"no permission for {error.filename}; change its owner or mode"
+    if isinstance(error, (FileExistsError, NotADirectoryError)) and error.filename:
+        return f"{error.filename}: a file is where a folder is to be; name another one, or move the file"
+    if isinstance(error, IsADirectoryError):
+        return f"{error.filename} is a folder; name a file"
     if isinstance(error, FileNotFoundError) and error.filename:
         name = str(error.filename)
         made = Path(name).parts[:1] in (("data",), ("models",), ("reports",))

@@ -82,7 +82,7 @@ def export_onnx(folder: Path, out: Path, *, normalise: bool = True, argmax: bool
         The largest difference of a probability; with `argmax` the share of pixels of another class.
 
     Raises:
-        UserError: onnx is not installed, or the exported network differs from the model.
+        UserError: onnx is not installed, the exported network differs from the model, or `out` is `folder`.
     """
     try:
         import onnxruntime
@@ -92,6 +92,7 @@ def export_onnx(folder: Path, out: Path, *, normalise: bool = True, argmax: bool
             f"export to ONNX needs the package {error.name}: pip install onnx onnxruntime onnxscript"
         ) from None
     wrapped = Exported(load_model(folder), normalise=normalise, argmax=argmax).eval()
+    _refuse_model_itself(folder, out)
     path = out / "model.onnx"
     out.mkdir(parents=True, exist_ok=True)
     temporary = out / f".{path.name}.tmp"
@@ -154,11 +155,15 @@ def export_hub(folder: Path, out: Path) -> None:
         raise UserError(
             f"{model.architecture.decoder} is not part of segmentation_models_pytorch; export to onnx instead"
         )
-    if out.resolve() == folder.resolve():
-        raise UserError(f"{out} is the model itself, which would be written over; give another folder with -o")
+    _refuse_model_itself(folder, out)
     save(out)
     use = "`segmentation_models_pytorch.from_pretrained(folder)` gives the network; it takes normalised images, see below."
     write_text(out / "README.md", model_card(model, folder, use))
+
+
+def _refuse_model_itself(folder: Path, out: Path) -> None:
+    if out.resolve() == folder.resolve():
+        raise UserError(f"{out} is the model itself, whose files dvc keeps as they are; give another folder with -o")
 
 
 def model_card(model: SegmentationModel, folder: Path, use: str) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -12,8 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segsemi.ahead import ahead, behind
+from segsemi.augment.weak import scaled_to_short_side
 from segsemi.metrics import ConfusionMatrix
 from segsemi.models.build import SegmentationModel, most_probable
+
+T = TypeVar("T")
+R = TypeVar("R")
+PIXELS_AT_ONCE = 4_000_000  # that networks on a CPU look at in one moment, at most: some GB
 
 
 @torch.inference_mode()
@@ -138,6 +146,46 @@ def predict_label(
     return most_probable(predict_image(model, image, scales, flip, window))
 
 
+def images_at_once(
+    model: SegmentationModel,
+    height: int,
+    width: int,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    window: int | None = None,
+) -> int:
+    """How many images of that size a CPU does best to predict at a time; 1 on a GPU, or where memory could run out."""
+    if model.mean.device.type != "cpu":
+        return 1
+    seen = scaled_to_short_side(height, width, model.architecture.short_side)
+    rows, columns = (length if window is None else min(length, window) for length in seen)
+    pixels = max(rows * columns * max(scales) ** 2 * (2 if flip else 1), height * width)
+    return max(1, min(torch.get_num_threads(), int(PIXELS_AT_ONCE // pixels)))
+
+
+def side_by_side(compute: Callable[[T], R], items: Iterable[T], count: int) -> Iterator[R]:
+    """compute(item) for all items, in order, `count` at a time, each in a thread with its share of the cores.
+
+    Several cores on one image wait for each other in every layer; each on an image of its own they do not.
+    """
+    if count == 1:
+        yield from map(compute, items)
+        return
+    threads = torch.get_num_threads()
+    waiting: deque[Future[R]] = deque()
+    try:
+        # OpenMP counts threads for each thread that calls it
+        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(max(1, threads // count),)) as pool:
+            for item in items:
+                waiting.append(pool.submit(compute, item))
+                if len(waiting) > count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+    finally:
+        torch.set_num_threads(threads)  # torch's default for new threads
+
+
 def evaluate_model(
     model: SegmentationModel,
     pairs: Iterable[tuple[np.ndarray, np.ndarray]],
@@ -165,12 +213,21 @@ def evaluate_model(
         if on_prediction is not None:
             on_prediction(index, prediction)
 
+    def predicted(pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        image, label = pair
+        return predict_label(model, image, scales, flip, window), label
+
     # files are read and pixels counted while the network computes
     with (
         ThreadPoolExecutor(max_workers=1) as reader,
         ThreadPoolExecutor(max_workers=1) as counter,
         behind(counter) as later,
     ):
-        for index, (image, label) in enumerate(ahead(reader, pairs)):
-            later(count, index, predict_label(model, image, scales, flip, window), label)
+        source = ahead(reader, pairs)
+        if (first := next(source, None)) is None:
+            return confusion
+        height, width = first[0].shape[:2]
+        at_once = images_at_once(model, height, width, scales, flip, window)
+        for index, (prediction, label) in enumerate(side_by_side(predicted, chain([first], source), at_once)):
+            later(count, index, prediction, label)
     return confusion

@@ -81,12 +81,19 @@ def predict_files(
         The number of images that could not be read.
 
     Raises:
-        UserError: a file would be written over one of the images.
+        UserError: a file would be written over one of the images, or over another one.
     """
     taken = {path.resolve() for path in images.values()}
-    for target in (out / f"{name}{ending}" for name in images for ending in (".png", "_overlay.png")):
-        if target.resolve() in taken:
-            raise UserError(f"{target} is one of the images, and would be written over; give another folder with -o")
+    for name, path in images.items():
+        for target in (out / f"{name}.png", out / f"{name}_overlay.png"):
+            if target.resolve() in taken:
+                raise UserError(
+                    f"{target} is one of the images, and would be written over; give another folder with -o"
+                )
+        if overlay and (other := images.get(f"{name}_overlay")):
+            raise UserError(
+                f"the overlay of {path} and the label of {other} would be one file; predict them into two folders"
+            )
     failed = 0
     for name, path in progress_bar(images.items(), desc="predict", unit="image"):
         try:

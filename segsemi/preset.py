@@ -11,7 +11,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from segsemi.config import parse_params
+from segsemi.config import load_params, parse_params
 from segsemi.errors import UserError
 from segsemi.files import write_text
 
@@ -48,15 +48,13 @@ def apply_preset(name: str, path: Path, *, write: bool = True) -> list[str]:
         The changes, one `section.key: old -> new` each; nothing is written with write=False.
 
     Raises:
-        UserError: no such preset or file, or the result would not be valid.
+        UserError: no such preset or file, or params.yaml or the result is not valid.
     """
     values, _ = read_preset(name)
     yaml = YAML()
     yaml.width = 4096  # lines stay as they are
-    try:
-        params = yaml.load(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} not found: run from the root of the repository") from None
+    load_params(path)  # refuses what is broken already
+    params = yaml.load(path.read_text())
     changes = [change for section, keys in values.items() for change in _update(params, section, keys)]
     buffer = io.StringIO()
     yaml.dump(params, buffer)

@@ -16,7 +16,7 @@ from segsemi.data.images import read_image
 from segsemi.data.manifest import Row
 from segsemi.engine import autocast
 from segsemi.files import write_csv, write_json
-from segsemi.inference import predict_image
+from segsemi.inference import images_at_once, predict_image, side_by_side
 from segsemi.models.build import SegmentationModel
 from segsemi.palette import Classes, write_label_png
 from segsemi.processes import Processes
@@ -52,6 +52,14 @@ def write_pseudo_labels(
     """
     todo = [row for row in processes.share_of(rows) if not (work / f"{row.id}.json").exists()]
     done = len(processes.share_of(rows)) - len(todo)
+    height, width = (max((getattr(row, side) for row in todo), default=1) for side in ("height", "width"))
+    at_once = images_at_once(model, height, width, scales, flip)
+
+    def labelled(image: np.ndarray) -> tuple[np.ndarray, float]:
+        with autocast(processes.device, precision):
+            confidence, label = predict_image(model, image, scales, flip).max(dim=0)
+        return label.to(torch.uint8).cpu().numpy(), float(confidence.mean())
+
     # files are read and written while the network computes
     with (
         ThreadPoolExecutor(max_workers=1) as reader,
@@ -62,11 +70,8 @@ def write_pseudo_labels(
         ) as bar,
     ):
         images = ahead(reader, (read_image(root / row.image) for row in todo))
-        for row, image in zip(todo, images, strict=True):
-            with autocast(processes.device, precision):
-                confidence, label = predict_image(model, image, scales, flip).max(dim=0)
-            ids = label.to(torch.uint8).cpu().numpy()
-            later(_write, work, row.id, ids, float(confidence.mean()), model.classes)
+        for row, (ids, confidence) in zip(todo, side_by_side(labelled, images, at_once), strict=True):
+            later(_write, work, row.id, ids, confidence, model.classes)
             bar.update()
     processes.wait()
     if not processes.first:
@@ -74,7 +79,8 @@ def write_pseudo_labels(
     out.mkdir(parents=True, exist_ok=True)
     for row in rows:
         shutil.copyfile(work / f"{row.id}.png", out / f"{row.id}.png")
-    write_csv(out / "summary.csv", ["id", "confidence", *model.classes.names], _summary(rows, work, model.classes))
+    columns = ["id", "confidence", *_columns(model.classes)]
+    write_csv(out / "summary.csv", columns, _summary(rows, work, model.classes))
 
 
 def _write(work: Path, name: str, ids: np.ndarray, confidence: float, classes: Classes) -> None:
@@ -83,9 +89,14 @@ def _write(work: Path, name: str, ids: np.ndarray, confidence: float, classes: C
     write_json(work / f"{name}.json", {"confidence": confidence, "shares": shares.tolist()})  # last: marks it done
 
 
+def _columns(classes: Classes) -> list[str]:
+    """Those of the classes' shares: their names, but where the other columns are named so."""
+    return [f"class {name}" if name in ("id", "confidence") else name for name in classes.names]
+
+
 def _summary(rows: Sequence[Row], work: Path, classes: Classes) -> Iterator[dict[str, str]]:
     """One line an image: the mean probability of the chosen class, and each class's share of the pixels."""
     for row in rows:
         note = json.loads((work / f"{row.id}.json").read_text())
-        shares = {name: f"{share:.4f}" for name, share in zip(classes.names, note["shares"], strict=True)}
+        shares = {name: f"{share:.4f}" for name, share in zip(_columns(classes), note["shares"], strict=True)}
         yield {"id": row.id, "confidence": f"{note['confidence']:.4f}", **shares}

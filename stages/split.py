@@ -32,6 +32,10 @@ def main() -> None:
         print(
             f"warning: mended labels of {', '.join(unused[:5])} are not used: these images have labels, or are left out"
         )
+    if not split.unlabelled:
+        print(
+            "warning: no image is unlabelled, so students have none to learn from: lower split.fraction, or set rounds: {}"
+        )
     parts = {"labelled": split.labelled, "corrected": split.corrected, "unlabelled": split.unlabelled}
     parts |= {"validation": split.val, "test": split.test}
     print(", ".join(f"{len(part)} {name}" for name, part in parts.items()), "images")

@@ -143,6 +143,17 @@ def test_labels_that_are_there_keep_their_meaning(tmp_path: Path) -> None:
         write_labels(read_labelme(tmp_path / "two"), out, names=["cat", "dog", "bird"])
 
 
+def test_one_class_alone_is_refused(tmp_path: Path) -> None:
+    square = {"label": "pole", "points": [[1, 1], [5, 5]], "shape_type": "rectangle"}
+    labelme(tmp_path / "a.json", [square, {**square, "label": "__ignore__"}])
+    with pytest.raises(UserError, match="pole is the only class.*--background"):
+        write_labels(read_labelme(tmp_path), tmp_path)
+    write_labels(read_labelme(tmp_path), tmp_path, background="ground")
+    with Image.open(tmp_path / "labels/a.png") as label:
+        assert np.asarray(label)[3, 3] == 255 and np.asarray(label)[20, 20] == 0
+    assert [image.name for image in read_labelme(tmp_path)] == ["a"]  # not classes.json, which lies beside it now
+
+
 def test_broken_annotations_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no JSON file of labelme"):
         read_labelme(tmp_path)

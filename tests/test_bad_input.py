@@ -186,7 +186,7 @@ CASES = {
         params={"model": {"encoder_weights": "data/none.pth"}},
     ),
     "no unlabelled image": Case(
-        r"student_1: there is no pseudo image to train on; set its batch size to 0, lower split\.fraction",
+        r"student_1: there is no pseudo image to train on; lower split\.fraction, add unlabelled images",
         params={"split": {"fraction": 1.0}},
         before=(*TEACHER, "pseudo_label --teacher teacher --student student_1"),
         stage="train_student --teacher teacher --student student_1",

@@ -91,6 +91,16 @@ def test_predict_writes_over_no_image(model: Path, pictures: Path, capsys: pytes
         assert sum(path.is_file() for path in out.rglob("*")) == 6
 
 
+def test_predict_keeps_overlays_and_labels_apart(
+    model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(pictures / "a.jpg", pictures / "a_overlay.jpg")
+    out = str(pictures.parent / "out")
+    assert main(["predict", str(model), str(pictures), "-o", out, "--overlay"]) == 1
+    assert "the overlay of" in capsys.readouterr().err and not Path(out).exists()
+    assert main(["predict", str(model), str(pictures), "-o", out]) == 0
+
+
 def test_predict_options_reach_the_network(model: Path, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--scales", "0.5", "1.5", "--flip", "--sliding-window", "32", "--probabilities"]
@@ -115,6 +125,9 @@ def test_broken_image_is_reported_and_the_rest_is_done(
         (["predict", "{model}", "nowhere/*.jpg", "-o", "{out}"], "nowhere/*.jpg: no image there"),
         (["predict", "{out}", "{pictures}", "-o", "{out}"], "is no model's folder"),
         (["predict", "{model}", "{pictures}", "-o", "{out}", "--scales", "0"], "--scales must be above 0"),
+        (["predict", "{model}", "{pictures}", "-o", "{out}", "--scales", "nan"], "--scales must be above 0"),
+        (["predict", "{model}", "{pictures}", "-o", "{pictures}/a.jpg"], "a.jpg: a file is where a folder is to be"),
+        (["export", "{model}", "-o", "{model}"], "is the model itself"),
         (["predict", "{model}", "{pictures}/a.jpg", "{pictures}/sub/a.jpg", "-o", "{out}"], "would both become a.png"),
         (["export", "{out}", "-o", "{out}"], "is no model's folder"),
         (["preset", "cityscape"], "no preset 'cityscape'; there are cityscapes_"),
@@ -184,6 +197,15 @@ def test_preset_sets_back_what_of_the_method_was_changed(name: str, tmp_path: Pa
     student = params.student
     method = (student.init, student.saug, student.saug_share, student.bn, student.loss)
     assert method == ("teacher", "pseudo", 1.0, "dsbn", "scl")
+
+
+@pytest.mark.parametrize("text", ["a: [", "", "- 1\n", "seed: 0\n"])
+def test_preset_refuses_broken_params(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    assert main(["preset", "voc_deeplabv3plus_resnet101", "--params", str(path)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"error: {path}") and path.read_text() == text
 
 
 def test_presets_state_what_the_paper_states() -> None:

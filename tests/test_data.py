@@ -203,6 +203,14 @@ def test_missing_folder_of_mended_labels_is_refused(tmp_path: Path) -> None:
         read_corrected(tmp_path / "nowhere", [], SYNTHETIC)
 
 
+def test_two_mended_labels_of_one_image_are_refused(raw: Path, tmp_path: Path) -> None:
+    for ending in ("png", "PNG"):
+        (tmp_path / f"twice/train_0001.{ending}").parent.mkdir(exist_ok=True)
+        (tmp_path / f"twice/train_0001.{ending}").touch()
+    with pytest.raises(UserError, match=r"train_0001\.PNG and .*train_0001\.png are labels of the same image"):
+        read_corrected(tmp_path / "twice", manifest(raw), SYNTHETIC)
+
+
 def groups(raw: Path, tmp_path: Path) -> list[Group]:
     rows = manifest(raw)
     for row in rows[2:4]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -261,6 +263,42 @@ def test_names_in_lists_may_have_spaces(tmp_path: Path) -> None:
     found = subsets(rows_of("folder", tmp_path)[1])
     assert {id_ for id_, subset in found.items() if subset == "val"} == {"a__2 0", "a__2 1"}
     assert found["a__2"] == "train" and found["a__3"] == "test"
+
+
+def test_a_path_in_a_list_is_the_longest_that_there_is(tmp_path: Path) -> None:
+    """The same name twice: at the top and in a folder, of which the list names the one or the other."""
+    folder(tmp_path)
+    for kind in ("images", "labels"):
+        shutil.copy(tmp_path / kind / "a/0.png", tmp_path / kind / "0.png")
+    write_image(tmp_path / "images/0.png")
+    (tmp_path / "val.txt").write_text("\ufeffimages/a/0.png\na/1\n", encoding="utf-8")  # with an editor's mark
+    (tmp_path / "test.txt").write_text("/elsewhere/0.png\n")
+    found = subsets(rows_of("folder", tmp_path)[1])
+    assert (found["a__0"], found["a__1"], found["0"]) == ("val", "val", "test")
+
+
+def test_a_single_class_is_refused(tmp_path: Path) -> None:
+    folder(tmp_path, {"names": ["cat"], "colours": [[255, 0, 0]]})
+    for path in (tmp_path / "labels/a").iterdir():
+        write(path, np.resize(np.array([0, 255], np.uint8), (6, 8)))
+    with pytest.raises(UserError, match="hold cat and ignored pixels alone; there is nothing to tell apart"):
+        rows_of("folder", tmp_path)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_grey_labels_of_few_bits(bits: int, tmp_path: Path) -> None:
+    """Pillow, which reads them, cannot write them."""
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    ids = RNG.integers(0, 2 if bits == 1 else 3, (6, 8), dtype=np.uint8)
+    packed = np.packbits(np.unpackbits(ids[..., None], axis=-1)[..., 8 - bits :].reshape(6, -1), axis=1)
+    rows = b"".join(b"\0" + row.tobytes() for row in packed)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 6, bits, 0, 0, 0, 0))
+    path = tmp_path / "label.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
+    assert np.array_equal(read_label(path, Classes(tuple(THREE["names"]), tuple(map(tuple, THREE["colours"])))), ids)
 
 
 def test_two_images_of_one_id_are_refused(tmp_path: Path) -> None:

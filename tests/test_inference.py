@@ -1,22 +1,31 @@
 """Test-time augmentation and evaluation, against loops written by hand."""
 
+import dataclasses
+import threading
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from segsemi.data.manifest import Row
 from segsemi.inference import (
     evaluate_model,
+    images_at_once,
     predict_image,
     predict_label,
     predict_probabilities,
     predict_windows,
+    side_by_side,
     windows,
 )
 from segsemi.models.build import Architecture, SegmentationModel, build_model
 from segsemi.palette import Classes
+from segsemi.processes import Processes
+from segsemi.pseudo_label import write_pseudo_labels
 
 CLASSES = Classes(("a", "b", "c", "d"), ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)))
 
@@ -271,6 +280,82 @@ def test_evaluation_counts_every_labelled_pixel(short_side: int | None) -> None:
                 expected[label[y, x]][best] += 1
     assert confusion.matrix.tolist() == expected
     assert sorted(seen) == [0, 1, 2]
+
+
+def test_as_many_images_at_once_as_cores_and_memory_allow(
+    model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
+    monkeypatch.setattr("segsemi.inference.PIXELS_AT_ONCE", 1000)
+    assert images_at_once(model, 5, 10) == 8
+    assert images_at_once(model, 10, 20) == 5
+    assert images_at_once(model, 10, 10, (0.5, 1.5), True) == 2  # 100 * 1.5^2 * 2 pixels
+    assert images_at_once(model, 10, 10, (0.5,)) == 8  # 10 by memory: the result has the image's own size
+    assert images_at_once(model, 1000, 2000) == 1 == images_at_once(model, 1000, 2000, window=5)
+    assert images_at_once(model, 10, 50, window=5) == 2
+    small = SegmentationModel(dataclasses.replace(model.architecture, short_side=5), model.classes)
+    assert images_at_once(small, 10, 10, (2.0,)) == 8 and images_at_once(model, 10, 10, (2.0,)) == 2
+
+
+def test_images_side_by_side_come_in_order_each_with_its_share_of_the_cores() -> None:
+    threads, both = torch.get_num_threads(), threading.Barrier(2)
+
+    def alone(number: int) -> tuple[int, int]:
+        return number, torch.get_num_threads()
+
+    def two(number: int) -> tuple[int, int]:
+        if number < 8:
+            both.wait(timeout=60)  # breaks if the other one of a pair is not computed meanwhile
+        return alone(number)
+
+    torch.set_num_threads(4)
+    try:
+        assert list(side_by_side(alone, range(9), 1)) == [(number, 4) for number in range(9)]
+        assert list(side_by_side(two, range(9), 2)) == [(number, 2) for number in range(9)]
+        assert torch.get_num_threads() == 4
+        with pytest.raises(ZeroDivisionError):
+            list(side_by_side(lambda number: 1 // number, [1, 0, 2], 2))
+        assert torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_evaluation_is_the_same_with_images_side_by_side(
+    model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    pairs = [(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8), rng.integers(0, 3, (20, 30), dtype=np.uint8))] * 5
+    seen: list[int] = []
+    matrices = []
+    for count in (1, 3):
+        monkeypatch.setattr("segsemi.inference.images_at_once", lambda *_, count=count: count)
+        confusion = evaluate_model(
+            model, iter(pairs), num_classes=len(model.classes), on_prediction=lambda index, _: seen.append(index)
+        )
+        matrices.append(confusion.matrix)
+    assert np.array_equal(*matrices) and seen == [*range(5), *range(5)]
+    assert not evaluate_model(model, [], num_classes=3).matrix.any()
+
+
+def test_classes_named_like_other_columns(tmp_path: Path) -> None:
+    """Their shares have columns of their own in summary.csv."""
+    architecture = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
+    model = SegmentationModel(architecture, Classes(("id", "confidence"), ((0, 0, 0), (9, 9, 9)))).eval()
+    Image.new("RGB", (24, 16)).save(tmp_path / "a.png")
+    (tmp_path / "work").mkdir()
+    options = {"scales": [1.0], "flip": False, "processes": Processes(torch.device("cpu")), "progress": "test"}
+    write_pseudo_labels(
+        model,
+        [Row("a", "train", "a.png", "", 16, 24, "", "")],
+        tmp_path,
+        tmp_path / "out",
+        **options,
+        work=tmp_path / "work",
+    )
+    header, line = (tmp_path / "out/summary.csv").read_text().splitlines()
+    assert header == "id,confidence,class id,class confidence"
+    name, confidence, *shares = line.split(",")
+    assert name == "a" and 0.5 <= float(confidence) <= 1 and sum(map(float, shares)) == 1
 
 
 def test_evaluation_with_another_ignore_index(model: SegmentationModel) -> None:

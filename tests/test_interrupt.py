@@ -217,6 +217,9 @@ def test_errors_that_the_user_can_mend_are_explained() -> None:
     made, other = (explain(FileNotFoundError(2, "none", name)) for name in ("data/split/val.csv", "a/b"))
     assert made == "data/split/val.csv not found; run `dvc repro`, which writes what is missing"
     assert other == "a/b not found; check the path"
+    for kind, number in ((FileExistsError, errno.EEXIST), (NotADirectoryError, errno.ENOTDIR)):
+        assert (explain(kind(number, "there", "a/b")) or "").startswith("a/b: a file is where a folder is to be")
+    assert explain(IsADirectoryError(errno.EISDIR, "is", "a/b")) == "a/b is a folder; name a file"
     assert explain(UserError("what to do")) == "what to do"
     assert explain(RuntimeError("a fault of ours")) is None and explain(ValueError("another")) is None
 

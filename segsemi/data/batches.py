@@ -140,8 +140,8 @@ class StepBatches(Dataset[list[Part]]):
                 )
             if not group.samples:
                 raise UserError(
-                    f"{stage}: there is no {group.name} image to train on; set its batch size to 0, lower split.fraction or "
-                    "drop the rounds"
+                    f"{stage}: there is no {group.name} image to train on; lower split.fraction, add unlabelled images, or "
+                    "set rounds: {} in params.yaml"
                 )
             if group.batch_size > len(group.samples):
                 print(

@@ -63,7 +63,7 @@ def _from_16_bits(grey: np.ndarray) -> np.ndarray:
 def read_label(path: Path, classes: Classes) -> np.ndarray:
     """A label file, as classes.label_format says -> (H, W) uint8 class ids; what is no class becomes ignore_index.
 
-    Ids are read from 8-bit PNGs (grey or palette) and from SBD's .mat files, colours from RGB pictures.
+    Ids are read from PNGs of at most 8 bits (grey or palette) and from SBD's .mat files, colours from RGB pictures.
 
     Raises:
         UserError: the file is missing, broken, of another kind, or has ids or colours that are neither a class nor ignored.
@@ -72,19 +72,29 @@ def read_label(path: Path, classes: Classes) -> np.ndarray:
         return _from_ids(_read_mat(path), path, classes)
     try:
         with Image.open(path) as image:
-            mode = image.mode
+            mode, depth = image.mode, _bit_depth(image)
             if classes.label_format == "colours" and mode in ("RGB", "RGBA", "P"):
                 return _from_colours(np.asarray(image.convert("RGB")), path, classes)
             raw = np.asarray(image)
+            if mode == "1":
+                raw = raw.astype(np.uint8)
+            elif mode == "L" and depth < 8:
+                raw = raw // (255 // (2**depth - 1))  # Pillow spreads what few bits hold over 0..255
     except FileNotFoundError:
         raise UserError(f"label {path} not found") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"label {path} cannot be read ({error}); replace or remove it") from None
     if classes.label_format == "colours":
         raise UserError(f"label {path} has mode {mode}; expected the classes' colours in RGB, as classes.json says")
-    if mode not in ("L", "P"):
+    if mode not in ("1", "L", "P"):
         raise UserError(f"label {path} has mode {mode}; expected an 8-bit PNG of class ids (mode L or P), one channel")
     return _from_ids(raw, path, classes)
+
+
+def _bit_depth(image: Image.Image) -> int:
+    """Bits a value of a grey PNG that is open, but not yet read; 8 for others."""
+    tile = getattr(image, "tile", ()) if image.format == "PNG" else ()
+    return {"L;2": 2, "L;4": 4}.get(str(tile[0][3]) if tile else "", 8)
 
 
 def require_equal_size(image: np.ndarray, label: np.ndarray, path: Path) -> None:

@@ -141,13 +141,20 @@ def read_corrected(folder: Path, rows: list[Row], classes: Classes) -> dict[str,
     """Id -> file of every mended pseudo label ID.png in `folder`, each checked; other files there are no labels.
 
     Raises:
-        UserError: there is no such folder, or a PNG names no training image, has another size, or is no label of class ids in
-            the classes' colours.
+        UserError: there is no such folder, or a PNG names no training image or that of another PNG, has another size, or is no
+            label of class ids in the classes' colours.
     """
     if not folder.is_dir():
         raise UserError(f"split.corrected: there is no folder {folder}; make it, empty if you have no mended labels")
     by_id = {row.id: row for row in rows if row.subset not in HELD_OUT}
-    found = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".png"}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if (
+            path.suffix.lower() == ".png"
+            and not path.name.startswith(".")
+            and found.setdefault(path.stem, path) != path
+        ):
+            raise UserError(f"{found[path.stem]} and {path} are labels of the same image; remove one")
     for id_, path in found.items():
         if id_ not in by_id:
             raise UserError(f"{path}: no training image has the id {id_!r}; see data/prepared/manifest.csv for the ids")

@@ -61,10 +61,12 @@ def check_entries(
             )
     _refuse_leakage(rows)
     present = np.flatnonzero(np.sum([*pixels.values()], axis=0)[: len(classes)]) if pixels else np.arange(2)
-    if len(classes) > 1 and len(present) < 2:
+    if len(present) < 2:
         only = classes.names[present[0]] if len(present) else "no class"
         mend = "mend them"
-        if classes.label_format == "ids":
+        if len(classes) == 1:
+            mend = "there is nothing to tell apart: make what surrounds it a class too, such as background"
+        elif classes.label_format == "ids":
             mend = 'for masks of 0 and 255 write "ids": [0, 255], "ignore_ids": [] into classes.json'
         raise UserError(f"{root}: the labels hold {only} and ignored pixels alone; {mend}")
     for subset, counts in pixels.items():

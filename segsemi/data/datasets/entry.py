@@ -61,7 +61,7 @@ def read_names(path: Path) -> list[str]:
         UserError: the file is missing, no text, or names nothing.
     """
     try:
-        names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"list {path} cannot be read ({error})") from None
     if not names:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def _subsets(
         path = root / f"{subset}.txt"
         for line in read_names(path) if path.exists() else []:
             names = (line, line.split()[0])  # a name may have spaces; other lists have the label's name behind one
-            stem = next((stem for name in names for stem in _stems(name) if stem in images), None)
+            stem = next((stem for name in names for stem in _tails(name) if stem in images), None)
             if stem is None:
                 raise UserError(f"{path} names {line!r}, which is not in {root / 'images'}; mend the list")
             if stem not in labelled:
@@ -88,8 +89,14 @@ def _subsets(
     return subsets
 
 
-def _stems(name: str) -> tuple[str, ...]:
-    return name, str(Path(name).with_suffix("")), Path(name).stem
+def _tails(name: str) -> Iterator[str]:
+    """What a line of a list may mean, longest first: `images/a/1.png` is a/1 before it is 1; with an ending and without."""
+    parts = PurePosixPath(name).parts
+    for start in range(len(parts)):
+        tail = PurePosixPath(*parts[start:])
+        yield str(tail)
+        if tail.name:
+            yield str(tail.with_suffix(""))
 
 
 def read_classes(path: Path) -> Classes:
@@ -102,15 +109,17 @@ def read_classes(path: Path) -> Classes:
         UserError: the file is missing or wrong.
     """
     try:
-        values = json.loads(path.read_text())
+        values = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin files with a mark
         unknown = values.keys() - {"names", "colours", "labels", "ids", "ignore_ids", "ignore_colours"}
         if unknown:
             raise ValueError(f"unknown key {sorted(unknown)[0]}")
+        if not isinstance(values["names"], list) or not all(isinstance(name, str) for name in values["names"]):
+            raise ValueError("names must be a list of texts")
         return Classes(
-            names=tuple(str(name) for name in values["names"]),
+            names=tuple(values["names"]),
             colours=_colours(values["colours"]),
-            ignore_ids=tuple(int(id_) for id_ in values.get("ignore_ids", [255])),
-            file_ids=tuple(int(id_) for id_ in values.get("ids", [])),
+            ignore_ids=_whole(values.get("ignore_ids", [255])),
+            file_ids=_whole(values.get("ids", [])),
             label_format=values.get("labels", "ids"),
             ignore_colours=_colours(values.get("ignore_colours", [])),
         )
@@ -125,4 +134,10 @@ def read_classes(path: Path) -> Classes:
 
 
 def _colours(values: list[list[int]]) -> tuple[tuple[int, int, int], ...]:
-    return tuple((int(red), int(green), int(blue)) for red, green, blue in values)
+    return tuple((red, green, blue) for red, green, blue in map(_whole, values))
+
+
+def _whole(values: list[int]) -> tuple[int, ...]:
+    if any(value != int(value) for value in values):
+        raise ValueError(f"{values} are no whole numbers")
+    return tuple(int(value) for value in values)
