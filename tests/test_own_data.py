@@ -30,12 +30,12 @@ def draw_folder(project: Path) -> None:
         left, top = (int(value) for value in generator.integers(2, 30, size=2))
         picture = Image.fromarray(generator.integers(0, 90, (48, 64, 3), dtype=np.uint8))
         ImageDraw.Draw(picture).rectangle([left, top, left + 14, top + 12], fill=(230, 220, 40))
-        path = project / f"mydata/{'images' if index < 12 else 'unlabelled'}/{index}.jpg"
+        path = project / f"data/raw/mydata/{'images' if index < 12 else 'unlabelled'}/{index}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
         picture.save(path)
         boxes[index] = (left, top)
     (project / "pictures").mkdir()
-    shutil.copy(project / "mydata/images/0.jpg", project / "pictures/0.jpg")
+    shutil.copy(project / "data/raw/mydata/images/0.jpg", project / "pictures/0.jpg")
     (project / "annotations").mkdir()
     for index in range(6):
         left, top = boxes[index]
@@ -65,7 +65,7 @@ def test_the_page_works_word_for_word(tmp_path: Path) -> None:
     page = (ROOT / "docs/own-data.md").read_text()
     (example,) = re.findall(r'    (\{"names": .*?\})\n\n', page, flags=re.DOTALL)
     assert json.loads(example)["names"][0] == "background"
-    wanted = {"data": {"name": "folder", "root": "mydata"}, "split": {"fraction": 1.0}}
+    wanted = {"data": {"name": "folder", "root": "data/raw/mydata"}, "split": {"fraction": 1.0}}
     for section, values in wanted.items():
         for key, value in values.items():
             assert re.search(rf"    {section}\.{key}: {value}\b", page)
