@@ -13,7 +13,7 @@ from segsemi.models.atrous import AtrousDepthwiseConv2d, replace_atrous
 def conv(rate: int, kernel: int, *, bias: bool, **options: object) -> nn.Conv2d:
     torch.manual_seed(0)
     arguments = {"padding": rate * (kernel // 2), "dilation": rate, "groups": 6, "bias": bias, **options}
-    return nn.Conv2d(6, 6, kernel, **arguments).double()  # type: ignore[arg-type]
+    return nn.Conv2d(6, arguments.pop("out_channels", 6), kernel, **arguments).double()  # type: ignore[arg-type]
 
 
 def replaced(original: nn.Conv2d) -> nn.Module:
@@ -91,6 +91,7 @@ def test_parameters_and_their_names_stay() -> None:
     [
         {"dilation": 1, "padding": 1},
         {"groups": 2},
+        {"out_channels": 12},
         {"stride": 2},
         {"padding": 1},
         {"padding_mode": "reflect"},

@@ -91,6 +91,14 @@ def test_predict_writes_over_no_image(model: Path, pictures: Path, capsys: pytes
         assert sum(path.is_file() for path in out.rglob("*")) == 6
 
 
+def test_a_file_in_the_place_of_the_output_is_named(
+    model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["predict", str(model), str(pictures)], ["export", str(model), "--format", "hub"]):
+        assert main([*command, "-o", str(pictures / "a.jpg")]) == 1
+        assert "a.jpg: a file is where a folder is to be" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_predict_keeps_overlays_and_labels_apart(
     model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,7 +134,6 @@ def test_broken_image_is_reported_and_the_rest_is_done(
         (["predict", "{out}", "{pictures}", "-o", "{out}"], "is no model's folder"),
         (["predict", "{model}", "{pictures}", "-o", "{out}", "--scales", "0"], "--scales must be above 0"),
         (["predict", "{model}", "{pictures}", "-o", "{out}", "--scales", "nan"], "--scales must be above 0"),
-        (["predict", "{model}", "{pictures}", "-o", "{pictures}/a.jpg"], "a.jpg: a file is where a folder is to be"),
         (["export", "{model}", "-o", "{model}"], "is the model itself"),
         (["predict", "{model}", "{pictures}/a.jpg", "{pictures}/sub/a.jpg", "-o", "{out}"], "would both become a.png"),
         (["export", "{out}", "-o", "{out}"], "is no model's folder"),

@@ -15,6 +15,7 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
+from segsemi.augment.strong import StrongAugment
 from segsemi.config import SAUG_OPERATIONS, AugmentParams
 from segsemi.data import synthetic
 from segsemi.data.batches import Group, Sample, StepBatches, batch_loader, labelled_samples, pseudo_samples
@@ -248,6 +249,51 @@ def test_weak_and_strong_groups_of_the_same_images_keep_apart_in_the_cache(raw: 
     for step in range(4):
         for a, b in zip(cached[step], fresh[step], strict=True):
             assert a.images.equal(b.images) and a.parallel == b.parallel
+
+
+def test_every_image_gets_its_own_augmentation_anew_in_each_epoch_and_group(raw: Path, tmp_path: Path) -> None:
+    (sample, *_) = groups(raw, tmp_path)[0].samples
+    both = [Group(name, [sample], 1, SYNTHETIC) for name in ("a", "b")]
+    crops = [part.images for step in range(3) for part in make(both)[step]]
+    assert all(not a.equal(b) for index, a in enumerate(crops) for b in crops[:index])
+
+
+def test_every_epoch_group_and_seed_has_an_order_of_its_own(raw: Path, tmp_path: Path) -> None:
+    one = groups(raw, tmp_path)[0].samples[0]
+    samples = [replace(one, id=str(index)) for index in range(8)]
+
+    def orders(name: str, **options: object) -> list[str]:
+        batches = make([Group(name, samples, 8, SYNTHETIC)], steps=2, **options)
+        return ["".join(batches[epoch][0].ids) for epoch in range(2)]
+
+    found = [*orders("a"), *orders("b"), *orders("a", seed=6), *orders("a", stage="student_2")]
+    assert len(set(found)) == 8 and {"".join(sorted(order)) for order in found} == {"01234567"}
+
+
+def test_saug_gets_its_params_and_the_image_at_its_own_size(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int, bool, tuple[int, ...]]] = []
+
+    class Recorded(StrongAugment):
+        def __call__(self, image: np.ndarray) -> np.ndarray:
+            seen.append((self.num_ops, len(self.operations), self.replace, image.shape))
+            return super().__call__(image)
+
+    monkeypatch.setattr("segsemi.augment.strong.StrongAugment", Recorded)
+    group = replace(groups(raw, tmp_path)[0], strong_ops=5, replace=False, without=["hsv"])
+    (part,) = make([group], augment=AUGMENT.model_copy(update={"short_side": 32}))[0]
+    assert seen == [(5, 16, False, (48, 64, 3))] * 2 and part.images.shape == (2, 3, 40, 40)
+
+
+def test_pseudo_labels_are_read_as_we_write_them(raw: Path, tmp_path: Path) -> None:
+    """Not as the data set's own label files, whose ids may be others."""
+    classes = replace(SYNTHETIC, file_ids=tuple(range(10, 21)))
+    labelled, pseudo = groups(raw, tmp_path)
+    (part,) = make([replace(pseudo, classes=classes)])[0]
+    assert 7 in part.targets
+    with pytest.raises(UserError, match="outside"):
+        make([replace(labelled, classes=classes)])[0]
 
 
 def test_an_error_of_a_loader_process_ends_the_run(raw: Path, tmp_path: Path) -> None:

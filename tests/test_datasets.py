@@ -18,8 +18,8 @@ from segsemi.data.datasets.cityscapes import CITYSCAPES, CITYSCAPES_TRAIN_IDS
 from segsemi.data.datasets.folder import read_classes
 from segsemi.data.datasets.voc import VOC
 from segsemi.data.images import read_label
-from segsemi.data.manifest import Row
-from segsemi.data.split import split_rows
+from segsemi.data.manifest import Row, read_rows
+from segsemi.data.split import split_rows, write_split
 from segsemi.errors import UserError
 from segsemi.palette import Classes
 
@@ -340,6 +340,7 @@ def test_folder_with_rgb_labels(tmp_path: Path) -> None:
     classes, rows = rows_of("folder", tmp_path)
     label = read_label(tmp_path / rows[0].label, classes)
     assert np.array_equal(label, np.where(ids == 3, 255, ids)) and label.dtype == np.uint8
+    assert Classes.from_dict(json.loads(json.dumps(classes.to_dict()))) == classes
     write(tmp_path / "labels/a/0.png", np.full((6, 8, 3), 7, np.uint8))
     with pytest.raises(UserError, match=r"labels/a/0\.png has 1 colours that are no class, first \[\[7, 7, 7\]\]"):
         rows_of("folder", tmp_path)
@@ -420,6 +421,11 @@ def test_ratio_of_unlabelled_images(tmp_path: Path) -> None:
     ids = {ratio: {row.id for row in part} for ratio, part in chosen.items()}
     assert ids[1.0] < ids[2.0] < ids[5.0]
     assert [row.id for row in chosen[5.0]] == [row.id for row in rows if row.id in ids[5.0]]
+    other = split_rows(rows, count=2, unlabelled_ratio=2.0, seed=4).unlabelled
+    assert len(other) == 4 and {row.id for row in other} != ids[2.0]
+    mended = next(iter(ids[1.0]))  # counts as a label
+    with_mended = split_rows(rows, count=2, unlabelled_ratio=2.0, seed=3, corrected=[mended])
+    assert [row.id for row in with_mended.corrected] == [mended] and len(with_mended.unlabelled) == 6
     with pytest.raises(UserError, match=r"unlabelled_ratio 50\.0 asks for 100"):
         split_rows(rows, count=2, unlabelled_ratio=50.0, seed=3)
 
@@ -436,6 +442,8 @@ def test_camvid_test_images_are_a_subset_of_their_own(tmp_path: Path) -> None:
         ["test"],
     ]
     assert not split.unlabelled
+    write_split(split, tmp_path / "lists")
+    assert [row.id for row in read_rows(tmp_path / "lists/test.csv")] == ["test"]
 
 
 @pytest.mark.parametrize("subset", ["val", "test"])

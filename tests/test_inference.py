@@ -3,15 +3,12 @@
 import dataclasses
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
-from segsemi.data.manifest import Row
 from segsemi.inference import (
     evaluate_model,
     images_at_once,
@@ -24,8 +21,6 @@ from segsemi.inference import (
 )
 from segsemi.models.build import Architecture, SegmentationModel, build_model
 from segsemi.palette import Classes
-from segsemi.processes import Processes
-from segsemi.pseudo_label import write_pseudo_labels
 
 CLASSES = Classes(("a", "b", "c", "d"), ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)))
 
@@ -337,27 +332,6 @@ def test_evaluation_is_the_same_with_images_side_by_side(
     assert not evaluate_model(model, [], num_classes=3).matrix.any()
 
 
-def test_classes_named_like_other_columns(tmp_path: Path) -> None:
-    """Their shares have columns of their own in summary.csv."""
-    architecture = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
-    model = SegmentationModel(architecture, Classes(("id", "confidence"), ((0, 0, 0), (9, 9, 9)))).eval()
-    Image.new("RGB", (24, 16)).save(tmp_path / "a.png")
-    (tmp_path / "work").mkdir()
-    options = {"scales": [1.0], "flip": False, "processes": Processes(torch.device("cpu")), "progress": "test"}
-    write_pseudo_labels(
-        model,
-        [Row("a", "train", "a.png", "", 16, 24, "", "")],
-        tmp_path,
-        tmp_path / "out",
-        **options,
-        work=tmp_path / "work",
-    )
-    header, line = (tmp_path / "out/summary.csv").read_text().splitlines()
-    assert header == "id,confidence,class id,class confidence"
-    name, confidence, *shares = line.split(",")
-    assert name == "a" and 0.5 <= float(confidence) <= 1 and sum(map(float, shares)) == 1
-
-
 def test_evaluation_with_another_ignore_index(model: SegmentationModel) -> None:
     label = np.full((20, 20), 3, np.uint8)
     label[:5] = 0
@@ -395,6 +369,15 @@ def test_window_reaches_the_evaluation() -> None:
     assert small.shape == whole.shape and not torch.allclose(small, whole)
     torch.testing.assert_close(predict_image(model, image, window=90), whole)
     torch.testing.assert_close(small.sum(0), torch.ones(70, 90))
+    seen: list[np.ndarray] = []
+    evaluate_model(
+        model,
+        [(image, np.zeros((70, 90), np.uint8))],
+        num_classes=4,
+        window=48,
+        on_prediction=lambda _, prediction: seen.append(prediction),
+    )
+    assert np.array_equal(seen[0], small.argmax(0).numpy()) and not np.array_equal(seen[0], whole.argmax(0).numpy())
 
 
 @pytest.mark.parametrize("short_side", [None, 32])

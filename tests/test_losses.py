@@ -29,6 +29,14 @@ LOSSES: dict[str, Loss] = {
 }
 
 
+def test_params_name_the_right_losses() -> None:
+    logits, target = example()
+    own = {"scl": "paper", "scl_released": "released", "sce": "sce", "ce": "ce"}
+    assert set(segsemi.losses.LOSSES) == set(own)
+    for name, loss in segsemi.losses.LOSSES.items():
+        assert float(loss(logits, target)) == float(LOSSES[own[name]](logits, target))
+
+
 def example(seed: int = 0, spread: float = 2.0) -> tuple[Tensor, Tensor]:
     """Logits (2, 5, 3, 4), from unsure to sure, and labels of which three are ignored."""
     generator = torch.Generator().manual_seed(seed)

@@ -18,8 +18,10 @@ from torch import Tensor
 import segsemi
 import segsemi.checkpoint
 from segsemi.checkpoint import load_description, load_model, save_model
+from segsemi.config import AugmentParams, ModelParams
 from segsemi.errors import UserError
-from segsemi.models.build import Architecture, SegmentationModel, build_model
+from segsemi.models.atrous import AtrousDepthwiseConv2d
+from segsemi.models.build import Architecture, SegmentationModel, architecture_of, build_model
 from segsemi.models.torchvision_ops import import_torchvision
 from segsemi.palette import Classes
 
@@ -242,6 +244,20 @@ def test_output_stride_reaches_the_encoder_and_the_rates_of_aspp(stride: int, ra
         assert model.encoder(torch.rand(1, 3, 64, 64))[-1].shape[-2:] == (64 // stride, 64 // stride)
     dilations = {m.dilation[0] for m in model.modules() if isinstance(m, torch.nn.Conv2d)}
     assert dilations - {1} == rates
+
+
+def test_params_become_the_encoders_normalisation_and_the_size_at_which_it_looks() -> None:
+    augment = AugmentParams(short_side=360, crop_size=64, scale_min=1.0, scale_max=1.0, flip=False)
+    options = {"decoder": "DeepLabV3Plus", "encoder_weights": "none", "output_stride": 16}
+    resnet = architecture_of(ModelParams(encoder="resnet101", **options), augment)
+    assert resnet.mean == (0.485, 0.456, 0.406) and resnet.std == (0.229, 0.224, 0.225)  # ImageNet's
+    lite = architecture_of(ModelParams(encoder="tf_efficientnet_lite0", **options), augment)
+    assert lite.mean == lite.std == (0.5, 0.5, 0.5)
+    assert resnet.short_side == lite.short_side == 360
+
+
+def test_atrous_depthwise_convolutions_are_the_fast_ones(pretrained: SegmentationModel) -> None:
+    assert any(isinstance(module, AtrousDepthwiseConv2d) for module in pretrained.modules())
 
 
 def test_architecture_goes_through_json() -> None:

@@ -2,8 +2,10 @@
 
 import colorsys
 import warnings
+from collections import Counter
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 import pytest
 import scipy.stats
@@ -59,6 +61,22 @@ def grey() -> np.ndarray:
 def test_the_pool_is_that_of_figure_1() -> None:
     assert list(OPERATIONS) == FIGURE_1 == list(SAUG_OPERATIONS)
     assert list(pool_without(["hsv", "blur"])) == [name for name in FIGURE_1 if name not in ("hsv", "blur")]
+
+
+def test_blur_is_between_the_gaussians_of_its_range(photo: np.ndarray) -> None:
+    """By what is left of the differences between neighbours; sigma 1.5 to 2 pixels, imgaug's kernels have 5 or 7 taps."""
+
+    def rest(image: np.ndarray) -> float:
+        return float(np.abs(np.diff(image.astype(int), axis=1)).mean())
+
+    most, least = (rest(cv2.GaussianBlur(photo, (taps, taps), sigma)) for taps, sigma in ((5, 1.45), (7, 2.05)))
+    assert all(least < rest(OPERATIONS["blur"](photo, rng(seed))) < most for seed in range(20))
+
+
+def test_channels_are_shuffled_in_all_orders_alike() -> None:
+    image = np.full((4, 4, 3), (1, 2, 3), np.uint8)
+    orders = Counter(tuple(OPERATIONS["Channel_shuffle"](image, rng(seed))[0, 0].tolist()) for seed in range(600))
+    assert len(orders) == 6 and all(60 < count < 145 for count in orders.values())  # 100 each, and 4 deviations
 
 
 @pytest.mark.parametrize("name", FIGURE_1)

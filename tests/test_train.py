@@ -337,6 +337,53 @@ def test_decoder_learns_faster_and_batch_norms_and_biases_do_not_decay() -> None
     assert settings == {(0.01, 4e-5), (0.01, 0.0), (0.1, 4e-5), (0.1, 0.0)}
     for group in optimizer.param_groups:
         assert all((parameter.ndim > 1) == (group["weight_decay"] > 0) for parameter in group["params"])
+    model = new_model()
+    encoder = {id(parameter) for parameter in model.encoder.parameters()}
+    for group in segsemi.train._optimizer(model, optim(1)).param_groups:
+        assert {id(parameter) in encoder for parameter in group["params"]} == {group["lr"] == 0.01}
+
+
+def test_every_step_has_its_rate_its_momentum_its_mode_and_its_dropout(
+    groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """lr (1 - s / 4) ** power, also in the curve; training mode again after a measurement on val."""
+    rates, seeds, modes, parts = [], [], [], []
+    real_step, real_loss = torch.optim.SGD.step, segsemi.train._loss
+
+    def step(self: torch.optim.SGD, *arguments: object) -> object:
+        rates.append([(group["lr"], group["momentum"], group["nesterov"]) for group in self.param_groups])
+        return real_step(self, *arguments)  # type: ignore[arg-type]
+
+    def loss(network: nn.Module, own: list[Part], *arguments: object) -> torch.Tensor:
+        seeds.append(torch.initial_seed())
+        modes.append(all(module.training for module in network.modules()))
+        parts.append(len(own))
+        return real_loss(network, own, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    monkeypatch.setattr(segsemi.train, "_loss", loss)
+    monkeypatch.setattr(segsemi.train, "CURVE_EVERY", 1)
+    val = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8))]
+    params = optim(4, power=0.5, val_every=2)
+    curve = run(new_model(), groups, tmp_path, 4, params=params, val=val, bn="trainable")
+    for number, (own, point) in enumerate(zip(rates, curve, strict=True)):
+        factor = (1 - number / 4) ** 0.5
+        assert sorted({lr for lr, _, _ in own}) == pytest.approx([0.01 * factor, 0.1 * factor])
+        assert {(momentum, nesterov) for _, momentum, nesterov in own} == {(0.9, False)}
+        assert point["lr"] == pytest.approx(0.01 * factor)
+    assert len(set(seeds)) == 4 and modes == [True] * 4
+    assert parts == [2] * 4  # one batch norm for all sees all at once
+
+
+def test_weak_pseudo_images_go_through_the_standard_batch_norm(groups: list[Group], tmp_path: Path) -> None:
+    """With student.saug_share below 1 there are such: the statistics are those of the weak images alone."""
+    weak = dataclasses.replace(groups[1], name="pseudo", parallel=False, strong_ops=0)
+    strong = dataclasses.replace(groups[1], name="strong pseudo")
+    model, alone = new_model(), new_model()
+    run(model, [weak, strong], tmp_path / "both", 1, params=optim(1, lr=1e-12))
+    run(alone, [weak], tmp_path / "weak", 1, params=optim(1, lr=1e-12), bn="trainable")
+    for (name, ours), expected in zip(model.named_buffers(), alone.buffers(), strict=True):
+        torch.testing.assert_close(ours, expected, msg=name, atol=1e-4, rtol=1e-4)
 
 
 def test_bfloat16_training_stays_near_float32(groups: list[Group], tmp_path: Path) -> None:

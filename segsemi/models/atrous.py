@@ -64,7 +64,7 @@ def replace_atrous(network: nn.Module) -> None:
 def _fits(conv: nn.Conv2d) -> bool:
     rate, kernel = conv.dilation[0], conv.kernel_size[0]
     return (
-        conv.groups == conv.in_channels > 1
+        conv.groups == conv.in_channels == conv.out_channels > 1
         and rate > 1
         and kernel % 2 == 1
         and conv.stride == (1, 1)

@@ -1,0 +1,83 @@
+"""Pseudo labels as files, and their quality, against the formulas written out."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from segsemi.data.datasets.camvid import SYNTHETIC
+from segsemi.data.manifest import Row
+from segsemi.inference import predict_image
+from segsemi.models.build import Architecture, SegmentationModel, build_model
+from segsemi.palette import Classes, write_label_png
+from segsemi.processes import Processes
+from segsemi.pseudo_label import write_pseudo_labels
+from segsemi.quality import measure_quality
+
+ALONE = Processes(torch.device("cpu"))
+
+
+def network(classes: Classes) -> SegmentationModel:
+    architecture = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
+    return build_model(architecture, classes, encoder_weights="imagenet", seed=0).eval()
+
+
+def test_labels_are_the_most_probable_classes_over_scales_and_flips(tmp_path: Path) -> None:
+    model, rng = network(SYNTHETIC), np.random.default_rng(0)
+    rows = []
+    for name, size in (("b", (50, 61)), ("a", (40, 48))):
+        Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+        rows.append(Row(name, "train", f"{name}.png", "", *size, "", ""))
+    out, work = tmp_path / "out", tmp_path / "work"
+    work.mkdir()
+    write_pseudo_labels(
+        model, rows, tmp_path, out, scales=[0.5, 1.0], flip=True, work=work, processes=ALONE, progress="test"
+    )
+    with (out / "summary.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["id"] for line in lines] == ["b", "a"]
+    for row, line in zip(rows, lines, strict=True):
+        with Image.open(tmp_path / row.image) as image:
+            probabilities = predict_image(model, np.asarray(image), (0.5, 1.0), True)
+        expected = probabilities.argmax(0).numpy()
+        with Image.open(out / f"{row.id}.png") as label:
+            assert label.mode == "P" and np.array_equal(np.asarray(label), expected)
+        assert float(line["confidence"]) == pytest.approx(float(probabilities.amax(0).mean()), abs=1e-4)
+        for id_, name in enumerate(SYNTHETIC.names):
+            assert float(line[name]) == pytest.approx((expected == id_).mean(), abs=1e-4)
+
+
+def test_classes_named_like_other_columns(tmp_path: Path) -> None:
+    """Their shares have columns of their own in summary.csv."""
+    Image.new("RGB", (24, 16)).save(tmp_path / "a.png")
+    out, work = tmp_path / "out", tmp_path / "work"
+    work.mkdir()
+    model = network(Classes(("id", "confidence"), ((0, 0, 0), (9, 9, 9))))
+    rows = [Row("a", "train", "a.png", "", 16, 24, "", "")]
+    write_pseudo_labels(
+        model, rows, tmp_path, out, scales=[1.0], flip=False, work=work, processes=ALONE, progress="test"
+    )
+    header, line = (out / "summary.csv").read_text().splitlines()
+    assert header == "id,confidence,class id,class confidence"
+    name, confidence, *shares = line.split(",")
+    assert name == "a" and 0.5 <= float(confidence) <= 1 and sum(map(float, shares)) == 1
+
+
+def test_quality_counts_all_images_and_passes_over_what_is_no_class_on_either_side(tmp_path: Path) -> None:
+    pairs = {
+        "a": ([[0, 1], [1, 255]], [[0, 1], [0, 3]]),  # 2 of 3 pixels that have a class are right
+        "b": ([[2, 2], [2, 2]], [[2, 255], [2, 2]]),  # 3 of 3
+    }
+    for name, (label, pseudo) in pairs.items():
+        write_label_png(tmp_path / f"{name}_label.png", np.array(label, np.uint8), SYNTHETIC)
+        write_label_png(tmp_path / f"pseudo/{name}.png", np.array(pseudo, np.uint8), SYNTHETIC)
+    rows = [Row(name, "train", "", f"{name}_label.png", 2, 2, "", "") for name in pairs]
+    found = measure_quality(tmp_path / "pseudo", rows, tmp_path, SYNTHETIC)
+    assert found["images"] == 2 and found["pixel_accuracy"] == pytest.approx(5 / 6, abs=1e-6)
+    assert found["miou"] == pytest.approx((1 / 2 + 1 / 2 + 1) / 3, abs=1e-6)  # classes 0, 1 and 2
+    assert measure_quality(tmp_path / "pseudo", [], tmp_path, SYNTHETIC) == {"images": 0}
