@@ -166,24 +166,30 @@ def images_at_once(
 def side_by_side(compute: Callable[[T], R], items: Iterable[T], count: int) -> Iterator[R]:
     """compute(item) for all items, in order, `count` at a time, each in a thread with its share of the cores.
 
-    Several cores on one image wait for each other in every layer; each on an image of its own they do not.
+    Several cores on one image wait for each other in every layer; each on an image of its own they do not. An error of
+    `items` is raised in its turn, after the results of the items before it.
     """
     if count == 1:
         yield from map(compute, items)
         return
-    threads = torch.get_num_threads()
+    threads, iterator = torch.get_num_threads(), iter(items)
     waiting: deque[Future[R]] = deque()
+    end: BaseException | None = None
     try:
         # OpenMP counts threads for each thread that calls it
         with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(max(1, threads // count),)) as pool:
-            for item in items:
-                waiting.append(pool.submit(compute, item))
-                if len(waiting) > count:
+            while end is None or waiting:
+                if end is None:
+                    try:
+                        waiting.append(pool.submit(compute, next(iterator)))
+                    except BaseException as error:
+                        end = error
+                if waiting and (end is not None or len(waiting) > count):
                     yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
     finally:
         torch.set_num_threads(threads)  # torch's default for new threads
+    if not isinstance(end, StopIteration):
+        raise end
 
 
 def evaluate_model(
