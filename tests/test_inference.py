@@ -373,15 +373,19 @@ def test_window_reaches_the_evaluation() -> None:
     assert small.shape == whole.shape and not torch.allclose(small, whole)
     torch.testing.assert_close(predict_image(model, image, window=90), whole)
     torch.testing.assert_close(small.sum(0), torch.ones(70, 90))
-    seen: list[np.ndarray] = []
-    evaluate_model(
-        model,
-        [(image, np.zeros((70, 90), np.uint8))],
-        num_classes=4,
-        window=48,
-        on_prediction=lambda _, prediction: seen.append(prediction),
-    )
-    assert np.array_equal(seen[0], small.argmax(0).numpy())
+
+
+def test_evaluation_predicts_as_it_is_told_to(model: SegmentationModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[object, ...]] = []
+
+    def recorded(_: SegmentationModel, image: np.ndarray, *options: object) -> np.ndarray:
+        seen.append(options)
+        return np.zeros(image.shape[:2], np.uint8)
+
+    monkeypatch.setattr("segsemi.inference.predict_label", recorded)
+    pair = np.zeros((70, 90, 3), np.uint8), np.zeros((70, 90), np.uint8)
+    evaluate_model(model, [pair], num_classes=4, scales=(0.5, 2.0), flip=True, window=48)
+    assert seen == [((0.5, 2.0), True, 48)]
 
 
 @pytest.mark.parametrize("short_side", [None, 32])
