@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -38,6 +38,7 @@ from segsemi.inference import evaluate_model, predict_probabilities
 from segsemi.losses import LOSSES, Loss
 from segsemi.models.build import Architecture, SegmentationModel
 from segsemi.palette import Classes, write_label_png
+from segsemi.passes import StepPasses, step_passes
 from segsemi.processes import Processes
 from segsemi.pseudo_label import write_pseudo_labels
 from segsemi.student import student_groups
@@ -109,6 +110,11 @@ class Bench:
                 precision=self.precision,
             )
 
+    def passes(self, model: SegmentationModel) -> AbstractContextManager[StepPasses]:
+        """As training puts the parts of a student's step through a network with DSBN."""
+        options = {"pseudo_loss": "scl", "bn": "dsbn", "precision": self.precision, "compiled": False}
+        return step_passes(model, self.batches(1), Processes(self.device), **options)  # type: ignore[arg-type]
+
     def seconds(self, run: Callable[[], object]) -> float:
         start = time.perf_counter()
         run()
@@ -155,43 +161,54 @@ def whole(batch: list[Part], device: torch.device) -> tuple[Tensor, Tensor]:
 
 def dsbn_concatenated(bench: Bench) -> tuple[float, float]:
     """Forward and backward of 8 images of 256x256, DSBN, both parts in one pass; against plain batch norm."""
-    return dsbn_ratio(bench, step_of_both)
+
+    def together(model: SegmentationModel, batch: list[Part]) -> None:
+        images, targets = whole(batch, bench.device)
+        with labelled_first(model, 4):
+            logits = model(images)
+        (LOSSES["ce"](logits[:4], targets[:4]) + LOSSES["scl"](logits[4:], targets[4:])).backward()
+
+    return dsbn_ratio(bench, together)
 
 
 def dsbn_by_parts(bench: Bench) -> tuple[float, float]:
-    """The same, but one part after the other, as training does."""
-    return dsbn_ratio(bench, step_by_parts)
+    """The same, but the parts as training puts them through: on a CPU side by side, else one after the other."""
+    with ExitStack() as stack:
+        passes: list[StepPasses] = []
+
+        def apart(model: SegmentationModel, batch: list[Part]) -> None:
+            if not passes:
+                passes.append(stack.enter_context(bench.passes(model)))
+            passes[0](batch, 0)
+
+        return dsbn_ratio(bench, apart)
 
 
-def dsbn_ratio(bench: Bench, step: Callable[[SegmentationModel, Tensor, Tensor], None]) -> tuple[float, float]:
-    images = torch.rand(8, 3, 256, 256, device=bench.device).contiguous(memory_format=torch.channels_last)
-    targets = torch.randint(len(bench.classes), (8, 256, 256), device=bench.device)
+def dsbn_ratio(bench: Bench, step: Callable[[SegmentationModel, list[Part]], None]) -> tuple[float, float]:
+    batch = parts_of_256(len(bench.classes))
     ours, plain = bench.model().train(), bench.model().train()
     convert_dsbn(ours.network)
 
     def with_dsbn() -> None:
         ours.zero_grad(set_to_none=True)
-        step(ours, images, targets)
+        step(ours, batch)
 
     def without() -> None:
         plain.zero_grad(set_to_none=True)
+        images, targets = whole(batch, bench.device)
         F.cross_entropy(plain(images), targets).backward()
 
     return bench.ratio(with_dsbn, without)
 
 
-def step_of_both(model: SegmentationModel, images: Tensor, targets: Tensor) -> None:
-    """CE on the first 4 of 8 images, SCL on the others."""
-    with labelled_first(model, 4):
-        logits = model(images)
-    (LOSSES["ce"](logits[:4], targets[:4]) + LOSSES["scl"](logits[4:], targets[4:])).backward()
-
-
-def step_by_parts(model: SegmentationModel, images: Tensor, targets: Tensor) -> None:
-    """The same, one part after the other."""
-    for part, labelled, loss in ((slice(0, 4), 4, "ce"), (slice(4, 8), 0, "scl")):
-        with labelled_first(model, labelled):
-            LOSSES[loss](model(images[part]), targets[part]).backward()
+def parts_of_256(num_classes: int) -> list[Part]:
+    """4 labelled and 4 pseudo-labelled images."""
+    images = torch.randint(256, (8, 3, 256, 256), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
+    targets = torch.randint(num_classes, (8, 256, 256), dtype=torch.uint8)
+    return [
+        Part(images[rows], targets[rows], list("abcd"), pseudo=parallel, parallel=parallel)
+        for rows, parallel in ((slice(0, 4), False), (slice(4, 8), True))
+    ]
 
 
 def stripped(bench: Bench) -> tuple[float, float]:
@@ -329,19 +346,20 @@ def print_step_peak(dsbn: bool, kind: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), device, 1)
         model = bench.model().train()
-    if dsbn:
-        convert_dsbn(model.network)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9)
-    images = torch.rand(8, 3, 256, 256, device=device).contiguous(memory_format=torch.channels_last)
-    targets = torch.randint(len(bench.classes), (8, 256, 256), device=device)
-    before = used(device)
-    for _ in range(3):
-        optimizer.zero_grad(set_to_none=True)
+        batch = parts_of_256(len(bench.classes))
         if dsbn:
-            step_by_parts(model, images, targets)
-        else:
-            F.cross_entropy(model(images), targets).backward()
-        optimizer.step()
+            convert_dsbn(model.network)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9)
+        with bench.passes(model) if dsbn else nullcontext() as passes:
+            before = used(device)
+            for _ in range(3):
+                optimizer.zero_grad(set_to_none=True)
+                if passes is not None:
+                    passes(batch, 0)
+                else:
+                    images, targets = whole(batch, device)
+                    F.cross_entropy(model(images), targets).backward()
+                optimizer.step()
     print(used(device) - before)
 
 

@@ -22,6 +22,7 @@ from segsemi.errors import UserError
 from segsemi.memory import step_memory
 from segsemi.models.build import SegmentationModel, architecture_of
 from segsemi.palette import Classes, colourise
+from segsemi.passes import worth_side_by_side
 from segsemi.pictures import captioned, grid, save_png, shrunk
 from segsemi.predict import laid_over
 
@@ -106,7 +107,10 @@ def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
     weights = 0
     for name, (model, passes) in _networks(params).items():
         architecture = architecture_of(model, params.augment)
-        memory = step_memory(architecture, data.classes, batch=max(passes), crop_size=params.augment.crop_size)
+        crop_size, device = params.augment.crop_size, choose_device(params.machine.device)
+        together = getattr(params, name).accumulate == 1 and worth_side_by_side(passes, crop_size, device)
+        batch = sum(passes) if together else max(passes)
+        memory = step_memory(architecture, data.classes, batch=batch, crop_size=crop_size)
         yield f"{name}: {memory.step / 2**30:.1f} GiB and about a quarter more for a step; raise {name}.accumulate for less"
         weights = max(weights, memory.weights)
     models = 1 + len(params.rounds) + len(params.baselines)

@@ -17,7 +17,7 @@ from ruamel.yaml.error import YAMLError
 
 from segsemi.config import Params, total_steps
 from segsemi.errors import UserError
-from segsemi.files import file_hash
+from segsemi.files import file_hash, visible_pngs
 from segsemi.grid import Cell
 from segsemi.revision import git
 from segsemi.work import locked
@@ -71,8 +71,7 @@ def _list_of_labelled(path: Path) -> str:
 
 
 def _mended(folder: Path) -> list[str]:
-    found = sorted(path for path in folder.glob("*") if path.suffix.lower() == ".png")
-    return [f"{path.name} {file_hash(path)}" for path in found]
+    return [f"{path.name} {file_hash(path)}" for path in visible_pngs(folder)]
 
 
 def _listing(root: Path) -> str:

@@ -66,6 +66,11 @@ def visible_files(folder: Path, endings: Collection[str]) -> list[Path]:
     return sorted(found)
 
 
+def visible_pngs(folder: Path) -> list[Path]:
+    """The PNGs directly in `folder`, in alphabetical order, hidden ones passed over; none if there is no such folder."""
+    return sorted(path for path in folder.glob("*") if path.suffix.lower() == ".png" and not path.name.startswith("."))
+
+
 def file_hash(path: Path) -> str:
     """MD5 of the content, in hex (what dvc uses; it finds equal files, it protects nothing)."""
     with path.open("rb") as file:

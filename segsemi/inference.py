@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from segsemi.ahead import ahead, behind
 from segsemi.augment.weak import scaled_to_short_side
+from segsemi.engine import threads_sharing_cores
 from segsemi.metrics import ConfusionMatrix
 from segsemi.models.build import SegmentationModel, most_probable
 
@@ -172,22 +173,18 @@ def side_by_side(compute: Callable[[T], R], items: Iterable[T], count: int) -> I
     if count == 1:
         yield from map(compute, items)
         return
-    threads, iterator = torch.get_num_threads(), iter(items)
+    iterator = iter(items)
     waiting: deque[Future[R]] = deque()
     end: BaseException | None = None
-    try:
-        # OpenMP counts threads for each thread that calls it
-        with ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(max(1, threads // count),)) as pool:
-            while end is None or waiting:
-                if end is None:
-                    try:
-                        waiting.append(pool.submit(compute, next(iterator)))
-                    except BaseException as error:
-                        end = error
-                if waiting and (end is not None or len(waiting) > count):
-                    yield waiting.popleft().result()
-    finally:
-        torch.set_num_threads(threads)  # torch's default for new threads
+    with threads_sharing_cores(count) as pool:
+        while end is None or waiting:
+            if end is None:
+                try:
+                    waiting.append(pool.submit(compute, next(iterator)))
+                except BaseException as error:
+                    end = error
+            if waiting and (end is not None or len(waiting) > count):
+                yield waiting.popleft().result()
     if not isinstance(end, StopIteration):
         raise end
 

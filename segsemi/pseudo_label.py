@@ -79,8 +79,8 @@ def write_pseudo_labels(
     out.mkdir(parents=True, exist_ok=True)
     for row in rows:
         shutil.copyfile(work / f"{row.id}.png", out / f"{row.id}.png")
-    columns = ["id", "confidence", *_columns(model.classes)]
-    write_csv(out / "summary.csv", columns, _summary(rows, work, model.classes))
+    classes = _columns(model.classes)
+    write_csv(out / "summary.csv", ["id", "confidence", *classes], _summary(rows, work, classes))
 
 
 def _write(work: Path, name: str, ids: np.ndarray, confidence: float, classes: Classes) -> None:
@@ -94,9 +94,9 @@ def _columns(classes: Classes) -> list[str]:
     return [f"class {name}" if name in ("id", "confidence") else name for name in classes.names]
 
 
-def _summary(rows: Sequence[Row], work: Path, classes: Classes) -> Iterator[dict[str, str]]:
-    """One line an image: the mean probability of the chosen class, and each class's share of the pixels."""
+def _summary(rows: Sequence[Row], work: Path, classes: Sequence[str]) -> Iterator[dict[str, str]]:
+    """One line an image: the mean probability of the chosen class, and each class's share of the pixels, by its column."""
     for row in rows:
         note = json.loads((work / f"{row.id}.json").read_text())
-        shares = {name: f"{share:.4f}" for name, share in zip(_columns(classes), note["shares"], strict=True)}
+        shares = {name: f"{share:.4f}" for name, share in zip(classes, note["shares"], strict=True)}
         yield {"id": row.id, "confidence": f"{note['confidence']:.4f}", **shares}

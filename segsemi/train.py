@@ -4,38 +4,34 @@ from __future__ import annotations
 
 import io
 import math
-import sys
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 
+from segsemi.ahead import ahead
 from segsemi.checkpoint import save_model
 from segsemi.config import AugmentParams, MachineParams, OptimParams
 from segsemi.contract import VAL, model_folder
-from segsemi.data.batches import Group, Part, StepBatches, batch_loader, rows_in_whole
+from segsemi.data.batches import Group, StepBatches, batch_loader
 from segsemi.data.images import LabelledPairs
 from segsemi.data.manifest import read_rows
-from segsemi.dsbn import bn_statistics, convert_dsbn, labelled_first, strip_dsbn
-from segsemi.engine import autocast
+from segsemi.dsbn import bn_statistics, convert_dsbn, strip_dsbn
+from segsemi.engine import one_thread
 from segsemi.errors import UserError
 from segsemi.files import has_content, write_bytes, write_csv
 from segsemi.inference import evaluate_model
-from segsemi.losses import LOSSES, Loss, cross_entropy
 from segsemi.models.build import SegmentationModel
-from segsemi.models.synced import rows_of_batch, sync_layers, unsync_layers
+from segsemi.models.synced import sync_layers, unsync_layers
+from segsemi.passes import step_passes
 from segsemi.processes import Processes
 from segsemi.progress import progress_bar
-from segsemi.rng import derive_seed
 from segsemi.schedule import poly_factor
 from segsemi.stop import stop_requested
 
@@ -107,7 +103,6 @@ def train(
         )
     parameters, buffers = list(model.parameters()), _by_dtype(model.buffers())
     statistics = [[buffer.clone() for buffer in group] for group in buffers]
-    network = _wrapped(model, processes, compiled)
     saved, pause = time.monotonic(), CHECKPOINT_SECONDS
 
     def save(path: Path, step: int) -> None:
@@ -140,6 +135,10 @@ def train(
         curve.append(row)
 
     with (
+        step_passes(
+            model, batches, processes, pseudo_loss=pseudo_loss, bn=bn, precision=precision, compiled=compiled
+        ) as passes,
+        ThreadPoolExecutor(max_workers=1) as reader,
         stop_requested() as stopping,
         progress_bar(
             total=batches.steps, initial=start, desc=batches.stage, unit="step", silent=not processes.first
@@ -147,23 +146,15 @@ def train(
     ):
         if start > 0 and recent:  # stopped before the point was made, or between two
             measure(start)
-        for step, batch in enumerate(batch_loader(batches, start=start, workers=workers, device=device), start=start):
+        loader = batch_loader(batches, start=start, workers=workers, device=device)
+        for step, batch in enumerate(ahead(reader, loader), start=start):
             factor = poly_factor(step, batches.steps, params.power)
             for group in optimizer.param_groups:
                 group["lr"] = group["base_lr"] * factor
-            torch.manual_seed(derive_seed(batches.seed, batches.stage, "step", step))  # dropout
-            _set_train_mode(model, bn)
             for now, before in zip(buffers, statistics, strict=True):
                 torch._foreach_copy_(before, now)
             optimizer.zero_grad(set_to_none=True)
-            value = torch.zeros((), device=device)
-            images = {kind: sum(len(part.ids) for part in batch if part.pseudo == kind) for kind in (False, True)}
-            passes = _passes(batch, params.accumulate, together=bn == "trainable")
-            for parts in passes:
-                with _one_pass(network, model, parts, bn, processes, last=parts is passes[-1]):
-                    loss = _loss(network, parts, images, LOSSES[pseudo_loss], processes, precision)
-                    loss.backward()
-                value += loss.detach()
+            value = passes(batch, step)
             norm = get_total_norm([p.grad for p in parameters if p.grad is not None])  # the same in all processes
             facts = torch.stack([value, norm, torch.full_like(value, float(stopping()))])
             loss_value, norm_value, stops = processes.mean(facts).tolist()  # the one place where a GPU is waited for
@@ -178,7 +169,8 @@ def train(
                     f"loss {loss_value}, norm of the gradient {norm_value} at step {step}, images {ids}; the last "
                     f"good state is {work / 'last_good.pt'}. Lower lr, or look at these images"
                 )
-            optimizer.step()
+            with one_thread():
+                optimizer.step()
 
             done = step + 1
             recent.append(loss_value)
@@ -277,85 +269,9 @@ def _due(step: int, every: int, steps: int) -> bool:
     return every > 0 and (step % every == 0 or step == steps)
 
 
-def _wrapped(model: SegmentationModel, processes: Processes, compiled: bool) -> nn.Module:
-    """What the training steps call: the model, compiled if asked for, its gradients averaged over the processes."""
-    if processes.count == 1:
-        return torch.compile(model) if compiled else model  # type: ignore[return-value]
-    if compiled and processes.first:
-        print(
-            "machine.compile is left out with several processes: batch norm over them breaks each graph",
-            file=sys.stderr,
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch 2.13 has another name for it, torch 2.11 has not
-        # buffers are equal already: statistics are those of the whole batch
-        # some networks have layers that they do not use
-        return DistributedDataParallel(
-            model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=True
-        )
-
-
-def _passes(batch: Sequence[Part], pieces: int, *, together: bool) -> list[list[Part]]:
-    """What goes through the network at a time: all of a piece, or what DSBN keeps apart one after the other.
-
-    Each pass is followed by its backward pass, so apart takes the memory of the larger one; only a batch norm that all
-    images share needs them together.
-    """
-    passes = []
-    for index in range(pieces):
-        parts = [part.piece(index, pieces) for part in batch]
-        if together:
-            passes.append(parts)
-        else:
-            passes += [[part for part in parts if part.parallel == parallel] for parallel in (False, True)]
-    return [parts for parts in passes if parts]
-
-
-@contextmanager
-def _one_pass(
-    network: nn.Module, model: SegmentationModel, parts: list[Part], bn: str, processes: Processes, *, last: bool
-) -> Iterator[None]:
-    """Around the forward and backward pass of some parts; the last one of a step brings the processes together."""
-    with ExitStack() as stack:
-        if bn == "dsbn":
-            count = 0 if parts[0].parallel else sum(len(part.ids) for part in parts)
-            stack.enter_context(labelled_first(model, count))
-        if processes.count > 1:
-            stack.enter_context(rows_of_batch(model, *rows_in_whole(parts, processes.rank, processes.count)))
-            if not last:
-                stack.enter_context(network.no_sync())  # type: ignore[operator]  # DistributedDataParallel
-        yield
-
-
 def best_miou(curve: list[dict[str, Any]]) -> float:
     """The highest validation mIoU of a curve; -1 where nothing was measured."""
     return max((row["val_miou"] for row in curve if "val_miou" in row), default=-1.0)
-
-
-def _loss(
-    network: nn.Module,
-    parts: list[Part],
-    images: Mapping[bool, int],
-    pseudo_loss: Loss,
-    processes: Processes,
-    precision: str,
-) -> Tensor:
-    """What some parts of a batch add to its loss, CE(y*, y) + SCL(y~*, y~) (algorithm 1, line 9).
-
-    Each part counts by its share of the batch's images of its kind. Of several processes, the mean of their losses is the
-    loss of the whole batch.
-
-    Args:
-        images: how many images of the batch have pseudo labels (True), and how many have labels (False).
-    """
-    inputs, targets = zip(*(part.on(processes.device) for part in parts), strict=True)
-    with autocast(processes.device, precision):
-        logits = network(torch.cat(inputs) if len(inputs) > 1 else inputs[0])
-    losses = []
-    for part, own, labels in zip(parts, logits.split([len(part.ids) for part in parts]), targets, strict=True):
-        loss = (pseudo_loss if part.pseudo else cross_entropy)(own, labels, mean_count=processes.mean)
-        losses.append(loss * (len(part.ids) / images[part.pseudo]))
-    return torch.stack(losses).sum()
 
 
 def _optimizer(model: SegmentationModel, params: OptimParams) -> torch.optim.Optimizer:
@@ -370,17 +286,8 @@ def _optimizer(model: SegmentationModel, params: OptimParams) -> torch.optim.Opt
     return torch.optim.SGD(
         [{"params": g, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), g in groups.items()],
         momentum=params.momentum,
-        fused=all(p.device.type == "cuda" for p in model.parameters()),  # on the CPU it crawls beside another process
+        fused=all(p.device.type in ("cpu", "cuda") for p in model.parameters()),
     )
-
-
-def _set_train_mode(model: nn.Module, bn: str) -> None:
-    if not model.training:
-        model.train()
-    if bn == "fixed":
-        for module in model.modules():
-            if isinstance(module, _BatchNorm) and module.training:
-                module.eval()
 
 
 def _until(stopping: Callable[[], bool], pairs: Sequence[Pair], indices: Sequence[int]) -> Iterator[Pair]:

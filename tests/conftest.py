@@ -1,4 +1,4 @@
-"""A tiny copy of the project in which the real dvc runs."""
+"""A tiny copy of the project in which the real dvc runs, and images for a small training."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from ruamel.yaml import YAML
+from small_training import two_groups
 
 from segsemi.data import synthetic
+from segsemi.data.batches import Group
 
 ROOT = Path(__file__).parents[1]
 RAW = "data/raw/tiny"
@@ -109,3 +111,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, list[st
     stages = project.repro()
     project.commit()
     return project, stages
+
+
+@pytest.fixture(scope="session")
+def groups(tmp_path_factory: pytest.TempPathFactory) -> list[Group]:
+    """Those of `two_groups`; not to be changed."""
+    return two_groups(tmp_path_factory.mktemp("raw"))

@@ -141,7 +141,9 @@ def test_wishes_of_the_command_line_win_and_bad_ones_are_refused() -> None:
         cells("table1", extra=["teacher.steps=1,2"])
     with pytest.raises(UserError, match="dvc cannot read it; quote the value"):
         cells("table1", extra=["data.root=/a (b"])
-    with pytest.raises(UserError, match="no grid 'tabel1'; there are camvid_all, camvid_few, camvid_one_drive, camvid_settings"):
+    with pytest.raises(
+        UserError, match="no grid 'tabel1'; there are camvid_all, camvid_few, camvid_one_drive, camvid_settings"
+    ):
         read_grid("tabel1")
 
 

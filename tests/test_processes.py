@@ -20,7 +20,8 @@ from timm.layers import BatchNormAct2d  # noqa: E402
 from segsemi.data.batches import Part, rows_in_whole  # noqa: E402
 from segsemi.dsbn import convert_dsbn, strip_dsbn  # noqa: E402
 from segsemi.errors import UserError  # noqa: E402
-from segsemi.models.synced import SyncedBatchNorm, SyncedDropout, sync_layers, unsync_layers  # noqa: E402
+from segsemi.models.dropout import SteadyDropout  # noqa: E402
+from segsemi.models.synced import SyncedBatchNorm, sync_layers, unsync_layers  # noqa: E402
 from segsemi.processes import Processes, start_processes  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -81,7 +82,7 @@ def test_synced_layers_keep_the_names_of_weights_and_the_modules() -> None:
     modules, names = list(network), list(network.state_dict())
     shared = nn.ModuleList([network, nn.Sequential(network[1])])
     sync_layers(shared)
-    assert [isinstance(module, SyncedBatchNorm | SyncedDropout) for module in network] == [False, True, True, True]
+    assert [isinstance(module, SyncedBatchNorm | SteadyDropout) for module in network] == [False, True, True, True]
     assert network[1] is shared[1][0]  # shared before, shared now
     assert list(network.state_dict()) == names
     convert_dsbn(network)

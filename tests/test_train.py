@@ -13,26 +13,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
+from small_training import ALONE, CPU, batches, new_model, optim
 from torch import nn
 
 import segsemi.train
-from segsemi.config import AugmentParams, OptimParams, StudentParams, load_params
-from segsemi.data import synthetic
-from segsemi.data.batches import Group, Part, StepBatches, labelled_samples, pseudo_samples
-from segsemi.data.datasets import check_entries
-from segsemi.data.datasets.camvid import SYNTHETIC, find_synthetic
+from segsemi.config import StudentParams, load_params
+from segsemi.data.batches import Group, Part
+from segsemi.data.datasets.camvid import SYNTHETIC
 from segsemi.dsbn import bn_statistics, convert_dsbn, labelled_first, strip_dsbn
+from segsemi.engine import one_thread
 from segsemi.errors import UserError
 from segsemi.losses import cross_entropy, self_correction_loss
-from segsemi.models.build import Architecture, SegmentationModel, build_model
-from segsemi.palette import write_label_png
-from segsemi.processes import Processes
+from segsemi.models.build import SegmentationModel
+from segsemi.passes import StepPasses, set_train_mode
 from segsemi.student import student_groups
 from segsemi.train import train
-
-ARCHITECTURE = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
-CPU = torch.device("cpu")
-ALONE = Processes(CPU)
 
 
 class Spoilt(Part):
@@ -41,25 +36,6 @@ class Spoilt(Part):
     def on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         images, targets = super().on(device)
         return images.fill_(float("inf")), targets
-
-
-def optim(steps: int, **changes: object) -> OptimParams:
-    values: dict = {
-        "steps": steps,
-        "lr": 0.01,
-        "decoder_lr_factor": 10.0,
-        "momentum": 0.9,
-        "weight_decay": 4e-5,
-        "power": 0.9,
-        "val_every": 0,
-        "accumulate": 1,
-        "keep": "last",
-    }
-    return OptimParams(**{**values, **changes})
-
-
-def new_model() -> SegmentationModel:
-    return build_model(ARCHITECTURE, SYNTHETIC, encoder_weights="imagenet", seed=0)
 
 
 def without_dropout() -> SegmentationModel:
@@ -71,36 +47,10 @@ def without_dropout() -> SegmentationModel:
     return model
 
 
-@pytest.fixture(scope="module")
-def groups(tmp_path_factory: pytest.TempPathFactory) -> list[Group]:
-    raw = tmp_path_factory.mktemp("raw")
-    synthetic.write(raw, train=4, val=1, height=64, width=64, seed=0)
-    rows = check_entries(raw, find_synthetic(raw).entries, SYNTHETIC, warn=lambda _: None)
-    for row in rows[2:4]:
-        write_label_png(raw / "pseudo" / f"{row.id}.png", np.full((64, 64), 3, dtype=np.uint8), SYNTHETIC)
-    return [
-        Group("labelled", labelled_samples(rows[:2], raw), 2, SYNTHETIC),
-        Group(
-            "pseudo",
-            pseudo_samples(rows[2:4], raw, raw / "pseudo"),
-            2,
-            SYNTHETIC,
-            pseudo=True,
-            parallel=True,
-            strong_ops=3,
-        ),
-    ]
-
-
-def batches(groups: list[Group], steps: int) -> StepBatches:
-    augment = AugmentParams(short_side=None, crop_size=64, scale_min=0.9, scale_max=1.1, flip=True)
-    return StepBatches(groups, augment, steps=steps, seed=0, stage="student_1", cache_mb=10)
-
-
 def run(model: SegmentationModel, groups: list[Group], work: Path, steps: int, **options: object) -> list[dict]:
     settings: dict = {"pseudo_loss": "scl", "bn": "dsbn", "work": work, "processes": ALONE, **options}
     params = settings.pop("params", optim(steps))
-    return train(model, batches(groups, steps), params, **settings).curve
+    return train(model, batches(groups, steps, params.accumulate), params, **settings).curve
 
 
 def test_training_lowers_the_loss(groups: list[Group], tmp_path: Path) -> None:
@@ -186,7 +136,7 @@ def test_resumed_training_equals_an_unbroken_one(
     whole, broken, resumed = new_model(), new_model(), new_model()
     curve = run(whole, groups, tmp_path / "whole", 5)
 
-    real, calls = segsemi.train._loss, []
+    real, calls = StepPasses.__call__, []
 
     def killed(*args: object) -> torch.Tensor:
         calls.append(1)
@@ -194,10 +144,10 @@ def test_resumed_training_equals_an_unbroken_one(
             raise KeyboardInterrupt
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(segsemi.train, "_loss", killed)
+    monkeypatch.setattr(StepPasses, "__call__", killed)
     with pytest.raises(KeyboardInterrupt):
         run(broken, groups, tmp_path / "broken", 5)
-    monkeypatch.setattr(segsemi.train, "_loss", real)
+    monkeypatch.setattr(StepPasses, "__call__", real)
     assert run(resumed, groups, tmp_path / "broken", 5) == curve
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
@@ -211,7 +161,7 @@ def test_slow_checkpoints_are_rare(groups: list[Group], tmp_path: Path, monkeypa
         written.append(args[2])
         now[0] += 2.0
 
-    real = segsemi.train._loss
+    real = StepPasses.__call__
 
     def step(*args: object) -> torch.Tensor:
         now[0] += 30.0
@@ -219,7 +169,7 @@ def test_slow_checkpoints_are_rare(groups: list[Group], tmp_path: Path, monkeypa
 
     monkeypatch.setattr(segsemi.train.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(segsemi.train, "_save", save)
-    monkeypatch.setattr(segsemi.train, "_loss", step)
+    monkeypatch.setattr(StepPasses, "__call__", step)
     run(new_model(), groups[:1], tmp_path, 10, bn="trainable")
     assert written == [3, 7, 10]  # 90 s: more than a minute; then 120 s: more than 100; the last step
 
@@ -228,13 +178,13 @@ def test_slow_checkpoints_are_rare(groups: list[Group], tmp_path: Path, monkeypa
 def test_loss_or_gradient_that_is_not_finite_stops_with_step_images_and_the_last_good_state(
     where: str, groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = segsemi.train._loss, []
+    real, calls = StepPasses._loss, []
 
     def broken(*args: object) -> torch.Tensor:
         calls.append(1)
         third = len(calls) == 5  # step: one call for each of DSBN's two parts
         if third and where == "images":  # spoils the running statistics of every batch norm too
-            parts = cast(list[Part], args[1])
+            parts = cast(list[Part], args[2])
             parts[0] = Spoilt(*(getattr(parts[0], field.name) for field in dataclasses.fields(Part)))
         loss = real(*args)  # type: ignore[arg-type]
         if third and where == "loss":
@@ -243,7 +193,7 @@ def test_loss_or_gradient_that_is_not_finite_stops_with_step_images_and_the_last
             loss.register_hook(lambda gradient: gradient * float("inf"))
         return loss
 
-    monkeypatch.setattr(segsemi.train, "_loss", broken)
+    monkeypatch.setattr(StepPasses, "_loss", broken)
     with pytest.raises(UserError, match=r"at step 2, images train_000.*last_good\.pt"):
         run(new_model(), groups, tmp_path, 5)
     state = torch.load(tmp_path / "last_good.pt", weights_only=True)
@@ -259,16 +209,18 @@ def test_accumulated_step_is_the_step_of_the_mean_loss_of_its_pieces(groups: lis
     pieces = [[part.piece(index, 2) for part in batch] for index in range(2)]
     for whole, first, second in zip(batch, *pieces, strict=True):
         assert len(first.ids) == len(second.ids) and first.ids + second.ids == whole.ids
-    segsemi.train._set_train_mode(reference, "fixed")
+    set_train_mode(reference, "fixed")
     optimizer = segsemi.train._optimizer(reference, optim(1))
     images = {part.pseudo: len(part.ids) // 2 for part in batch}
-    losses = [segsemi.train._loss(reference, piece, images, cross_entropy, ALONE, "fp32") for piece in pieces]
+    passes = StepPasses(reference, reference, batches(groups, 1), ALONE, "ce", "fixed", "fp32")
+    losses = [passes._loss(reference, piece, images) for piece in pieces]
     (sum(losses) / 2).backward()
     optimizer.step()
     for (name, value), expected in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):
         torch.testing.assert_close(value, expected, msg=name)
 
 
+@one_thread()  # more of them round differently
 def test_parts_one_after_the_other_are_the_step_of_the_concatenated_batch(groups: list[Group], tmp_path: Path) -> None:
     """DSBN's two passes against one pass of both parts, algorithm 1, lines 8 and 9, written out: weights and statistics."""
     model, reference = without_dropout(), without_dropout()
@@ -318,7 +270,7 @@ def test_parts_of_one_kind_count_by_their_images(groups: list[Group], tmp_path: 
     strong = dataclasses.replace(groups[0], name="strong", batch_size=3, strong_ops=1, parallel=True)
     model, reference = without_dropout(), without_dropout()
     curve = run(model, [weak, strong], tmp_path, 1, bn="fixed")
-    segsemi.train._set_train_mode(reference, "fixed")
+    set_train_mode(reference, "fixed")
     parts = batches([weak, strong], 1)[0]
     pairs = [part.on(CPU) for part in parts]
     losses = [F.cross_entropy(reference(images), targets.long(), ignore_index=255) for images, targets in pairs]
@@ -348,20 +300,20 @@ def test_every_step_has_its_rate_its_momentum_its_mode_and_its_dropout(
 ) -> None:
     """lr (1 - s / 4) ** power, also in the curve; training mode again after a measurement on val."""
     rates, seeds, modes, parts = [], [], [], []
-    real_step, real_loss = torch.optim.SGD.step, segsemi.train._loss
+    real_step, real_loss = torch.optim.SGD.step, StepPasses._loss
 
     def step(self: torch.optim.SGD, *arguments: object) -> object:
         rates.append([(group["lr"], group["momentum"], group["nesterov"]) for group in self.param_groups])
         return real_step(self, *arguments)  # type: ignore[arg-type]
 
-    def loss(network: nn.Module, own: list[Part], *arguments: object) -> torch.Tensor:
+    def loss(self: StepPasses, network: nn.Module, own: list[Part], images: dict[bool, int]) -> torch.Tensor:
         seeds.append(torch.initial_seed())
         modes.append(all(module.training for module in network.modules()))
         parts.append(len(own))
-        return real_loss(network, own, *arguments)  # type: ignore[arg-type]
+        return real_loss(self, network, own, images)
 
     monkeypatch.setattr(torch.optim.SGD, "step", step)
-    monkeypatch.setattr(segsemi.train, "_loss", loss)
+    monkeypatch.setattr(StepPasses, "_loss", loss)
     monkeypatch.setattr(segsemi.train, "CURVE_EVERY", 1)
     val = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8))]
     params = optim(4, power=0.5, val_every=2)

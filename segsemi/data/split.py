@@ -15,7 +15,7 @@ from PIL import Image
 from segsemi.data.images import IMAGE_ENDINGS, read_label
 from segsemi.data.manifest import HELD_OUT, HIDDEN_COLUMNS, LABELLED_COLUMNS, UNLABELLED_COLUMNS, Row, write_rows
 from segsemi.errors import UserError
-from segsemi.files import file_hash
+from segsemi.files import file_hash, visible_pngs
 from segsemi.palette import Classes
 
 CORRECTED_FOLDER = "corrected"  # in the folder of the lists
@@ -148,12 +148,8 @@ def read_corrected(folder: Path, rows: list[Row], classes: Classes) -> dict[str,
         raise UserError(f"split.corrected: there is no folder {folder}; make it, empty if you have no mended labels")
     by_id = {row.id: row for row in rows if row.subset not in HELD_OUT}
     found: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if (
-            path.suffix.lower() == ".png"
-            and not path.name.startswith(".")
-            and found.setdefault(path.stem, path) != path
-        ):
+    for path in visible_pngs(folder):
+        if found.setdefault(path.stem, path) != path:
             raise UserError(f"{found[path.stem]} and {path} are labels of the same image; remove one")
     for id_, path in found.items():
         if id_ not in by_id:

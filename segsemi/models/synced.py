@@ -1,20 +1,18 @@
-"""Layers that see the whole batch when it is spread over several processes: batch norm and dropout."""
+"""Batch norm that sees the whole batch when it is spread over several processes, and dropout that knows of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segsemi.dsbn import replace_modules
-from segsemi.models.torchvision_ops import import_torchvision
+from segsemi.models.dropout import SteadyDropout, steady_dropout
 
 
 class SyncedBatchNorm(_BatchNorm):
@@ -101,53 +99,8 @@ def _mean_over_processes(x: Tensor) -> Tensor:
     return _MeanOverProcesses.apply(x)
 
 
-class SyncedDropout(nn.Module):
-    """Dropout that draws the mask of the whole batch and takes this process's rows, as one process would draw it.
-
-    Attributes:
-        rows: which samples of the whole batch the next forward pass gets, and how many there are in all.
-    """
-
-    def __init__(self, original: nn.Module, dropout: Callable[..., Tensor], p: float) -> None:
-        super().__init__()
-        self.originals = [original]
-        self.p = p
-        self.dropout = dropout
-        self.rows: tuple[list[int], int] | None = None
-        self.train(original.training)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, ...) -> (N, ...)."""
-        if not self.training or self.rows is None:
-            return self.dropout(x, self.p, self.training)
-        rows, total = self.rows
-        if len(rows) != len(x):
-            raise ValueError(f"dropout over {len(x)} parts of {len(rows)} images cannot be drawn for several processes")
-        whole = x.new_ones(()).expand(total, *x.shape[1:]).clone(memory_format=torch.contiguous_format)
-        if x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last):
-            whole = whole.contiguous(memory_format=torch.channels_last)  # the order in which the mask is drawn
-        mask = self.dropout(whole, self.p, True)
-        first, end = rows[0], rows[-1] + 1
-        return x * (
-            mask[first:end] if rows == list(range(first, end)) else mask[rows]
-        )  # on a GPU a list is a slow index
-
-
-def _synced_dropout(module: nn.Module) -> SyncedDropout | None:
-    """In the place of `module`, if it drops anything at random."""
-    import_torchvision()
-    from timm.layers import DropPath, drop_path
-
-    if isinstance(module, DropPath):
-        kept = partial(drop_path, scale_by_keep=module.scale_by_keep)
-        return SyncedDropout(module, kept, module.drop_prob) if module.drop_prob else None
-    if isinstance(module, nn.Dropout | nn.Dropout2d) and module.p > 0:
-        return SyncedDropout(module, F.dropout if isinstance(module, nn.Dropout) else F.dropout2d, module.p)
-    return None
-
-
 def sync_layers(network: nn.Module) -> None:
-    """Put synced layers in the place of every batch norm and dropout, in place; before `convert_dsbn`.
+    """Put layers that see the whole batch in the place of every batch norm and dropout, in place; before `convert_dsbn`.
 
     A layer used in several places stays shared.
     """
@@ -157,24 +110,23 @@ def sync_layers(network: nn.Module) -> None:
         if isinstance(module, _BatchNorm) and module not in made:
             on_gpu = next(module.buffers(), module.weight).device.type == "cuda"
             made[module] = (_OnGPU if on_gpu else _OnCPU)(module)
-        elif module not in made and (dropout := _synced_dropout(module)) is not None:
-            made[module] = dropout
         return made.get(module, module)
 
     replace_modules(network, synced)
+    steady_dropout(network)
 
 
 def unsync_layers(network: nn.Module) -> None:
     """Put the original layers back, in place; after `strip_dsbn`."""
     replace_modules(
-        network, lambda module: module.originals[0] if isinstance(module, SyncedBatchNorm | SyncedDropout) else module
+        network, lambda module: module.originals[0] if isinstance(module, SyncedBatchNorm | SteadyDropout) else module
     )
 
 
 @contextmanager
 def rows_of_batch(network: nn.Module, rows: list[int], total: int) -> Iterator[None]:
     """Within the block a forward pass gets samples `rows` of a batch of `total`."""
-    layers = [module for module in network.modules() if isinstance(module, SyncedDropout)]
+    layers = [module for module in network.modules() if isinstance(module, SteadyDropout)]
     for layer in layers:
         layer.rows = rows, total
     try:

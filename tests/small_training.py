@@ -1,0 +1,56 @@
+"""A network, two groups of images and settings with which a step of training takes moments."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from segsemi.config import AugmentParams, OptimParams
+from segsemi.data import synthetic
+from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
+from segsemi.data.datasets import check_entries
+from segsemi.data.datasets.camvid import SYNTHETIC, find_synthetic
+from segsemi.models.build import Architecture, SegmentationModel, build_model
+from segsemi.palette import write_label_png
+from segsemi.processes import Processes
+
+ARCHITECTURE = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
+CPU = torch.device("cpu")
+ALONE = Processes(CPU)
+
+
+def optim(steps: int, **changes: object) -> OptimParams:
+    values: dict = {
+        "steps": steps,
+        "lr": 0.01,
+        "decoder_lr_factor": 10.0,
+        "momentum": 0.9,
+        "weight_decay": 4e-5,
+        "power": 0.9,
+        "val_every": 0,
+        "accumulate": 1,
+        "keep": "last",
+    }
+    return OptimParams(**{**values, **changes})
+
+
+def new_model() -> SegmentationModel:
+    return build_model(ARCHITECTURE, SYNTHETIC, encoder_weights="imagenet", seed=0)
+
+
+def two_groups(raw: Path) -> list[Group]:
+    """2 labelled and 2 pseudo-labelled images of 64x64, written into `raw`; all of a batch of each."""
+    synthetic.write(raw, train=4, val=1, height=64, width=64, seed=0)
+    rows = check_entries(raw, find_synthetic(raw).entries, SYNTHETIC, warn=lambda _: None)
+    for row in rows[2:4]:
+        write_label_png(raw / "pseudo" / f"{row.id}.png", np.full((64, 64), 3, dtype=np.uint8), SYNTHETIC)
+    pseudo = pseudo_samples(rows[2:4], raw, raw / "pseudo")
+    return [
+        Group("labelled", labelled_samples(rows[:2], raw), 2, SYNTHETIC),
+        Group("pseudo", pseudo, 2, SYNTHETIC, pseudo=True, parallel=True, strong_ops=3),
+    ]
+
+
+def batches(groups: list[Group], steps: int, pieces: int = 1) -> StepBatches:
+    augment = AugmentParams(short_side=None, crop_size=64, scale_min=0.9, scale_max=1.1, flip=True)
+    return StepBatches(groups, augment, steps=steps, seed=0, stage="student_1", cache_mb=10, pieces=pieces)

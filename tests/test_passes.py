@@ -1,0 +1,222 @@
+"""Passes of a step side by side, the branches of DSBN that they use, and dropout that needs no order."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from small_training import ALONE, batches, new_model, optim
+from torch import nn
+
+from segsemi.data.batches import Group
+from segsemi.dsbn import branch_of, convert_dsbn, labelled_first
+from segsemi.engine import one_thread, threads_sharing_cores
+from segsemi.models.dropout import SteadyDropout, steady_dropout
+from segsemi.models.torchvision_ops import import_torchvision
+from segsemi.passes import PassesSideBySide, StepPasses, step_passes
+from segsemi.processes import Processes
+from segsemi.train import History, train
+
+import_torchvision()  # before timm
+
+from timm.layers import DropPath  # noqa: E402
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+def chosen(groups: list[Group], pieces: int = 1, processes: Processes = ALONE, **options: Any) -> type:
+    settings = {"pseudo_loss": "scl", "bn": "dsbn", "precision": "auto", "compiled": False, **options}
+    model = settings.pop("model", None) or new_model()
+    if settings["bn"] == "dsbn":
+        convert_dsbn(model.network)
+    with step_passes(model, batches(groups, 1, pieces), processes, **settings) as passes:
+        return type(passes)
+
+
+@pytest.mark.parametrize("bn", ["dsbn", "fixed"])
+def test_side_by_side_is_one_after_the_other_to_the_bit(
+    bn: str,
+    groups: list[Group],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    two_threads: None,
+) -> None:
+    """Losses, statistics and weights of two threads with a core each, and of one core; with dropout."""
+    used, real = [], StepPasses.__call__
+    monkeypatch.setattr(StepPasses, "__call__", lambda self, *args: used.append(type(self)) or real(self, *args))
+    monkeypatch.setattr("segsemi.train.CURVE_EVERY", 1)
+
+    def trained(work: Path) -> tuple[History, dict[str, torch.Tensor]]:
+        model = new_model()
+        val = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8))]
+        options = {"pseudo_loss": "scl", "bn": bn, "processes": ALONE, "val": val}
+        history = train(model, batches(groups, 3), optim(3, val_every=2), work=work, **options)  # type: ignore[arg-type]
+        return history, model.state_dict()
+
+    both, both_model = trained(tmp_path / "both")
+    torch.set_num_threads(1)
+    single, single_model = trained(tmp_path / "single")
+    assert used == [PassesSideBySide] * 3 + [StepPasses] * 3
+    assert both == single
+    for name, value in both_model.items():
+        assert torch.equal(value, single_model[name]), name
+
+
+def test_both_passes_run_at_the_same_time(
+    groups: list[Group],
+    monkeypatch: pytest.MonkeyPatch,
+    two_threads: None,
+) -> None:
+    together, real = threading.Barrier(2), StepPasses._loss
+
+    def loss(*args: Any) -> torch.Tensor:
+        assert torch.get_num_threads() == 1
+        together.wait(timeout=60)  # breaks if one waits for the end of the other
+        return real(*args)
+
+    monkeypatch.setattr(StepPasses, "_loss", loss)
+    model = new_model()
+    convert_dsbn(model.network)
+    own = batches(groups, 1)
+    with step_passes(model, own, ALONE, pseudo_loss="ce", bn="dsbn", precision="fp32", compiled=False) as passes:
+        assert float(passes(own[0], 0)) > 0
+
+
+def test_where_passes_run_side_by_side(
+    groups: list[Group],
+    monkeypatch: pytest.MonkeyPatch,
+    two_threads: None,
+) -> None:
+    """Only where a CPU has two passes of about the same size, threads, memory, and nothing that needs their order."""
+    assert chosen(groups) is chosen(groups, bn="fixed") is PassesSideBySide
+    assert chosen(groups, bn="trainable") is StepPasses
+    assert chosen(groups, pieces=2) is StepPasses
+    assert chosen(groups[:1]) is StepPasses
+    assert chosen(groups, precision="bf16") is StepPasses
+    assert chosen(groups, compiled=True) is StepPasses
+    weak = Group("weak", groups[0].samples, 2, groups[0].classes)
+    assert chosen([*groups, weak]) is StepPasses  # 4 and 2
+    monkeypatch.setattr("segsemi.passes.PIXELS_SIDE_BY_SIDE", 4 * 64 * 64)
+    assert chosen(groups) is PassesSideBySide
+    monkeypatch.setattr("segsemi.passes.PIXELS_SIDE_BY_SIDE", 4 * 64 * 64 - 1)
+    assert chosen(groups) is StepPasses
+    monkeypatch.undo()
+    torch.set_num_threads(1)
+    assert chosen(groups) is StepPasses
+
+
+def test_a_network_that_draws_random_numbers_of_its_own_keeps_the_order(
+    groups: list[Group],
+    two_threads: None,
+) -> None:
+    """As EfficientNet of segmentation-models-pytorch does; the question leaves its batch norms as they are."""
+
+    class Noisy(nn.Identity):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return input + torch.rand(()) if self.training else input
+
+    model = new_model()
+    model.network.segmentation_head.append(Noisy())
+    before = {name: value.clone() for name, value in model.named_buffers()}
+    assert chosen(groups, model=model) is StepPasses
+    own = {name.replace(".standard", ""): value for name, value in model.named_buffers() if ".parallel" not in name}
+    assert own.keys() == before.keys()
+    assert all(torch.equal(value, before[name]) for name, value in own.items())
+
+
+def test_branches_share_everything_but_the_batch_norm() -> None:
+    """Outputs, gradients and statistics are those of the network within `labelled_first`."""
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.ReLU(), nn.Conv2d(4, 4, 1), norm)  # one norm in two places
+    convert_dsbn(network)
+    network[1].parallel.weight.data.fill_(2.0)
+    branches = [branch_of(network, parallel=parallel) for parallel in (False, True)]
+    own = {id(tensor) for tensor in [*network.parameters(), *network.buffers()]}
+    for branch, kept in zip(branches, (network[1].standard, network[1].parallel), strict=True):
+        assert {id(tensor) for tensor in [*branch.parameters(), *branch.buffers()]} <= own
+        assert branch[1] is branch[4] and branch[1].weight is kept.weight and branch[0] is not network[0]
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    x = torch.randn(4, 3, 6, 6)
+    results = []
+    for way in ("branches", "labelled_first"):
+        network.load_state_dict(state)
+        network.zero_grad(set_to_none=True)
+        if way == "branches":
+            outputs = [branch(part) for branch, part in zip(branches, x.split(2), strict=True)]
+        else:
+            outputs = []
+            for count, part in zip((2, 0), x.split(2), strict=True):
+                with labelled_first(network, count):
+                    outputs.append(network(part))
+        sum(output.square().mean() for output in outputs).backward()  # type: ignore[union-attr]
+        gradients = [parameter.grad for parameter in network.parameters()]
+        results.append([*outputs, *gradients, *(value.clone() for value in network.state_dict().values())])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
+    assert not torch.equal(results[0][0], branches[1](x[:2]))  # they do differ
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(
+    "layer", [nn.Dropout(0.4), nn.Dropout2d(0.4), DropPath(0.4), DropPath(0.4, scale_by_keep=False)], ids=str
+)
+def test_steady_dropout_draws_as_torch_does(layer: nn.Module, layout: torch.memory_format) -> None:
+    """From its own generator, whatever others draw; for a part of a batch, what the whole batch has there."""
+    network = nn.Sequential(layer)
+    (steady,) = steady_dropout(network)
+    assert network[0] is steady and isinstance(steady, SteadyDropout)
+    x = torch.randn(6, 5, 4, 3).contiguous(memory_format=layout)
+    torch.manual_seed(7)
+    expected = layer(x)
+    assert not torch.equal(expected, x)
+    torch.manual_seed(7)
+    assert torch.equal(network(x), expected)
+    steady.rows = [0, 1, 4], 6
+    torch.manual_seed(7)
+    assert torch.equal(network(x[[0, 1, 4]]), expected[[0, 1, 4]])
+    steady.rows = None
+    steady.generator = torch.Generator().manual_seed(7)
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    assert torch.equal(network(x), expected)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert network.eval()(x) is x or torch.equal(network(x), x)
+
+
+def test_steady_dropout_leaves_alone_what_drops_nothing_or_everything() -> None:
+    network = nn.Sequential(nn.Dropout(0.0), nn.Dropout(1.0), DropPath(0.0), nn.ReLU())
+    layers = list(network)
+    assert steady_dropout(network) == [] and list(network) == layers
+
+
+def test_threads_share_the_cores_and_new_ones_have_them_all(two_threads: None) -> None:
+    torch.set_num_threads(4)
+    with threads_sharing_cores(2) as pool:
+        together = threading.Barrier(2)
+
+        def threads(_: int) -> int:
+            F.relu(torch.randn(400, 400))  # an operator that uses them
+            together.wait(timeout=60)
+            return torch.get_num_threads()
+
+        assert list(pool.map(threads, range(2))) == [2, 2]
+        assert torch.get_num_threads() == 4
+        other: list[int] = []
+        thread = threading.Thread(target=lambda: other.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert other == [4]
+    with one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 4
