@@ -350,8 +350,8 @@ def print_step_peak(dsbn: bool, kind: str) -> None:
         if dsbn:
             convert_dsbn(model.network)
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9)
+        before = used(device)
         with bench.passes(model) if dsbn else nullcontext() as passes:
-            before = used(device)
             for _ in range(3):
                 optimizer.zero_grad(set_to_none=True)
                 if passes is not None:

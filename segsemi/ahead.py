@@ -24,9 +24,13 @@ def ahead(reader: ThreadPoolExecutor, items: Iterable[T]) -> Iterator[T]:
         return next(iterator, end)
 
     waiting: deque[Future[T | object]] = deque(reader.submit(fetch) for _ in range(AHEAD))
-    while (item := waiting.popleft().result()) is not end:
-        waiting.append(reader.submit(fetch))
-        yield item  # type: ignore[misc]  # not `end`
+    try:
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(reader.submit(fetch))
+            yield item  # type: ignore[misc]  # not `end`
+    finally:
+        for future in waiting:  # who stops early does not wait for what nobody takes
+            future.cancel()
 
 
 @contextmanager

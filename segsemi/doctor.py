@@ -107,8 +107,10 @@ def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
     weights = 0
     for name, (model, passes) in _networks(params).items():
         architecture = architecture_of(model, params.augment)
-        crop_size, device = params.augment.crop_size, choose_device(params.machine.device)
-        together = getattr(params, name).accumulate == 1 and worth_side_by_side(passes, crop_size, device)
+        crop_size, device, machine = params.augment.crop_size, choose_device(params.machine.device), params.machine
+        together = getattr(params, name).accumulate == 1 and worth_side_by_side(
+            passes, crop_size, device, precision=machine.precision, compiled=machine.compile
+        )
         batch = sum(passes) if together else max(passes)
         memory = step_memory(architecture, data.classes, batch=batch, crop_size=crop_size)
         yield f"{name}: {memory.step / 2**30:.1f} GiB and about a quarter more for a step; raise {name}.accumulate for less"

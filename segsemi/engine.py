@@ -60,17 +60,22 @@ def threads_sharing_cores(count: int) -> Iterator[ThreadPoolExecutor]:
 
     with ThreadPoolExecutor(count, initializer=begin) as pool:
         together = Barrier(count)
-        list(pool.map(lambda _: together.wait(), range(count)))  # all have begun
-        torch.set_num_threads(threads)  # torch's default for new threads again
+        try:
+            list(pool.map(lambda _: together.wait(), range(count)))  # all have begun
+        except BaseException:
+            together.abort()  # those that have begun would wait for ever
+            raise
+        finally:
+            torch.set_num_threads(threads)  # torch's default for new threads again
         yield pool
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Within the block this thread uses one core.
+    """Within the block this thread uses one core, and threads that begin in it do.
 
     For many small operators, each of which would wait for all cores: torch's fused SGD on the CPU, say, is but 1.2 times as
-    fast with two, and a thousand times slower where another process has one of them.
+    fast with two, and hundreds of times slower where another process has one of them.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -68,7 +68,8 @@ def visible_files(folder: Path, endings: Collection[str]) -> list[Path]:
 
 def visible_pngs(folder: Path) -> list[Path]:
     """The PNGs directly in `folder`, in alphabetical order, hidden ones passed over; none if there is no such folder."""
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() == ".png" and not path.name.startswith("."))
+    files = folder.iterdir() if folder.is_dir() else ()
+    return sorted(path for path in files if path.suffix.lower() == ".png" and not path.name.startswith("."))
 
 
 def file_hash(path: Path) -> str:

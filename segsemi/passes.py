@@ -111,11 +111,12 @@ class PassesSideBySide(StepPasses):
     """The same with both passes of a step at the same time, each in a thread with half of the cores.
 
     All cores on one small batch wait for each other in every layer.
+
+    Attributes:
+        branches: Part.parallel -> its branch of the network, and where its dropout takes random numbers from.
     """
 
-    branches: Mapping[
-        bool, tuple[nn.Module, torch.Generator]
-    ]  # Part.parallel -> a network, and dropout's random numbers
+    branches: Mapping[bool, tuple[nn.Module, torch.Generator]]
     pool: ThreadPoolExecutor
 
     def _losses(self, passes: list[list[Part]], seeds: list[int], images: Mapping[bool, int]) -> list[Tensor]:
@@ -141,9 +142,9 @@ def step_passes(
     """The way in which a training's steps go fastest here; arguments as `segsemi.train.train` takes them."""
     options = (batches, processes, pseudo_loss, bn, precision)
     images = [sum(group.batch_size for group in batches.groups if group.parallel == kind) for kind in (False, True)]
-    possible = processes.count == 1 and not compiled and bn != "trainable" and batches.pieces == 1
-    # autocast's casts are shared by all threads
-    if possible and precision != "bf16" and worth_side_by_side(images, batches.augment.crop_size, processes.device):
+    possible = processes.count == 1 and bn != "trainable" and batches.pieces == 1
+    size, device = batches.augment.crop_size, processes.device
+    if possible and worth_side_by_side(images, size, device, precision=precision, compiled=compiled):
         branches = {parallel: _branch(model, bn, parallel) for parallel in (False, True)}
         if not _draws_elsewhere(branches[False][0], batches.augment.crop_size):
             with threads_sharing_cores(2) as pool:
@@ -152,12 +153,16 @@ def step_passes(
     yield StepPasses(model, _wrapped(model, processes, compiled), *options)
 
 
-def worth_side_by_side(passes: Sequence[int], crop_size: int, device: torch.device) -> bool:
+def worth_side_by_side(
+    passes: Sequence[int], crop_size: int, device: torch.device, *, precision: str, compiled: bool
+) -> bool:
     """Whether a step's passes of so many images each are done faster at the same time, with memory for all.
 
     Of several pieces of a batch (accumulate) they are not: those are to save memory.
     """
-    if device.type != "cpu" or torch.get_num_threads() == 1 or len(passes) != 2:
+    if device.type != "cpu" or compiled or precision == "bf16":  # autocast's casts are shared by all threads
+        return False
+    if len(passes) != 2 or torch.get_num_threads() % 2:  # an odd core would be idle
         return False
     fair = max(passes) <= SHARE_SIDE_BY_SIDE * sum(passes)
     return fair and sum(passes) * crop_size**2 <= PIXELS_SIDE_BY_SIDE

@@ -2,13 +2,15 @@
 
 import dataclasses
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from segsemi.ahead import ahead
 from segsemi.inference import (
     evaluate_model,
     images_at_once,
@@ -415,3 +417,23 @@ def test_predict_label_averages_what_it_is_told_to() -> None:
         assert np.array_equal(label, predict_image(model, image, scales, flip, window).argmax(0).numpy())
         seen.add(label.tobytes())
     assert len(seen) == 5
+
+
+def test_who_stops_early_waits_for_no_item_that_nobody_takes() -> None:
+    """Of two items on their way, one is being made; the other is not begun."""
+    made, begun, going_on = [], threading.Event(), threading.Event()
+
+    def items() -> Iterator[int]:
+        for number in range(9):
+            if number:
+                begun.set()
+                assert going_on.wait(timeout=60)
+            made.append(number)
+            yield number
+
+    with ThreadPoolExecutor(max_workers=1) as reader:
+        taken = ahead(reader, items())
+        assert next(taken) == 0 and begun.wait(timeout=60)
+        taken.close()  # type: ignore[attr-defined]
+        going_on.set()
+    assert made == [0, 1]

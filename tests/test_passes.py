@@ -9,14 +9,22 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from small_training import ALONE, batches, new_model, optim
+from conftest import ROOT
+from small_training import ALONE, CPU, batches, new_model, optim
 from torch import nn
 
-from segsemi.data.batches import Group
+from segsemi.config import load_params
+from segsemi.data.batches import Group, Part
+from segsemi.data.datasets import DataSet
+from segsemi.data.datasets.camvid import SYNTHETIC
+from segsemi.doctor import cost_lines
 from segsemi.dsbn import branch_of, convert_dsbn, labelled_first
 from segsemi.engine import one_thread, threads_sharing_cores
+from segsemi.memory import Memory
+from segsemi.models.build import Architecture
 from segsemi.models.dropout import SteadyDropout, steady_dropout
 from segsemi.models.torchvision_ops import import_torchvision
+from segsemi.palette import Classes
 from segsemi.passes import PassesSideBySide, StepPasses, step_passes
 from segsemi.processes import Processes
 from segsemi.train import History, train
@@ -34,11 +42,12 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def chosen(groups: list[Group], pieces: int = 1, processes: Processes = ALONE, **options: Any) -> type:
+def chosen(groups: list[Group], pieces: int = 1, **options: Any) -> type:
     settings = {"pseudo_loss": "scl", "bn": "dsbn", "precision": "auto", "compiled": False, **options}
     model = settings.pop("model", None) or new_model()
     if settings["bn"] == "dsbn":
         convert_dsbn(model.network)
+    processes = settings.pop("processes", ALONE)
     with step_passes(model, batches(groups, 1, pieces), processes, **settings) as passes:
         return type(passes)
 
@@ -111,8 +120,67 @@ def test_where_passes_run_side_by_side(
     monkeypatch.setattr("segsemi.passes.PIXELS_SIDE_BY_SIDE", 4 * 64 * 64 - 1)
     assert chosen(groups) is StepPasses
     monkeypatch.undo()
-    torch.set_num_threads(1)
-    assert chosen(groups) is StepPasses
+    monkeypatch.setattr("segsemi.passes._wrapped", lambda model, *_: model)  # which would ask for the other process
+    assert chosen(groups, processes=Processes(CPU, count=2)) is StepPasses
+    for threads, kind in ((1, StepPasses), (3, StepPasses), (4, PassesSideBySide)):
+        torch.set_num_threads(threads)
+        assert chosen(groups) is kind
+
+
+def test_an_error_of_one_pass_ends_the_step(
+    groups: list[Group],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    two_threads: None,
+) -> None:
+    """Lack of memory, say; no thread is left."""
+    real, before = StepPasses._loss, threading.active_count()
+
+    def loss(self: StepPasses, network: nn.Module, parts: list[Part], images: dict[bool, int]) -> torch.Tensor:
+        if parts[0].parallel:
+            raise RuntimeError("out of memory")
+        return real(self, network, parts, images)
+
+    monkeypatch.setattr(StepPasses, "_loss", loss)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train(new_model(), batches(groups, 3), optim(3), pseudo_loss="ce", bn="dsbn", work=tmp_path, processes=ALONE)
+    assert threading.active_count() == before and torch.get_num_threads() == 2
+
+
+def test_threads_that_cannot_begin_are_an_error(monkeypatch: pytest.MonkeyPatch, two_threads: None) -> None:
+    """Not a wait without end for the second of two."""
+    real, started = threading.Thread.start, []
+
+    def start(self: threading.Thread) -> None:
+        if started:
+            raise RuntimeError("can't start new thread")
+        started.append(self)
+        real(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(RuntimeError, match="can't start new thread"), threads_sharing_cores(2):
+        pass
+    started[0].join(timeout=60)
+    assert not started[0].is_alive() and torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(("size", "images"), [(64, 8), (2048, 4)])
+def test_doctor_counts_the_memory_of_both_passes_where_they_run_side_by_side(
+    size: int, images: int, monkeypatch: pytest.MonkeyPatch, two_threads: None
+) -> None:
+    params = load_params(ROOT / "params.yaml")
+    augment = params.augment.model_copy(update={"crop_size": size})
+    params = params.model_copy(update={"augment": augment})
+    asked: list[int] = []
+
+    def memory(architecture: Architecture, classes: Classes, *, batch: int, crop_size: int) -> Memory:
+        asked.append(batch)
+        return Memory(1, 1)
+
+    monkeypatch.setattr("segsemi.doctor.step_memory", memory)
+    monkeypatch.setattr("segsemi.doctor.step_seconds", lambda *_: {"teacher": 1.0, "student": 1.0})
+    list(cost_lines(params, DataSet(SYNTHETIC, [])))
+    assert asked == [params.teacher.batch_size, images]
 
 
 def test_a_network_that_draws_random_numbers_of_its_own_keeps_the_order(

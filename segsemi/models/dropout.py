@@ -45,9 +45,8 @@ class SteadyDropout(nn.Module):
             raise ValueError(f"dropout over {len(x)} parts of {len(rows)} images cannot be drawn for several processes")
         mask = self._mask(x, total)
         first, end = rows[0], rows[-1] + 1
-        return x * (
-            mask[first:end] if rows == list(range(first, end)) else mask[rows]
-        )  # on a GPU a list is a slow index
+        # on a GPU a list is a slow index
+        return x * (mask[first:end] if rows == list(range(first, end)) else mask[rows])
 
     def _mask(self, x: Tensor, total: int) -> Tensor:
         """What `total` samples like those of x are multiplied by, as torch draws it for them."""
