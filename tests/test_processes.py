@@ -2,8 +2,11 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,26 +28,37 @@ from segsemi.models.synced import SyncedBatchNorm, sync_layers, unsync_layers  #
 from segsemi.processes import Processes, start_processes  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
 
 
-def python(*arguments: object, processes: int = 1) -> None:
-    launcher = TORCHRUN if processes == 2 else [sys.executable]
+def python(*arguments: object, processes: int = 1, machines: int = 1) -> None:
+    """One command a machine, as each would start its share of the processes: here all on this one."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes // machines)]
+    if machines > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            meet = ["--rdzv_backend", "c10d", "--rdzv_endpoint", f"127.0.0.1:{free.getsockname()[1]}"]
+        launcher = [*torchrun, "--nnodes", str(machines), *meet, "--local_addr", "127.0.0.1"]
+    else:
+        launcher = [*torchrun, "--standalone"] if processes > 1 else [sys.executable]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [*launcher, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run = partial(subprocess.run, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    with ThreadPoolExecutor(machines) as pool:
+        for done in pool.map(run, [command] * machines):
+            assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.mark.parametrize(
-    ("accumulate", "loss", "bn"), [(1, "scl", "dsbn"), (2, "scl_released", "trainable"), (2, "ce", "dsbn")]
+    ("accumulate", "loss", "bn", "machines"),
+    [(1, "scl", "dsbn", 2), (2, "scl_released", "trainable", 1), (2, "ce", "dsbn", 1)],
 )
-def test_two_processes_train_as_one(tmp_path: Path, accumulate: int, loss: str, bn: str) -> None:
+def test_two_processes_train_as_one(tmp_path: Path, accumulate: int, loss: str, bn: str, machines: int) -> None:
     """Losses, validation, the batch norms' statistics and the weights; with dropout, padding, SAUG and pieces of a batch."""
     results = []
     for processes in (1, 2):
         out = tmp_path / str(processes)
-        python("-m", "tests.two_processes", out, accumulate, loss, bn, processes=processes)
+        options = {"processes": processes, "machines": min(processes, machines)}
+        python("-m", "tests.two_processes", out, accumulate, loss, bn, **options)
         curve, statistics = json.loads((out / "curve.json").read_text())
         results.append((curve, statistics, safetensors.torch.load_file(out / "model.safetensors")))
     (one, one_bn, one_model), (two, two_bn, two_model) = results
