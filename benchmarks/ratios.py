@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -78,6 +78,11 @@ class Bench:
         torch.manual_seed(0)
         model = SegmentationModel(Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16), self.classes)
         return model.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def model_with_dsbn(self) -> SegmentationModel:
+        model = self.model().train()
+        convert_dsbn(model.network)
+        return model
 
     @contextmanager
     def larger(self) -> Iterator[Bench]:
@@ -161,37 +166,30 @@ def whole(batch: list[Part], device: torch.device) -> tuple[Tensor, Tensor]:
 
 def dsbn_concatenated(bench: Bench) -> tuple[float, float]:
     """Forward and backward of 8 images of 256x256, DSBN, both parts in one pass; against plain batch norm."""
+    model = bench.model_with_dsbn()
 
-    def together(model: SegmentationModel, batch: list[Part]) -> None:
+    def together(batch: list[Part]) -> None:
         images, targets = whole(batch, bench.device)
         with labelled_first(model, 4):
             logits = model(images)
         (LOSSES["ce"](logits[:4], targets[:4]) + LOSSES["scl"](logits[4:], targets[4:])).backward()
 
-    return dsbn_ratio(bench, together)
+    return dsbn_ratio(bench, model, together)
 
 
 def dsbn_by_parts(bench: Bench) -> tuple[float, float]:
     """The same, but the parts as training puts them through: on a CPU side by side, else one after the other."""
-    with ExitStack() as stack:
-        passes: list[StepPasses] = []
-
-        def apart(model: SegmentationModel, batch: list[Part]) -> None:
-            if not passes:
-                passes.append(stack.enter_context(bench.passes(model)))
-            passes[0](batch, 0)
-
-        return dsbn_ratio(bench, apart)
+    model = bench.model_with_dsbn()
+    with bench.passes(model) as passes:
+        return dsbn_ratio(bench, model, lambda batch: passes(batch, 0))
 
 
-def dsbn_ratio(bench: Bench, step: Callable[[SegmentationModel, list[Part]], None]) -> tuple[float, float]:
-    batch = parts_of_256(len(bench.classes))
-    ours, plain = bench.model().train(), bench.model().train()
-    convert_dsbn(ours.network)
+def dsbn_ratio(bench: Bench, ours: SegmentationModel, step: Callable[[list[Part]], object]) -> tuple[float, float]:
+    batch, plain = parts_of_256(len(bench.classes)), bench.model().train()
 
     def with_dsbn() -> None:
         ours.zero_grad(set_to_none=True)
-        step(ours, batch)
+        step(batch)
 
     def without() -> None:
         plain.zero_grad(set_to_none=True)
@@ -345,10 +343,8 @@ def print_step_peak(dsbn: bool, kind: str) -> None:
     device = choose_device(kind)
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), device, 1)
-        model = bench.model().train()
+        model = bench.model_with_dsbn() if dsbn else bench.model().train()
         batch = parts_of_256(len(bench.classes))
-        if dsbn:
-            convert_dsbn(model.network)
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9)
         before = used(device)
         with bench.passes(model) if dsbn else nullcontext() as passes:
