@@ -327,6 +327,26 @@ def test_every_sample_comes_once_an_epoch(raw: Path, tmp_path: Path) -> None:
     assert all(set(ids[i : i + 2]) == {"train_0002", "train_0003"} for i in (0, 2, 4))
 
 
+@pytest.mark.parametrize(("cache_mb", "kept"), [(0, 0), (1, 2), (2, 4)])
+def test_decoded_images_are_kept_as_far_as_the_cache_goes(
+    cache_mb: int, kept: int, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four images, of which two fit into a MiB."""
+    four = [Group("labelled", labelled_samples(manifest(raw)[:4], raw), 4, SYNTHETIC)]
+    decoded: list[Path] = []
+
+    def large(path: Path) -> np.ndarray:
+        decoded.append(path)
+        return np.zeros((300, 400, 3), np.uint8)  # with its label 480,000 bytes
+
+    monkeypatch.setattr("segsemi.data.batches.read_image", large)
+    monkeypatch.setattr("segsemi.data.batches.read_label", lambda *_: np.zeros((300, 400), np.uint8))
+    batches = make(four, cache_mb=cache_mb, augment=AUGMENT.model_copy(update={"short_side": None}))
+    for step in range(3):
+        batches[step]
+    assert len(decoded) == 4 + 2 * (4 - kept)
+
+
 def test_batches_depend_on_seed_and_stage_not_on_workers_start_or_cache(raw: Path, tmp_path: Path) -> None:
     parts = groups(raw, tmp_path)
     reference = [make(parts)[step] for step in range(6)]

@@ -70,11 +70,13 @@ def cells(name: str, seeds: tuple[int, ...] = (0,), **options: object) -> list[C
     return cells_of(read_grid(name)[0], VALUES, seeds=seeds, **options)  # type: ignore[arg-type]
 
 
+WHO = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+
+
 def new_repository() -> None:
     """In the current folder, with a commit."""
     subprocess.run(["git", "init", "-q"], check=True)
-    who = ("-c", "user.name=t", "-c", "user.email=t@example.org")
-    subprocess.run(["git", *who, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
+    subprocess.run(["git", *WHO, "commit", "-q", "--allow-empty", "-m", "first"], check=True)
 
 
 def key_of(cell: Cell, code: str) -> str:
@@ -898,6 +900,58 @@ def test_only_one_experiment_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         pass
     with alone():
         pass
+
+
+def committed(message: str) -> str:
+    """The commit of all files of the current folder."""
+    subprocess.run(["git", "add", "-A"], check=True)
+    subprocess.run(["git", *WHO, "commit", "-q", "-m", message], check=True)
+    return subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_results_are_those_of_the_cells_model_with_the_commit_of_its_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An experiment is a commit on that from which it started; grids and params are no code."""
+    two = cells("figure3", columns=["all"])
+    assert [cell.model for cell in two] == ["teacher", "student_1"]
+    monkeypatch.chdir(tmp_path)
+    new_repository()
+    for name in (
+        "segsemi/train.py",
+        "segsemi/grids/mine.yaml",
+        "stages/train.py",
+        "dvc.yaml",
+        "params.yaml",
+        "README.md",
+    ):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("first")
+    code = committed("code")
+    for name in ("README.md", "params.yaml", "segsemi/grids/mine.yaml"):
+        Path(name).write_text("second")
+    start = committed("no code")
+    numbers = {
+        "teacher": {"miou": 40.5, "pixel_accuracy": 80.0, "pseudo_label_miou": 1.0},  # as where a student had its name
+        "student_1": {"miou": 50.5, "pixel_accuracy": 90.0, "pseudo_label_miou": 45.0},
+    }
+    Path("reports").mkdir()
+    Path("reports/metrics.json").write_text(json.dumps(numbers))
+    Path("params.yaml").write_text("third")
+    plain = committed("experiment")
+    subprocess.run(["git", "checkout", "-q", start], check=True)
+    Path("reports").mkdir()
+    Path("reports/metrics.json").write_text(json.dumps(numbers))
+    Path("stages/train.py").write_text("changed")
+    changed = committed("experiment of changed code")
+
+    found = collect(two, ["a", "b"], {"a": plain, "b": changed})
+    assert found["commit"].tolist() == [code[:7], f"{code[:7]} and changes"]
+    assert found["experiment"].tolist() == [plain[:10], changed[:10]]
+    assert found["miou"].tolist() == [40.5, 50.5] and found["pixel_accuracy"].tolist() == [80.0, 90.0]
+    assert np.isnan(found["pseudo_label_miou"][0]) and found["pseudo_label_miou"][1] == 45.0
+    assert found["steps"].tolist() == [cell.steps_in_all for cell in two]
+    assert collect(two, ["a", "b"], {"b": plain})["row"].tolist() == [two[1].row]
 
 
 def test_a_broken_experiment_is_named() -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -357,6 +358,15 @@ def test_windows_cover_every_pixel_and_stay_inside(height: int, width: int, side
     assert seen.min() >= 1
     if min(height, width) <= side < max(height, width):
         assert seen.max() <= 3
+
+
+@pytest.mark.parametrize(("length", "side"), [(65, 64), (100, 64), (333, 64), (1000, 321), (8, 7)])
+def test_neighbouring_windows_overlap_by_a_third_or_more(length: int, side: int) -> None:
+    rows = [rows for rows, _ in windows(length, 1, side)]
+    overlaps = [first.stop - second.start for first, second in pairwise(rows)]
+    assert rows[0].start == 0 and rows[-1].stop == length and min(overlaps) >= side // 3
+    # and no window more than that takes
+    assert len(rows) == 1 + -(-(length - side) // (side * 2 // 3))
 
 
 def test_windows_of_a_pointwise_network_change_nothing() -> None:

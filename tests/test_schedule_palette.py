@@ -97,6 +97,12 @@ def test_lookup_gives_class_ids_and_ignores_the_rest(file_ids: tuple[int, ...], 
     assert [int(new) for new in table] == [ids.index(old) if old in ids else 255 for old in range(256)]
 
 
+def test_ids_without_a_class_are_black() -> None:
+    palette = CLASSES.palette()
+    assert palette.shape == (256, 3) and not palette[len(CLASSES) :].any()
+    assert [tuple(colour) for colour in palette[: len(CLASSES)].tolist()] == list(CLASSES.colours)
+
+
 def test_an_id_cannot_be_a_class_and_ignored() -> None:
     with pytest.raises(ValueError, match="all different and not ignored"):
         Classes(CLASSES.names, CLASSES.colours, (0,))

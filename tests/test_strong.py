@@ -134,7 +134,7 @@ EFFECTS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], bo
         and (g < 255 * (100 / 255) ** 0.5 + 2).all()
     ),
     "contrast_linear": lambda x, y, g, d: bool(
-        (spread_of(d) == 0).all() and (g >= 128 - 28 * 2 - 2).all() and (g <= 128 - 28 * 0.5 + 2).all()
+        (spread_of(d) == 0).all() and (g >= 127 - 27 * 2 - 1).all() and (g <= 127 - 27 * 0.5 + 1).all()
     ),
     "brightness": lambda x, y, g, d: bool(d.min() == d.max() and -20 <= d.min() <= 50),
     "brightness_channel": lambda x, y, g, d: bool((spread_of(d) == 0).all() and d.min() >= -20 and d.max() <= 50),
@@ -177,7 +177,7 @@ def test_operation_does_what_its_name_says(name: str, photo: np.ndarray, grey: n
         ("brightness", lambda g: g.mean() - 100, -20, 50),
         ("multiply", lambda g: g[0, 0, 0] / 100, 0.25, 2.5),
         ("contrast_gamma", lambda g: np.log(g[0, 0, 0] / 255) / np.log(100 / 255), 0.5, 1.5),
-        ("contrast_linear", lambda g: (128 - float(g[0, 0, 0])) / 28, 0.5, 2.0),
+        ("contrast_linear", lambda g: (127 - float(g[0, 0, 0])) / 27, 0.5, 2.0),
         ("dropout", lambda g: (g[..., 0] == 0).mean(), 0.2, 0.5),
         ("noise_gau", lambda g: g.std() / 255, 0.03, 0.08),
         ("noise_pos", lambda g: np.abs(g.astype(int) - 100).mean(), 10, 15),  # of either sign
@@ -256,6 +256,15 @@ def test_distribution_is_that_of_imgaug(name: str) -> None:
         below = [np.searchsorted(x, grid + shift, side="right") / len(x) for x in (a, b) for shift in (-1.01, 1.01)]
         gap = np.maximum(below[0] - below[3], below[2] - below[1]).max()
         assert gap < 1.95 * np.sqrt(2 / 3000)  # Kolmogorov-Smirnov, one in a thousand
+
+
+def test_linear_contrast_leaves_the_middle_where_it_is() -> None:
+    """127, as imgaug does, in every draw."""
+    middle = np.full((4, 4, 3), 127, dtype=np.uint8)
+    other = iaa.LinearContrast((0.5, 2.0), per_channel=True, seed=0)
+    for seed in range(20):
+        assert np.array_equal(OPERATIONS["contrast_linear"](middle, rng(seed)), middle)
+        assert np.array_equal(other.augment_image(middle), middle)
 
 
 def test_salt_and_pepper_has_both_in_equal_shares() -> None:
