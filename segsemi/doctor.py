@@ -8,7 +8,9 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,7 +19,8 @@ from segsemi.config import ModelParams, Params, total_steps
 from segsemi.contract import data_root
 from segsemi.data.datasets import DataSet, find_dataset
 from segsemi.data.images import read_image, read_label, require_equal_size
-from segsemi.engine import autocast, choose_device
+from segsemi.dsbn import branch_of
+from segsemi.engine import autocast, choose_device, threads_sharing_cores
 from segsemi.errors import UserError
 from segsemi.memory import step_memory
 from segsemi.models.build import SegmentationModel, architecture_of
@@ -105,14 +108,10 @@ def _laid_over(image: Path, label: Path, classes: Classes) -> np.ndarray:
 def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
     """Memory, disk and time that `dvc repro` will take; time last, since it runs real steps, which may not fit."""
     weights = 0
-    for name, (model, passes) in _networks(params).items():
-        architecture = architecture_of(model, params.augment)
-        crop_size, device, machine = params.augment.crop_size, choose_device(params.machine.device), params.machine
-        together = getattr(params, name).accumulate == 1 and worth_side_by_side(
-            passes, crop_size, device, precision=machine.precision, compiled=machine.compile
-        )
-        batch = sum(passes) if together else max(passes)
-        memory = step_memory(architecture, data.classes, batch=batch, crop_size=crop_size)
+    for name, step in _steps(params).items():
+        architecture = architecture_of(step.network, params.augment)
+        batch = sum(step.passes) if step.side_by_side else max(step.passes)
+        memory = step_memory(architecture, data.classes, batch=batch, crop_size=params.augment.crop_size)
         yield f"{name}: {memory.step / 2**30:.1f} GiB and about a quarter more for a step; raise {name}.accumulate for less"
         weights = max(weights, memory.weights)
     models = 1 + len(params.rounds) + len(params.baselines)
@@ -136,25 +135,49 @@ def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
 def step_seconds(params: Params, data: DataSet) -> dict[str, float]:
     """Seconds of computing in one step of teacher and student, from three steps on made-up images of the right size."""
     device, seconds = choose_device(params.machine.device), {}
-    for name, (network, passes) in _networks(params).items():
-        model = SegmentationModel(architecture_of(network, params.augment), data.classes)
+    for name, step in _steps(params).items():
+        model = SegmentationModel(architecture_of(step.network, params.augment), data.classes)
         model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        step = sum(
-            _seconds_of_a_pass(model, batch, params.augment.crop_size, device, params.machine.precision)
-            for batch in passes
+        seconds_of = partial(
+            _seconds_of_a_pass, size=params.augment.crop_size, device=device, precision=params.machine.precision
         )
-        seconds[name] = step * getattr(params, name).accumulate
+        if step.side_by_side:
+            branches = [branch_of(model, parallel=parallel) for parallel in (False, True)]
+            with threads_sharing_cores(2) as pool:
+                passes = max(pool.map(seconds_of, branches, step.passes))
+        else:
+            passes = sum(seconds_of(model, batch) for batch in step.passes)
+        seconds[name] = passes * step.pieces
     return seconds
 
 
-def _networks(params: Params) -> dict[str, tuple[ModelParams, list[int]]]:
-    """teacher and student -> its network, and the images that go through it at a time."""
-    own = params.student_model if params.student.init == "pretrained" else params.model
+class _Step(NamedTuple):
+    """What a training step of teacher or student does.
+
+    Attributes:
+        passes: the images that go through the network at a time, of one piece of the batch.
+        pieces: how many of those a batch has.
+        side_by_side: whether the passes are done at the same time.
+    """
+
+    network: ModelParams
+    passes: list[int]
+    pieces: int
+    side_by_side: bool
+
+
+def _steps(params: Params) -> dict[str, _Step]:
+    machine, teacher, student = params.machine, params.teacher, params.student
+    own = params.student_model if student.init == "pretrained" else params.model
     # fixed batch norms can do with one image at a time, those measured here can not
-    student = [max(2, batch) for batch in params.student.passes]
+    passes = [max(2, batch) for batch in student.passes]
+    device = choose_device(machine.device)
+    side_by_side = student.accumulate == 1 and worth_side_by_side(
+        passes, params.augment.crop_size, device, precision=machine.precision, compiled=machine.compile
+    )
     return {
-        "teacher": (params.model, [params.teacher.batch_size // params.teacher.accumulate]),
-        "student": (own, student),
+        "teacher": _Step(params.model, [teacher.batch_size // teacher.accumulate], teacher.accumulate, False),
+        "student": _Step(own, passes, student.accumulate, side_by_side),
     }
 
 

@@ -17,7 +17,7 @@ from segsemi.config import load_params
 from segsemi.data.batches import Group, Part
 from segsemi.data.datasets import DataSet
 from segsemi.data.datasets.camvid import SYNTHETIC
-from segsemi.doctor import cost_lines
+from segsemi.doctor import cost_lines, step_seconds
 from segsemi.dsbn import branch_of, convert_dsbn, labelled_first
 from segsemi.engine import one_thread, threads_sharing_cores
 from segsemi.memory import Memory
@@ -181,6 +181,19 @@ def test_doctor_counts_the_memory_of_both_passes_where_they_run_side_by_side(
     monkeypatch.setattr("segsemi.doctor.step_seconds", lambda *_: {"teacher": 1.0, "student": 1.0})
     list(cost_lines(params, DataSet(SYNTHETIC, [])))
     assert asked == [params.teacher.batch_size, images]
+
+
+@pytest.mark.parametrize(("bn", "threads", "seconds"), [("dsbn", 2, 4), ("dsbn", 1, 8), ("trainable", 2, 8)])
+def test_doctor_times_passes_side_by_side_at_the_same_time(
+    bn: str, threads: int, seconds: float, monkeypatch: pytest.MonkeyPatch, two_threads: None
+) -> None:
+    """A pass of n images is said to take n seconds; of 4 + 4."""
+    torch.set_num_threads(threads)
+    params = load_params(ROOT / "params.yaml")
+    student = params.student.model_copy(update={"batch_labelled": 4, "batch_pseudo": 4, "bn": bn})
+    params = params.model_copy(update={"student": student})
+    monkeypatch.setattr("segsemi.doctor._seconds_of_a_pass", lambda model, batch, **options: batch)
+    assert step_seconds(params, DataSet(SYNTHETIC, []))["student"] == seconds
 
 
 def test_a_network_that_draws_random_numbers_of_its_own_keeps_the_order(
