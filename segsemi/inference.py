@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import chain
+from itertools import groupby
 from typing import TypeVar
 
 import numpy as np
@@ -149,13 +149,13 @@ def predict_label(
 
 def images_at_once(
     model: SegmentationModel,
-    height: int,
-    width: int,
+    image: np.ndarray,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     window: int | None = None,
 ) -> int:
     """How many images of that size a CPU does best to predict at a time; 1 on a GPU, or where memory could run out."""
+    height, width = image.shape[:2]
     if model.mean.device.type != "cpu":
         return 1
     seen = scaled_to_short_side(height, width, model.architecture.short_side)
@@ -164,12 +164,20 @@ def images_at_once(
     return max(1, min(torch.get_num_threads(), int(PIXELS_AT_ONCE // pixels)))
 
 
-def side_by_side(compute: Callable[[T], R], items: Iterable[T], count: int) -> Iterator[R]:
-    """compute(item) for all items, in order, `count` at a time, each in a thread with its share of the cores.
+def side_by_side(compute: Callable[[T], R], items: Iterable[T], at_once: Callable[[T], int]) -> Iterator[R]:
+    """compute(item) for all items, in order, each in a thread with its share of the cores.
 
     Several cores on one image wait for each other in every layer; each on an image of its own they do not. An error of
     `items` is raised in its turn, after the results of the items before it.
+
+    Args:
+        at_once: how many items like this one may be computed at a time.
     """
+    for count, alike in groupby(items, at_once):
+        yield from _side_by_side(compute, alike, count)
+
+
+def _side_by_side(compute: Callable[[T], R], items: Iterable[T], count: int) -> Iterator[R]:
     if count == 1:
         yield from map(compute, items)
         return
@@ -220,17 +228,15 @@ def evaluate_model(
         image, label = pair
         return predict_label(model, image, scales, flip, window), label
 
+    def at_once(pair: tuple[np.ndarray, np.ndarray]) -> int:
+        return images_at_once(model, pair[0], scales, flip, window)
+
     # files are read and pixels counted while the network computes
     with (
         ThreadPoolExecutor(max_workers=1) as reader,
         ThreadPoolExecutor(max_workers=1) as counter,
         behind(counter) as later,
     ):
-        source = ahead(reader, pairs)
-        if (first := next(source, None)) is None:
-            return confusion
-        height, width = first[0].shape[:2]
-        at_once = images_at_once(model, height, width, scales, flip, window)
-        for index, (prediction, label) in enumerate(side_by_side(predicted, chain([first], source), at_once)):
+        for index, (prediction, label) in enumerate(side_by_side(predicted, ahead(reader, pairs), at_once)):
             later(count, index, prediction, label)
     return confusion

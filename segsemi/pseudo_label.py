@@ -52,13 +52,14 @@ def write_pseudo_labels(
     """
     todo = [row for row in processes.share_of(rows) if not (work / f"{row.id}.json").exists()]
     done = len(processes.share_of(rows)) - len(todo)
-    height, width = (max((getattr(row, side) for row in todo), default=1) for side in ("height", "width"))
-    at_once = images_at_once(model, height, width, scales, flip)
 
     def labelled(image: np.ndarray) -> tuple[np.ndarray, float]:
         with autocast(processes.device, precision):
             confidence, label = predict_image(model, image, scales, flip).max(dim=0)
         return label.to(torch.uint8).cpu().numpy(), float(confidence.mean())
+
+    def at_once(image: np.ndarray) -> int:
+        return images_at_once(model, image, scales, flip)
 
     # files are read and written while the network computes
     with (

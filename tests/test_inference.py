@@ -2,6 +2,7 @@
 
 import dataclasses
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -285,14 +286,18 @@ def test_as_many_images_at_once_as_cores_and_memory_allow(
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
     monkeypatch.setattr("segsemi.inference.PIXELS_AT_ONCE", 1000)
-    assert images_at_once(model, 5, 10) == 8
-    assert images_at_once(model, 10, 20) == 5
-    assert images_at_once(model, 10, 10, (0.5, 1.5), True) == 2  # 100 * 1.5^2 * 2 pixels
-    assert images_at_once(model, 10, 10, (0.5,)) == 8  # 10 by memory: the result has the image's own size
-    assert images_at_once(model, 1000, 2000) == 1 == images_at_once(model, 1000, 2000, window=5)
-    assert images_at_once(model, 10, 50, window=5) == 2
+
+    def at_once(model: SegmentationModel, size: tuple[int, int], *options: object, **others: object) -> int:
+        return images_at_once(model, np.broadcast_to(np.uint8(0), (*size, 3)), *options, **others)  # type: ignore[arg-type]
+
+    assert at_once(model, (5, 10)) == 8
+    assert at_once(model, (10, 20)) == 5
+    assert at_once(model, (10, 10), (0.5, 1.5), True) == 2  # 100 * 1.5^2 * 2 pixels
+    assert at_once(model, (10, 10), (0.5,)) == 8  # 10 by memory: the result has the image's own size
+    assert at_once(model, (1000, 2000)) == 1 == at_once(model, (1000, 2000), window=5)
+    assert at_once(model, (10, 50), window=5) == 2
     small = SegmentationModel(dataclasses.replace(model.architecture, short_side=5), model.classes)
-    assert images_at_once(small, 10, 10, (2.0,)) == 8 and images_at_once(model, 10, 10, (2.0,)) == 2
+    assert at_once(small, (10, 10), (2.0,)) == 8 and at_once(model, (10, 10), (2.0,)) == 2
 
 
 def test_images_side_by_side_come_in_order_each_with_its_share_of_the_cores() -> None:
@@ -308,18 +313,42 @@ def test_images_side_by_side_come_in_order_each_with_its_share_of_the_cores() ->
 
     torch.set_num_threads(4)
     try:
-        assert list(side_by_side(alone, range(9), 1)) == [(number, 4) for number in range(9)]
-        assert list(side_by_side(two, range(9), 2)) == [(number, 2) for number in range(9)]
+        assert list(side_by_side(alone, range(9), lambda _: 1)) == [(number, 4) for number in range(9)]
+        assert list(side_by_side(two, range(9), lambda _: 2)) == [(number, 2) for number in range(9)]
         assert torch.get_num_threads() == 4
         with pytest.raises(ZeroDivisionError):
-            list(side_by_side(lambda number: 1 // number, [1, 0, 2], 2))
-        done = side_by_side(alone, (4 // (2 - number) for number in range(4)), 2)
+            list(side_by_side(lambda number: 1 // number, [1, 0, 2], lambda _: 2))
+        done = side_by_side(alone, (4 // (2 - number) for number in range(4)), lambda _: 2)
         assert [next(done)[0], next(done)[0]] == [2, 4]  # before the error of the third
         with pytest.raises(ZeroDivisionError):
             next(done)
         assert torch.get_num_threads() == 4
     finally:
         torch.set_num_threads(threads)
+
+
+def test_large_images_among_small_ones_are_computed_alone() -> None:
+    running, most = 0, 0
+    lock, threads = threading.Lock(), torch.get_num_threads()
+
+    def compute(size: int) -> tuple[int, int]:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running * size)
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+        return size, torch.get_num_threads()
+
+    torch.set_num_threads(4)
+    try:
+        sizes = [1, 1, 1, 4, 1, 1, 2, 2, 4, 4, 1]
+        done = list(side_by_side(compute, sizes, lambda size: 4 // size))
+    finally:
+        torch.set_num_threads(threads)
+    assert done == [(size, size) for size in sizes]  # the larger, the more cores
+    assert most == 4
 
 
 def test_evaluation_is_the_same_with_images_side_by_side(
