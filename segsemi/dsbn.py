@@ -16,7 +16,7 @@ threads can do them at the same time, each with a `branch_of` the network.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any
@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segsemi.errors import UserError
+from segsemi.replace import replace_modules
 
 
 class DistributionSpecificBatchNorm(nn.Module):
@@ -70,18 +71,14 @@ def convert_dsbn(network: nn.Module) -> nn.Module:
     Raises:
         UserError: if there is no batch norm to convert.
     """
-    converted: dict[nn.Module, DistributionSpecificBatchNorm] = {}
 
-    def replace(module: nn.Module) -> nn.Module:
+    def converted(module: nn.Module) -> nn.Module | None:
         if isinstance(module, DistributionSpecificBatchNorm):
-            converted[module] = module
             return module
-        if isinstance(module, _BatchNorm):
-            return converted.setdefault(module, DistributionSpecificBatchNorm(module))
-        return module
+        return DistributionSpecificBatchNorm(module) if isinstance(module, _BatchNorm) else None
 
-    network = replace_modules(network, replace)
-    if not converted:
+    network = replace_modules(network, converted)
+    if not any(isinstance(module, DistributionSpecificBatchNorm) for module in network.modules()):
         raise UserError(
             f"{type(network).__name__} has no batch norm, so DSBN does not apply: set student.bn to trainable"
         )
@@ -95,7 +92,7 @@ def strip_dsbn(network: nn.Module) -> nn.Module:
         `network` (or the batch norm, if it is itself a DSBN): in eval mode equal to the last bit to what it was.
     """
     return replace_modules(
-        network, lambda module: module.standard if isinstance(module, DistributionSpecificBatchNorm) else module
+        network, lambda module: module.standard if isinstance(module, DistributionSpecificBatchNorm) else None
     )
 
 
@@ -132,10 +129,10 @@ def branch_of(network: nn.Module, *, parallel: bool) -> nn.Module:
     tensors = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
     branch = copy.deepcopy(network, dict(tensors))  # deepcopy takes what is in this memo for copied
 
-    def chosen(module: nn.Module) -> nn.Module:
+    def chosen(module: nn.Module) -> nn.Module | None:
         if isinstance(module, DistributionSpecificBatchNorm):
             return module.parallel if parallel else module.standard
-        return module
+        return None
 
     return replace_modules(branch, chosen)
 
@@ -165,14 +162,3 @@ def bn_statistics(network: nn.Module) -> list[dict[str, str | float]]:
         }
         rows.append({"layer": name, **{key: float(f"{float(value):.6g}") for key, value in values.items()}})
     return rows
-
-
-def replace_modules(module: nn.Module, replace: Callable[[nn.Module], nn.Module]) -> nn.Module:
-    """Apply `replace` to `module` and, where it returned it unchanged, to its children, in place."""
-    new = replace(module)
-    if new is not module or isinstance(module, DistributionSpecificBatchNorm):
-        return new
-    for name, child in list(module._modules.items()):  # not named_children(): it skips the second place of a shared one
-        if child is not None:
-            module._modules[name] = replace_modules(child, replace)
-    return module

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segsemi.checkpoint import load_description, load_model
-from segsemi.dsbn import replace_modules
 from segsemi.errors import UserError
 from segsemi.files import write_text
 from segsemi.models.build import ATROUS_RATES, SegmentationModel
+from segsemi.replace import replace_modules
 
 TOLERANCE = 1e-3  # of probabilities
 SIZES = ((1, 192, 256), (2, 161, 225))  # batch, height, width of the images on which both are compared
@@ -67,7 +67,7 @@ def _fix_padding(network: nn.Module) -> None:
     """Put a `FixedSame` in the place of every Conv2dSame, in place: images are padded to multiples of all strides."""
     from timm.layers.conv2d_same import Conv2dSame
 
-    replace_modules(network, lambda layer: FixedSame(layer) if isinstance(layer, Conv2dSame) else layer)
+    replace_modules(network, lambda layer: FixedSame(layer) if isinstance(layer, Conv2dSame) else None)
 
 
 def export_onnx(folder: Path, out: Path, *, normalise: bool = True, argmax: bool = False) -> float:

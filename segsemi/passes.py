@@ -146,7 +146,7 @@ def step_passes(
     size, device = batches.augment.crop_size, processes.device
     if possible and worth_side_by_side(images, size, device, precision=precision, compiled=compiled):
         branches = {parallel: _branch(model, bn, parallel) for parallel in (False, True)}
-        if not _draws_elsewhere(branches[False][0], batches.augment.crop_size):
+        if not _draws_elsewhere(branches[False][0], size):
             with threads_sharing_cores(2) as pool:
                 yield PassesSideBySide(model, model, *options, branches, pool)
             return

@@ -119,9 +119,8 @@ def start_processes(device: str) -> Iterator[Processes]:
         device = f"cuda:{local}"  # and no other: each context takes half a GB of its GPU
     chosen = choose_device(device)
     # A process may wait for hours while the first one holds another run's lock; torchrun ends all when one fails.
-    on_gpu = (
-        chosen.type == "cuda"
-    )  # which NCCL is told at once, so that a broken network shows before a lock is waited for
+    # NCCL is told of its GPU at once, so that a broken network shows before a lock is waited for.
+    on_gpu = chosen.type == "cuda"
     dist.init_process_group(
         "nccl" if on_gpu else "gloo", timeout=timedelta(days=1), device_id=chosen if on_gpu else None
     )

@@ -101,3 +101,10 @@ def test_parameters_and_their_names_stay() -> None:
 def test_other_convolutions_are_left_alone(options: dict[str, object]) -> None:
     original = conv(2, 3, bias=False, **options)
     assert type(replaced(original)) is nn.Conv2d
+
+
+def test_a_convolution_used_in_two_places_stays_one() -> None:
+    shared = conv(2, 3, bias=True)
+    network = nn.Sequential(shared, nn.Sequential(shared), shared)
+    replace_atrous(network)
+    assert isinstance(network[0], AtrousDepthwiseConv2d) and network[0] is network[1][0] is network[2]

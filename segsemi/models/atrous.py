@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segsemi.dsbn import replace_modules
+from segsemi.replace import replace_modules
 
 
 class AtrousDepthwiseConv2d(nn.Conv2d):
@@ -58,7 +58,7 @@ def _from_batch(x: Tensor, rate: int) -> Tensor:
 
 def replace_atrous(network: nn.Module) -> None:
     """Put an `AtrousDepthwiseConv2d` with the same parameters in the place of every Conv2d that is one, in place."""
-    replace_modules(network, lambda layer: _converted(layer) if type(layer) is nn.Conv2d and _fits(layer) else layer)
+    replace_modules(network, lambda layer: _converted(layer) if type(layer) is nn.Conv2d and _fits(layer) else None)
 
 
 def _fits(conv: nn.Conv2d) -> bool:

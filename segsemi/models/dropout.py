@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segsemi.dsbn import replace_modules
 from segsemi.models.torchvision_ops import import_torchvision
+from segsemi.replace import replace_modules
 
 
 class SteadyDropout(nn.Module):
@@ -80,12 +80,5 @@ def _steady(module: nn.Module) -> SteadyDropout | None:
 
 def steady_dropout(network: nn.Module) -> list[SteadyDropout]:
     """Put them in the place of every dropout of `network`, in place; one used in several places stays shared."""
-    made: dict[nn.Module, SteadyDropout] = {}
-
-    def steady(module: nn.Module) -> nn.Module:
-        if module not in made and (dropout := _steady(module)) is not None:
-            made[module] = dropout
-        return made.get(module, module)
-
-    replace_modules(network, steady)
-    return list(made.values())
+    replace_modules(network, _steady)
+    return [module for module in network.modules() if isinstance(module, SteadyDropout)]

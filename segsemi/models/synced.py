@@ -11,8 +11,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segsemi.dsbn import replace_modules
 from segsemi.models.dropout import SteadyDropout, steady_dropout
+from segsemi.replace import replace_modules
 
 
 class SyncedBatchNorm(_BatchNorm):
@@ -104,13 +104,12 @@ def sync_layers(network: nn.Module) -> None:
 
     A layer used in several places stays shared.
     """
-    made: dict[nn.Module, nn.Module] = {}
 
-    def synced(module: nn.Module) -> nn.Module:
-        if isinstance(module, _BatchNorm) and module not in made:
-            on_gpu = next(module.buffers(), module.weight).device.type == "cuda"
-            made[module] = (_OnGPU if on_gpu else _OnCPU)(module)
-        return made.get(module, module)
+    def synced(module: nn.Module) -> nn.Module | None:
+        if not isinstance(module, _BatchNorm):
+            return None
+        on_gpu = next(module.buffers(), module.weight).device.type == "cuda"
+        return (_OnGPU if on_gpu else _OnCPU)(module)
 
     replace_modules(network, synced)
     steady_dropout(network)
@@ -119,7 +118,7 @@ def sync_layers(network: nn.Module) -> None:
 def unsync_layers(network: nn.Module) -> None:
     """Put the original layers back, in place; after `strip_dsbn`."""
     replace_modules(
-        network, lambda module: module.originals[0] if isinstance(module, SyncedBatchNorm | SteadyDropout) else module
+        network, lambda module: module.originals[0] if isinstance(module, SyncedBatchNorm | SteadyDropout) else None
     )
 
 
