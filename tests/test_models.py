@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import skimage.data
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import segsemi
 import segsemi.checkpoint
@@ -24,6 +24,7 @@ from segsemi.models.atrous import AtrousDepthwiseConv2d
 from segsemi.models.build import Architecture, SegmentationModel, architecture_of, build_model
 from segsemi.models.torchvision_ops import import_torchvision
 from segsemi.palette import Classes
+from segsemi.preset import preset_names, read_preset
 
 import_torchvision()  # before smp and timm
 
@@ -143,6 +144,81 @@ def test_building_leaves_torchs_generator_as_it_was(weights: str) -> None:
     before = torch.get_rng_state()
     build_model(DEFAULT, CLASSES, encoder_weights=weights, seed=1)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+FAMILIES = [  # of timm, as they name their parts: xception65 has stem.0, and stem_0 where only its feature maps are asked for
+    *dict.fromkeys(
+        (values["model"]["decoder"], values["model"]["encoder"]) for values, _ in map(read_preset, preset_names())
+    ),
+    ("Unet", "convnext_atto"),
+    ("Unet", "swin_tiny_patch4_window7_224"),
+    ("Unet", "resnetv2_50"),
+    ("Unet", "efficientformer_l1"),
+]
+
+
+@pytest.mark.parametrize(("decoder", "encoder"), FAMILIES)
+def test_downloaded_weights_of_every_preset_and_of_other_families(
+    decoder: str, encoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What timm downloads is a classification network; its feature maps, as timm takes them, are those of our encoder."""
+    create = timm.create_model
+    torch.manual_seed(1)
+    classifier = create(encoder).eval()
+    for name, buffer in classifier.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.uniform_(0.5, 1.5)
+    asked = []
+
+    def download(name: str, pretrained: bool = False, **options: object) -> nn.Module:
+        if not pretrained:
+            return create(name, **options)
+        asked.append(name)
+        return classifier
+
+    monkeypatch.setattr(timm, "create_model", download)
+    stride = 32 if decoder == "Unet" else 16
+    model = build_model(Architecture(decoder, encoder, stride), CLASSES, encoder_weights="imagenet", seed=0).eval()
+    assert asked == [encoder]
+    options = {} if stride == 32 else {"output_stride": stride}
+    state = {"state_dict": classifier.state_dict()}
+    reference = create(encoder, features_only=True, pretrained=True, pretrained_cfg_overlay=state, **options).eval()
+    x = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        ours, theirs = model.encoder(x)[-1], reference(x)[-1]
+    if ours.shape != theirs.shape:
+        theirs = theirs.permute(0, 3, 1, 2)  # some give channels last
+    torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_encoders_that_timm_lacks_have_weights_and_normalisation_of_smp(monkeypatch: pytest.MonkeyPatch) -> None:
+    get_encoder, mean, std = smp.encoders.get_encoder, (0.4, 0.5, 0.6), (0.1, 0.2, 0.3)
+    torch.manual_seed(1)
+    trained = get_encoder("efficientnet-b0", weights=None)
+    monkeypatch.setattr(
+        smp.encoders,
+        "get_encoder",
+        lambda name, weights=None, **options: (
+            trained if weights == "imagenet" else get_encoder(name, weights=weights, **options)
+        ),
+    )
+    monkeypatch.setattr(
+        smp.encoders, "get_preprocessing_params", lambda name, pretrained: {"mean": list(mean), "std": list(std)}
+    )
+    options = {"decoder": "Unet", "encoder": "efficientnet-b0", "output_stride": 16}
+    augment = AugmentParams(short_side=360, crop_size=64, scale_min=1.0, scale_max=1.0, flip=False)
+    architecture = architecture_of(ModelParams(**options, encoder_weights="imagenet"), augment)
+    assert (architecture.mean, architecture.std) == (mean, std)
+    assert architecture_of(ModelParams(**options, encoder_weights="none"), augment).mean == (0.5, 0.5, 0.5)
+    state = build_model(architecture, CLASSES, encoder_weights="imagenet", seed=0).encoder.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in trained.state_dict().items()) and len(state) > 200
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(smp.encoders, "get_encoder", unreachable)
+    with pytest.raises(UserError, match=r"no ImageNet weights for 'efficientnet-b0' \(no network\); give the path"):
+        build_model(architecture, CLASSES, encoder_weights="imagenet", seed=0)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
@@ -69,15 +70,29 @@ def _libraries() -> tuple[ModuleType, ModuleType]:
 
 def architecture_of(model: ModelParams, augment: AugmentParams) -> Architecture:
     """The network that `model` describes, with its encoder's normalisation, looking at images of augment.short_side."""
-    _, timm = _libraries()
+    mean, std = _normalisation(model)
+    return Architecture(
+        **model.model_dump(exclude={"encoder_weights"}), mean=mean, std=std, short_side=augment.short_side
+    )
+
+
+def _normalisation(model: ModelParams) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """Mean and standard deviation of the encoder's ImageNet weights; HALF where nobody knows them."""
+    smp, timm = _libraries()
+    if model.encoder_weights == "imagenet" and _only_smp_has(model.encoder):
+        with _downloading(model.encoder):
+            settings = smp.encoders.get_preprocessing_params(model.encoder, pretrained="imagenet")
+        return _rgb(settings["mean"]), _rgb(settings["std"])
     try:
         weights = timm.get_pretrained_cfg(model.encoder)
     except RuntimeError as error:  # an unknown tag behind the encoder's name
         raise UserError(f"model.encoder {model.encoder!r}: {error}") from None
-    mean, std = (HALF, HALF) if weights is None else (_rgb(weights.mean), _rgb(weights.std))
-    return Architecture(
-        **model.model_dump(exclude={"encoder_weights"}), mean=mean, std=std, short_side=augment.short_side
-    )
+    return (HALF, HALF) if weights is None else (_rgb(weights.mean), _rgb(weights.std))
+
+
+def _only_smp_has(encoder: str) -> bool:
+    smp, timm = _libraries()
+    return encoder in smp.encoders.encoders and not timm.is_model(encoder)
 
 
 def _rgb(values: Sequence[float]) -> tuple[float, float, float]:
@@ -169,7 +184,7 @@ def _create_network(architecture: Architecture, num_classes: int) -> nn.Module:
         return smp.create_model(
             architecture.decoder, encoder_name=name, encoder_weights=None, in_channels=3, classes=num_classes, **options
         )
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+    except (KeyError, RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise _cannot_build(architecture, error) from None
 
 
@@ -177,15 +192,16 @@ def _create_deeplabv2(architecture: Architecture, encoder_name: str, num_classes
     smp, _ = _libraries()
     try:
         encoder = smp.encoders.get_encoder(encoder_name, weights=None, output_stride=architecture.output_stride)
-    except (KeyError, RuntimeError, ValueError, TypeError) as error:
+    except (KeyError, RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise _cannot_build(architecture, error) from None
     return DeepLabV2(encoder, encoder.out_channels[-1], num_classes)
 
 
 def _cannot_build(architecture: Architecture, error: Exception) -> UserError:
+    reason = str(error) or type(error).__name__
     return UserError(
         f"model: cannot build decoder {architecture.decoder!r} on encoder {architecture.encoder!r} with output stride "
-        f"{architecture.output_stride} ({error}); decoders are DeepLabV2 and those of segmentation_models_pytorch, "
+        f"{architecture.output_stride} ({reason}); decoders are DeepLabV2 and those of segmentation_models_pytorch, "
         "encoders its own and timm's"
     )
 
@@ -195,7 +211,8 @@ def build_model(architecture: Architecture, classes: Classes, *, encoder_weights
 
     Args:
         encoder_weights: `none` (random), `imagenet` (from the installed package of PACKAGED_WEIGHTS if there is one, else
-            downloaded by timm), or the path of a state dict (.safetensors, .pt, .pth).
+            downloaded by timm, or, where it lacks the encoder, by segmentation-models-pytorch), or the path of a state dict
+            (.safetensors, .pt, .pth).
 
     Raises:
         UserError: unknown network; weights that are missing or do not fit, with the names of the tensors.
@@ -213,8 +230,11 @@ def _load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
     if state is None:
         state = _downloaded_weights(name)
     own = encoder.state_dict()
-    prefix = "model." if all(key.startswith("model.") for key in own) else ""  # smp wraps timm's networks once more
-    found = {key: state[key.removeprefix(prefix)] for key in own if key.removeprefix(prefix) in state}
+    prefix = ""
+    while all(key.startswith(f"{prefix}model.") for key in own):  # smp wraps timm's networks, and timm some of its own
+        prefix += "model."
+    given = {_flat(key): value for key, value in state.items()}
+    found = {key: given[flat] for key in own if (flat := _flat(key.removeprefix(prefix))) in given}
     missing = [key for key in own if key not in found]
     wrong = [key for key in found if found[key].shape != own[key].shape]
     if missing or wrong:
@@ -223,6 +243,11 @@ def _load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
             f"{missing[:3]}, {len(wrong)} of another shape {wrong[:3]}"
         )
     encoder.load_state_dict(found)
+
+
+def _flat(key: str) -> str:
+    """Of timm's stem.0.weight, and of stem_0.weight, as it is where timm has taken a network apart for its feature maps."""
+    return key.replace(".", "_")
 
 
 def _packaged_weights(name: str) -> dict[str, Tensor] | None:
@@ -246,10 +271,18 @@ def _packaged_weights(name: str) -> dict[str, Tensor] | None:
 
 
 def _downloaded_weights(name: str) -> dict[str, Tensor]:
-    _, timm = _libraries()
-    try:
+    smp, timm = _libraries()
+    with _downloading(name):
+        if _only_smp_has(name):
+            return smp.encoders.get_encoder(name, weights="imagenet").state_dict()
         return timm.create_model(name, pretrained=True).state_dict()
-    except Exception as error:  # timm and its hub raise many kinds, among them bare OSError and RuntimeError
+
+
+@contextmanager
+def _downloading(name: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # the hub raises many kinds, among them bare OSError and RuntimeError
         raise UserError(
             f"model.encoder_weights: no ImageNet weights for {name!r} ({error}); give the path of a local file instead"
         ) from None
