@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from conftest import ROOT
@@ -319,6 +321,55 @@ def test_an_error_of_a_loader_process_ends_the_run(raw: Path, tmp_path: Path) ->
         )
         assert done.returncode == 1 and f"image {broken} cannot be read" in done.stderr
         assert ("Traceback" in done.stderr) == bool(shown)
+
+
+LOADING = """
+import pickle, signal, sys, torch
+from segsemi.data.batches import batch_loader
+def main():
+    batches = iter(batch_loader(pickle.load(open(sys.argv[1], 'rb')), start=0, workers=2, device=torch.device('cuda')))
+    signal.signal(signal.SIGTERM, lambda *_: print('noted', flush=True))
+    next(batches)
+    print('begun', flush=True)
+    sys.stdin.readline()
+    for _ in range(10):
+        next(batches)
+    print('went on', flush=True)
+    sys.stdin.readline()
+if __name__ == '__main__':
+    main()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torchrun's processes on GPUs are Linux's")
+@pytest.mark.filterwarnings("ignore")
+def test_loaders_of_several_gpus_outlive_a_stop_and_not_their_process(raw: Path, tmp_path: Path) -> None:
+    """A stop reaches all processes of the group, and who trains asks for batches until it has agreed with the others."""
+    part = groups(raw, tmp_path)[0]
+    (tmp_path / "batches").write_bytes(pickle.dumps(make([part], steps=1000, processes=2)))
+    (tmp_path / "load.py").write_text(LOADING)
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "load.py"), str(tmp_path / "batches")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    ) as training:
+        assert training.stdin is not None and training.stdout is not None
+        assert training.stdout.readline() == "begun\n"
+        others = psutil.Process(training.pid).children(recursive=True)
+        assert len(others) == 4  # the tracker of resources, the server, and two loaders
+        os.killpg(training.pid, signal.SIGTERM)
+        assert training.stdout.readline() == "noted\n"
+        training.stdin.write("\n")
+        training.stdin.flush()
+        assert training.stdout.readline() == "went on\n"
+        training.kill()
+    _, alive = psutil.wait_procs(others, timeout=60)
+    for process in alive:
+        process.kill()
+    assert not alive
 
 
 def test_every_sample_comes_once_an_epoch(raw: Path, tmp_path: Path) -> None:

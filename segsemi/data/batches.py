@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from multiprocessing import forkserver
 from pathlib import Path
 
 import cv2
@@ -232,26 +236,54 @@ def batch_loader(
 ) -> DataLoader[list[Part]]:
     """The batches from step `start` on, in order, made by `workers` processes (0: in this one), ready for `device`."""
     on_gpu = device is not None and device.type == "cuda"
-    if workers and any(group.strong_ops for group in batches.groups):
-        import segsemi.augment.strong  # noqa: F401  # once, before the workers are forked: imgaug takes half a second
+    method = None  # the platform's own
+    if workers and on_gpu and batches.processes > 1:  # NCCL, which has started by now, does not survive a fork
+        method = "forkserver"
+        _start_forkserver()
+    elif workers and sys.platform == "linux":
+        method = "fork"
+        if any(group.strong_ops for group in batches.groups):
+            import segsemi.augment.strong  # noqa: F401  # once, before the workers are forked: imgaug takes half a second
     return DataLoader(
         batches,
         batch_size=None,
         sampler=range(start, len(batches)),
         num_workers=workers,
-        worker_init_fn=_one_thread if workers else None,
+        worker_init_fn=_start_worker if workers else None,
         prefetch_factor=2 if workers else None,
         pin_memory=on_gpu,
-        # NCCL, which several processes have started by now, does not survive a fork
-        multiprocessing_context="forkserver" if workers and on_gpu and batches.processes > 1 else None,
+        multiprocessing_context=method,
     )
 
 
-def _one_thread(worker: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):  # they may reach the whole group; the main process ends its workers
+STOPS = (signal.SIGINT, signal.SIGTERM)  # they may reach all processes of a group; the main process ends its workers
+
+
+def _start_forkserver() -> None:
+    """The process that forks loader processes for a main process which cannot; it takes over that stops are passed by."""
+    multiprocessing.set_forkserver_preload(["segsemi.data.batches", "segsemi.augment.strong"])
+    before = [signal.signal(number, signal.SIG_IGN) for number in STOPS]
+    try:
+        forkserver.ensure_running()
+    finally:
+        for number, handler in zip(STOPS, before, strict=True):
+            signal.signal(number, handler)
+
+
+def _start_worker(worker: int) -> None:
+    for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(0)  # workers beside torch's threads: more threads than cores slow all of them down
     torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """The process that asked for this one may be killed; a forkserver, from which it was forked, would live on with it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def labelled_samples(
