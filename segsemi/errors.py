@@ -54,8 +54,11 @@ def explain(error: Exception) -> str | None:
         name = str(error.filename)
         made = Path(name).parts[:1] in (("data",), ("models",), ("reports",))
         return f"{name} not found" + ("; run `dvc repro`, which writes what is missing" if made else "; check the path")
-    if type(error).__name__ == "DistBackendError" or "Connection closed by peer" in str(error):
+    if "Connection closed by peer" in str(error):
         return "another process of this stage has ended; its own message says why"
+    if type(error).__name__ == "DistBackendError":
+        reason = " ".join(str(error).partition("Exception raised from")[0].split())
+        return f"the processes of this stage do not reach each other, or one has ended ({reason}); NCCL_DEBUG=INFO tells more"
     if "Bus error" in str(error) or "shared memory" in str(error):
         return (
             f"a loader process had no shared memory ({str(error).splitlines()[0]}); give more of it, in a container by "
@@ -75,5 +78,10 @@ def _out_of_memory(error: Exception) -> bool:
     """torch's and Python's; by name and text, since the lowest layer does not import torch."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    text = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "CUDA error: out of memory" in text)
+    texts = (
+        "can't allocate memory",
+        "CUDA error: out of memory",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "MPS backend out of memory",
+    )
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)

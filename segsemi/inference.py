@@ -70,7 +70,8 @@ def _planes(x: Tensor) -> Tensor:
     if x.device.type != "cpu" or x.is_contiguous():
         return x
     pixels = x.contiguous(memory_format=torch.channels_last).flatten(2)
-    return (torch.eye(x.shape[1], dtype=x.dtype) @ pixels).view(x.shape)
+    with torch.autocast("cpu", enabled=False):  # it would make this, and all that follows, bfloat16
+        return (torch.eye(x.shape[1], dtype=x.dtype) @ pixels).view(x.shape)
 
 
 def _resize(x: Tensor, height: int, width: int) -> Tensor:

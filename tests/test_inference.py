@@ -145,6 +145,18 @@ def test_bfloat16_network_gives_float32_probabilities() -> None:
     torch.testing.assert_close(result.sum(1), torch.ones(1, 8, 9), rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_autocast_is_for_the_network_alone(memory_format: torch.memory_format) -> None:
+    """Softmax, resizing and the mean of the views are float32 where machine.precision is bf16, on a CPU too."""
+    network = Small().float().eval().to(memory_format=memory_format)
+    x = images(1, 3, 8, 9).float().contiguous(memory_format=memory_format)
+    with torch.autocast("cpu", torch.bfloat16):
+        result = predict_probabilities(network, x, (0.5, 1.0), flip=True)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result.sum(1), torch.ones(1, 8, 9), rtol=0, atol=1e-5)
+    torch.testing.assert_close(result, predict_probabilities(network, x, (0.5, 1.0), flip=True), rtol=0.05, atol=0.01)
+
+
 def test_no_scales_are_refused(network: nn.Module) -> None:
     with pytest.raises(ValueError, match="scales must not be empty"):
         predict_probabilities(network, images(1, 3, 4, 4), ())

@@ -210,7 +210,8 @@ def test_full_disk_leaves_the_old_file_and_is_explained(tmp_path: Path) -> None:
 def test_errors_that_the_user_can_mend_are_explained() -> None:
     with pytest.raises(RuntimeError) as error:
         torch.empty(2**60)
-    for memory in (error.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried")):
+    apples = RuntimeError("MPS backend out of memory (MPS allocated: 4.22 GB, max allowed: 4.53 GB)")
+    for memory in (error.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried"), apples):
         text = explain(memory) or ""
         assert text.startswith("out of memory (") and "raise accumulate" in text and "\n" not in text
     assert explain(PermissionError(13, "denied", "a/b")) == "no permission for a/b; change its owner or mode"
@@ -221,6 +222,14 @@ def test_errors_that_the_user_can_mend_are_explained() -> None:
         assert (explain(kind(number, "there", "a/b")) or "").startswith("a/b: a file is where a folder is to be")
     assert explain(IsADirectoryError(errno.EISDIR, "is", "a/b")) == "a/b is a folder; name a file"
     assert explain(UserError("what to do")) == "what to do"
+    nccl = torch.distributed.DistBackendError(
+        "NCCL error in: ProcessGroupNCCL.cpp:77, invalid usage\nLast error:\nDuplicate GPU detected : rank 0 and rank 1\n"
+        "Exception raised from broadcastUniqueNCCLID at ProcessGroupNCCL.cpp:1\nframe #0: c10"
+    )
+    text = explain(nccl) or ""
+    assert "Last error: Duplicate GPU detected : rank 0 and rank 1); NCCL_DEBUG=INFO" in text and "frame" not in text
+    ended = RuntimeError("[pair.cc:534] Connection closed by peer [127.0.0.1]:1")
+    assert explain(ended) == "another process of this stage has ended; its own message says why"
     assert explain(RuntimeError("a fault of ours")) is None and explain(ValueError("another")) is None
 
 
