@@ -20,7 +20,7 @@ from segsemi.contract import data_root
 from segsemi.data.datasets import DataSet, find_dataset
 from segsemi.data.images import read_image, read_label, require_equal_size
 from segsemi.dsbn import branch_of
-from segsemi.engine import autocast, choose_device, threads_sharing_cores
+from segsemi.engine import autocast, choose_device, threads_sharing_cores, training_format
 from segsemi.errors import UserError
 from segsemi.memory import step_memory
 from segsemi.models.build import SegmentationModel, architecture_of
@@ -137,7 +137,7 @@ def step_seconds(params: Params, data: DataSet) -> dict[str, float]:
     device, seconds = choose_device(params.machine.device), {}
     for name, step in _steps(params).items():
         model = SegmentationModel(architecture_of(step.network, params.augment), data.classes)
-        model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+        model.to(device=device, memory_format=training_format(device)).train()  # type: ignore[call-overload]
         seconds_of = partial(
             _seconds_of_a_pass, size=params.augment.crop_size, device=device, precision=params.machine.precision
         )
@@ -182,7 +182,7 @@ def _steps(params: Params) -> dict[str, _Step]:
 
 
 def _seconds_of_a_pass(model: torch.nn.Module, batch: int, size: int, device: torch.device, precision: str) -> float:
-    images = torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=torch.channels_last)
+    images = torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=training_format(device))
     times = []
     for _ in range(3):
         start = time.perf_counter()

@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from segsemi.data.batches import Part, StepBatches, rows_in_whole
 from segsemi.dsbn import branch_of, labelled_first
-from segsemi.engine import autocast, threads_sharing_cores
+from segsemi.engine import autocast, threads_sharing_cores, training_format
 from segsemi.losses import LOSSES, cross_entropy
 from segsemi.models.build import SegmentationModel
 from segsemi.models.dropout import steady_dropout
@@ -97,8 +97,9 @@ class StepPasses:
         """
         device = self.processes.device
         inputs, targets = zip(*(part.on(device) for part in parts), strict=True)
+        images_of_all = torch.cat(inputs) if len(inputs) > 1 else inputs[0]
         with autocast(device, self.precision):
-            logits = network(torch.cat(inputs) if len(inputs) > 1 else inputs[0])
+            logits = network(images_of_all.contiguous(memory_format=training_format(device)))
         losses = []
         for part, own, labels in zip(parts, logits.split([len(part.ids) for part in parts]), targets, strict=True):
             loss = LOSSES[self.pseudo_loss] if part.pseudo else cross_entropy

@@ -23,7 +23,7 @@ from segsemi.data.batches import Group, StepBatches, batch_loader
 from segsemi.data.images import LabelledPairs
 from segsemi.data.manifest import read_rows
 from segsemi.dsbn import bn_statistics, convert_dsbn, strip_dsbn
-from segsemi.engine import one_thread
+from segsemi.engine import one_thread, training_format
 from segsemi.errors import UserError
 from segsemi.files import has_content, write_bytes, write_csv
 from segsemi.inference import evaluate_model
@@ -89,7 +89,7 @@ def train(
     if params.keep == "best" and not val:
         raise UserError("keep: best needs validation images, and there are none; set keep: last")
     device = processes.device
-    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(device=device, memory_format=training_format(device))  # type: ignore[call-overload]
     if processes.count > 1:
         sync_layers(model.network)
     if bn == "dsbn":

@@ -22,7 +22,7 @@ from segsemi.config import StudentParams, load_params
 from segsemi.data.batches import Group, Part
 from segsemi.data.datasets.camvid import SYNTHETIC
 from segsemi.dsbn import bn_statistics, convert_dsbn, labelled_first, strip_dsbn
-from segsemi.engine import one_thread
+from segsemi.engine import one_thread, training_format
 from segsemi.errors import UserError
 from segsemi.losses import cross_entropy, self_correction_loss
 from segsemi.models.build import SegmentationModel
@@ -336,6 +336,30 @@ def test_weak_pseudo_images_go_through_the_standard_batch_norm(groups: list[Grou
     run(alone, [weak], tmp_path / "weak", 1, params=optim(1, lr=1e-12), bn="trainable")
     for (name, ours), expected in zip(model.named_buffers(), alone.buffers(), strict=True):
         torch.testing.assert_close(ours, expected, msg=name, atol=1e-4, rtol=1e-4)
+
+
+def test_memory_format_follows_the_device() -> None:
+    assert training_format(torch.device("cpu")) == training_format(torch.device("cuda:1")) == torch.channels_last
+    assert training_format(torch.device("mps")) == torch.contiguous_format
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_weights_and_images_have_the_memory_format_of_the_device(
+    memory_format: torch.memory_format, groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Apple's GPUs, also where the model comes out of a file in channels_last, and the batches do."""
+    for module in ("train", "passes"):
+        monkeypatch.setattr(f"segsemi.{module}.training_format", lambda _: memory_format)
+    seen: list[bool] = []
+    model = new_model().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def look(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        seen.extend(x.is_contiguous(memory_format=memory_format) for x in inputs)
+
+    model.register_forward_pre_hook(look)
+    run(model, groups, tmp_path, 1)
+    assert seen and all(seen)
+    assert all(p.is_contiguous(memory_format=memory_format) for p in model.parameters() if p.ndim == 4)
 
 
 def test_bfloat16_training_stays_near_float32(groups: list[Group], tmp_path: Path) -> None:
