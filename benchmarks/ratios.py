@@ -194,7 +194,9 @@ def dsbn_ratio(bench: Bench, ours: SegmentationModel, step: Callable[[list[Part]
     def without() -> None:
         plain.zero_grad(set_to_none=True)
         images, targets = whole(batch, bench.device)
-        F.cross_entropy(plain(images), targets).backward()
+        with autocast(bench.device, bench.precision):
+            logits = plain(images)
+        F.cross_entropy(logits.float(), targets).backward()
 
     return bench.ratio(with_dsbn, without)
 
@@ -311,8 +313,9 @@ def photo_evaluation(bench: Bench) -> tuple[float, float]:
 def step_memory(bench: Bench) -> tuple[float, float]:
     """Peak memory of a student's step above that of a plain supervised step, both from their start; GiB of the plain one."""
 
-    plain = peak(f"print_step_peak(False, {str(bench.device)!r})")
-    return peak(f"print_step_peak(True, {str(bench.device)!r})") / plain, plain
+    how = f"{str(bench.device)!r}, {bench.precision!r}"
+    plain = peak(f"print_step_peak(False, {how})")
+    return peak(f"print_step_peak(True, {how})") / plain, plain
 
 
 def scl_memory(bench: Bench) -> tuple[float, float]:
@@ -338,11 +341,11 @@ def print_loss_peak(name: str | None, kind: str) -> None:
     print(used(device) - before)
 
 
-def print_step_peak(dsbn: bool, kind: str) -> None:
+def print_step_peak(dsbn: bool, kind: str, precision: str) -> None:
     """GiB that three steps on 8 images of 256x256 take in a process of their own."""
     device = choose_device(kind)
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), device, 1)
+        bench = Bench(Path(folder), device, 1, precision=precision)
         model = bench.model_with_dsbn() if dsbn else bench.model().train()
         batch = parts_of_256(len(bench.classes))
         optimizer = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9)
@@ -354,7 +357,9 @@ def print_step_peak(dsbn: bool, kind: str) -> None:
                     passes(batch, 0)
                 else:
                     images, targets = whole(batch, device)
-                    F.cross_entropy(model(images), targets).backward()
+                    with autocast(device, precision):
+                        logits = model(images)
+                    F.cross_entropy(logits.float(), targets).backward()
                 optimizer.step()
     print(used(device) - before)
 
