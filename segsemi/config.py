@@ -244,7 +244,7 @@ class EvaluateParams(Section):
 
 
 class MachineParams(Section):
-    """Where it runs; no result depends on it."""
+    """Where and how it runs. Results depend on it by rounding at most, so no stage does."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
     workers: int | Literal["auto"]
