@@ -97,9 +97,9 @@ class StepPasses:
         """
         device = self.processes.device
         inputs, targets = zip(*(part.on(device) for part in parts), strict=True)
-        images_of_all = torch.cat(inputs) if len(inputs) > 1 else inputs[0]
+        x = torch.cat(inputs) if len(inputs) > 1 else inputs[0]
         with autocast(device, self.precision):
-            logits = network(images_of_all.contiguous(memory_format=training_format(device)))
+            logits = network(x.contiguous(memory_format=training_format(device)))
         losses = []
         for part, own, labels in zip(parts, logits.split([len(part.ids) for part in parts]), targets, strict=True):
             loss = LOSSES[self.pseudo_loss] if part.pseudo else cross_entropy

@@ -260,7 +260,7 @@ STOPS = (signal.SIGINT, signal.SIGTERM)  # they may reach all processes of a gro
 
 
 def _start_forkserver() -> None:
-    """The process that forks loader processes for a main process which cannot; it takes over that stops are passed by."""
+    """Start the process that forks loader processes where this one cannot; stops do not end it, as it inherits."""
     multiprocessing.set_forkserver_preload(["segsemi.data.batches", "segsemi.augment.strong"])
     before = [signal.signal(number, signal.SIG_IGN) for number in STOPS]
     try:
