@@ -231,7 +231,8 @@ def _load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
         state = _downloaded_weights(name)
     own = encoder.state_dict()
     prefix = ""
-    while own and all(key.startswith(f"{prefix}model.") for key in own):  # smp wraps timm's networks, and timm some of its own
+    # smp wraps timm's networks, and timm some of its own
+    while own and all(key.startswith(f"{prefix}model.") for key in own):
         prefix += "model."
     given = {_flat(key): value for key, value in state.items()}
     found = {key: given[flat] for key in own if (flat := _flat(key.removeprefix(prefix))) in given}
