@@ -7,7 +7,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -120,7 +120,7 @@ def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
     free = shutil.disk_usage(".").free
     if free < 2 * disk:
         yield f"warning: only {free / 2**20:.0f} MiB free"
-    seconds = step_seconds(params, data)
+    seconds = step_seconds(params, data.classes)
     for name in seconds:
         yield f"{name}: {seconds[name]:.2f} s a step of computing, {getattr(params, name).steps} steps"
     counts = {"teacher": params.teacher.steps, "student": params.student.steps * len(params.rounds)}
@@ -132,23 +132,40 @@ def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
     yield f"training in all: {total / 60:.0f} minutes and more (loading, pseudo labels, evaluation)"
 
 
-def step_seconds(params: Params, data: DataSet) -> dict[str, float]:
+def step_seconds(params: Params, classes: Classes) -> dict[str, float]:
     """Seconds of computing in one step of teacher and student, from three steps on made-up images of the right size."""
-    device, seconds = choose_device(params.machine.device), {}
-    for name, step in _steps(params).items():
-        model = SegmentationModel(architecture_of(step.network, params.augment), data.classes)
-        model.to(device=device, memory_format=training_format(device)).train()  # type: ignore[call-overload]
-        seconds_of = partial(
-            _seconds_of_a_pass, size=params.augment.crop_size, device=device, precision=params.machine.precision
-        )
-        if step.side_by_side:
-            branches = [branch_of(model, parallel=parallel) for parallel in (False, True)]
-            with threads_sharing_cores(2) as pool:
-                passes = max(pool.map(seconds_of, branches, step.passes))
-        else:
-            passes = sum(seconds_of(model, batch) for batch in step.passes)
-        seconds[name] = passes * step.pieces
-    return seconds
+    return {name: _seconds_of(step, params, classes) for name, step in _steps(params).items()}
+
+
+def training_seconds(trainings: Iterable[tuple[Params, str, int]]) -> float:
+    """Seconds of computing in trainings: params, teacher or student, and steps of each; steps that are alike are measured once.
+
+    Raises:
+        UserError: see `find_data`.
+    """
+    measured: dict[str, float] = {}
+    total = 0.0
+    for params, name, steps in trainings:
+        step = _steps(params)[name]
+        key = repr((step, params.augment.crop_size, params.machine, params.data))
+        if key not in measured:
+            measured[key] = _seconds_of(step, params, find_data(params).classes)
+        total += steps * measured[key]
+    return total
+
+
+def _seconds_of(step: _Step, params: Params, classes: Classes) -> float:
+    device = choose_device(params.machine.device)
+    model = SegmentationModel(architecture_of(step.network, params.augment), classes)
+    model.to(device=device, memory_format=training_format(device)).train()  # type: ignore[call-overload]
+    seconds_of_a_pass = partial(
+        _seconds_of_a_pass, size=params.augment.crop_size, device=device, precision=params.machine.precision
+    )
+    if not step.side_by_side:
+        return sum(seconds_of_a_pass(model, batch) for batch in step.passes) * step.pieces
+    branches = [branch_of(model, parallel=parallel) for parallel in (False, True)]
+    with threads_sharing_cores(2) as pool:
+        return max(pool.map(seconds_of_a_pass, branches, step.passes))
 
 
 class _Step(NamedTuple):

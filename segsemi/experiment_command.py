@@ -227,18 +227,16 @@ def show_cells(wanted: Wanted) -> int:
             + (f" (the table has it, by code of {older})" if older else "")
         )
     done = [cell for cell, key in zip(wanted.cells, wanted.keys, strict=True) if key not in missing]
-    steps = experiments.remaining_steps(missing.values(), done)
+    todo = experiments.remaining_trainings(missing.values(), done)
+    steps = {kind: sum(number for _, other, number in todo if other == kind) for kind in ("teacher", "student")}
     print(
         f"{len(missing)} runs to do: {steps['teacher']} steps of teachers and baselines, {steps['student']} of students"
     )
     if missing:
-        params = next(iter(missing.values())).params
         try:
-            data = doctor.find_data(params)
+            seconds = doctor.training_seconds(todo)
         except UserError as error:
             print(f"time unknown: {error}")
             return 0
-        seconds = doctor.step_seconds(params, data)
-        total = sum(steps[kind] * seconds[kind] for kind in steps)
-        print(f"about {total / 60:.0f} minutes of training here, and more (loading, pseudo labels, evaluation)")
+        print(f"about {seconds / 60:.0f} minutes of training here, and more (loading, pseudo labels, evaluation)")
     return 0

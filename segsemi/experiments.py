@@ -312,12 +312,8 @@ def training_units(params: Params) -> Iterator[tuple[str, str, int]]:
         yield json.dumps([base, steps]), "teacher", steps
 
 
-def remaining_steps(missing: Iterable[Cell], done: Iterable[Cell]) -> dict[str, int]:
-    """Optimizer steps of teachers (and labels-only baselines) and of students that are still to be trained."""
+def remaining_trainings(missing: Iterable[Cell], done: Iterable[Cell]) -> list[tuple[Params, str, int]]:
+    """Params, teacher (labels-only baselines too) or student, and optimizer steps of each model that is still to be trained."""
     trained = {key for cell in done for key, _, _ in training_units(cell.params)}
-    todo = {key: (kind, steps) for cell in missing for key, kind, steps in training_units(cell.params)}
-    sums = {"teacher": 0, "student": 0}
-    for key, (kind, steps) in todo.items():
-        if key not in trained:
-            sums[kind] += steps
-    return sums
+    todo = {key: (cell.params, kind, steps) for cell in missing for key, kind, steps in training_units(cell.params)}
+    return [training for key, training in todo.items() if key not in trained]

@@ -25,9 +25,11 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from segsemi.config import load_values
+from segsemi.data.datasets import DataSet
 from segsemi.data.datasets.camvid import SYNTHETIC
 from segsemi.data.images import read_label
 from segsemi.data.manifest import Row, write_rows
+from segsemi.doctor import training_seconds
 from segsemi.errors import UserError
 from segsemi.experiment_command import Wanted, _public
 from segsemi.experiments import (
@@ -35,7 +37,7 @@ from segsemi.experiments import (
     check_tracked,
     code_hash,
     file_keys,
-    remaining_steps,
+    remaining_trainings,
     run_cells,
     run_keys,
     run_name,
@@ -337,9 +339,36 @@ def test_time_to_come_counts_every_model_once() -> None:
     teacher, student = VALUES["teacher"]["steps"], VALUES["student"]["steps"]
     # A seed: two teachers (one of all labels), two baselines; students ST, SAUG, DSBN, and SCL, which is ITER's first one too.
     once = {"teacher": 4 * teacher + 3 * student, "student": 5 * student}
-    assert remaining_steps(table, []) == {kind: 2 * steps for kind, steps in once.items()}
-    assert remaining_steps(table[9:], table[:9]) == once
-    assert remaining_steps(table[1:2], table[:1]) == {"teacher": 0, "student": student}
+
+    def steps(missing: Sequence[Cell], done: Sequence[Cell]) -> dict[str, int]:
+        todo = remaining_trainings(missing, done)
+        return {kind: sum(number for _, other, number in todo if other == kind) for kind in once}
+
+    assert steps(table, []) == {kind: 2 * number for kind, number in once.items()}
+    assert steps(table[9:], table[:9]) == once
+    assert steps(table[1:2], table[:1]) == {"teacher": 0, "student": student}
+    (training,) = remaining_trainings(table[1:2], table[:1])
+    assert training == (table[1].params, "student", student)
+
+
+def test_time_to_come_is_that_of_each_cells_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps that are alike are measured once: an image of a pass is said to take a second."""
+    asked: list[int] = []
+
+    def seconds(model: object, batch: int, **_: object) -> float:
+        asked.append(batch)
+        return float(batch)
+
+    monkeypatch.setattr("segsemi.doctor._seconds_of_a_pass", seconds)
+    monkeypatch.setattr("segsemi.doctor.worth_side_by_side", lambda *_, **__: False)
+    monkeypatch.setattr("segsemi.doctor.find_data", lambda _: DataSet(SYNTHETIC, []))
+    rows = ["batches of 2 + 6", "batches of 8 + 8", "CE", "SCE"]
+    todo = remaining_trainings(cells("settings", rows=rows), [])
+    teacher, student = VALUES["teacher"], VALUES["student"]
+    images = 2 + 6 + 8 + 8 + 2 * (student["batch_labelled"] + student["batch_pseudo"])
+    assert training_seconds(todo) == teacher["steps"] * teacher["batch_size"] + student["steps"] * images
+    own = [student["batch_labelled"], student["batch_pseudo"]]
+    assert sorted(asked) == sorted([teacher["batch_size"], 2, 6, 8, 8, *own])
 
 
 def test_table_has_the_mean_the_deviation_and_the_paired_gain(tmp_path: Path) -> None:

@@ -193,7 +193,7 @@ def test_doctor_times_passes_side_by_side_at_the_same_time(
     student = params.student.model_copy(update={"batch_labelled": 4, "batch_pseudo": 4, "bn": bn})
     params = params.model_copy(update={"student": student})
     monkeypatch.setattr("segsemi.doctor._seconds_of_a_pass", lambda model, batch, **options: batch)
-    assert step_seconds(params, DataSet(SYNTHETIC, []))["student"] == seconds
+    assert step_seconds(params, SYNTHETIC)["student"] == seconds
 
 
 def test_a_network_that_draws_random_numbers_of_its_own_keeps_the_order(
