@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import shtab
 
@@ -42,20 +43,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    doctor = commands.add_parser("doctor", help="check machine, params and data, and estimate the run's time and disk")
-    doctor.add_argument("--params", type=Path, default=Path("params.yaml"), help="params.yaml if not given")
+    def command(name: str, text: str, **options: Any) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", **options)
+
+    doctor = command("doctor", "check machine, params and data, and estimate the run's time and disk")
+    doctor.add_argument(
+        "--params", type=Path, default=Path("params.yaml"), help="the params; ./params.yaml if not given"
+    )
     doctor.add_argument("--picture", type=Path, help="write nine images with their labels laid over to this PNG")
     doctor.set_defaults(run=_doctor)
 
-    preset = commands.add_parser("preset", help="write the paper's settings into params.yaml")
+    preset = command("preset", "write the paper's settings into params.yaml")
     preset.add_argument("name", nargs="?", help="which; without it, list them")
-    preset.add_argument("--params", type=Path, default=Path("params.yaml"), help="params.yaml if not given")
+    preset.add_argument(
+        "--params", type=Path, default=Path("params.yaml"), help="the params; ./params.yaml if not given"
+    )
     preset.add_argument("--dry-run", action="store_true", help="only show what would change")
     preset.set_defaults(run=_preset)
 
-    experiment = commands.add_parser(
-        "experiment", help="run a table or figure of the paper as dvc experiments", allow_abbrev=False
-    )
+    experiment = command("experiment", "run a table or figure of the paper as dvc experiments", allow_abbrev=False)
     experiment.add_argument("name", nargs="?", help="which, or the path of a grid of your own; without it, list them")
     experiment.add_argument("--list", action="store_true", help="list what there is")
     experiment.add_argument(
@@ -64,18 +70,24 @@ def _parser() -> argparse.ArgumentParser:
     experiment.add_argument("--collect", action="store_true", help="only write the table of what is done")
     experiment.add_argument("--queue", action="store_true", help="only queue the runs, for `dvc queue start --jobs N`")
     experiment.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="0 1 2 if not given")
-    experiment.add_argument("--columns", nargs="+", default=[], help="only these")
-    experiment.add_argument("--rows", nargs="+", default=[], help="only these")
+    experiment.add_argument("--columns", nargs="+", default=[], help="only these columns")
+    experiment.add_argument("--rows", nargs="+", default=[], help="only these rows")
     experiment.add_argument(
-        "-S", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="for all cells"
+        "-S", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change this param in all cells"
     )
-    experiment.add_argument("-o", "--out", type=Path, default=Path("reports/experiments"), help="folder of the tables")
     experiment.add_argument(
-        "--replace", action="store_true", help="begin the table anew; else what other code or seeds gave stays in it"
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("reports/experiments"),
+        help="folder of the tables; reports/experiments if not given",
+    )
+    experiment.add_argument(
+        "--replace", action="store_true", help="start an empty table; otherwise earlier results stay in it"
     )
     experiment.set_defaults(run=_experiment)
 
-    labels = commands.add_parser("labels", help="turn what an annotation tool wrote into label PNGs and classes.json")
+    labels = command("labels", "turn what an annotation tool wrote into label PNGs and classes.json")
     labels.add_argument("format", choices=["labelme", "coco"])
     labels.add_argument("source", type=Path, help="labelme: the folder of its JSON files; coco: the JSON file")
     labels.add_argument("-o", "--out", type=Path, required=True, help="folder for labels/ and classes.json")
@@ -87,24 +99,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     labels.set_defaults(run=_labels)
 
-    predict = commands.add_parser("predict", help="label pictures with a trained model")
+    predict = command("predict", "label pictures with a trained model")
     predict.add_argument("model", type=Path, help="a model's folder, such as models/student_2")
     predict.add_argument("images", nargs="+", help="files, folders or glob patterns")
     predict.add_argument("-o", "--out", type=Path, required=True, help="folder of the label PNGs")
     predict.add_argument("--overlay", action="store_true", help="also pictures with the classes' colours laid over")
     predict.add_argument("--probabilities", action="store_true", help="also NAME.npz with all probabilities")
-    predict.add_argument("--scales", type=float, nargs="+", default=[1.0], help="average over these scales")
+    predict.add_argument(
+        "--scales", type=float, nargs="+", default=[1.0], help="average over these scales; 1 if not given"
+    )
     predict.add_argument("--flip", action="store_true", help="average with the mirrored image")
     predict.add_argument("--sliding-window", type=int, metavar="PIXELS", help="for images larger than memory allows")
-    predict.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+    predict.add_argument("--device", default="auto", help="auto (if not given), cpu, cuda, cuda:1, mps")
     predict.set_defaults(run=_predict)
 
-    suggest = commands.add_parser("suggest", help="list the unlabelled images whose labels would help most")
+    suggest = command("suggest", "list the unlabelled images whose labels would help most")
     suggest.add_argument("-n", "--count", type=int, default=20, help="how many; 20 if not given")
-    suggest.add_argument("-o", "--out", type=Path, default=Path("suggestions"), help="folder of the CSV and the page")
+    suggest.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        default=Path("suggestions"),
+        help="folder of the CSV and the page; suggestions if not given",
+    )
     suggest.set_defaults(run=_suggest)
 
-    export = commands.add_parser("export", help="write a model for other programs")
+    export = command("export", "write a model for other programs")
     export.add_argument("model", type=Path, help="a model's folder")
     export.add_argument("-o", "--out", type=Path, required=True, help="folder to write to")
     export.add_argument(
