@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import groupby
+from contextlib import ExitStack
 from typing import TypeVar
 
 import numpy as np
@@ -166,36 +166,45 @@ def images_at_once(
 
 
 def side_by_side(compute: Callable[[T], R], items: Iterable[T], at_once: Callable[[T], int]) -> Iterator[R]:
-    """compute(item) for all items, in order, each in a thread with its share of the cores.
+    """compute(item) for all items, in order, several at a time, each in a thread with its share of the cores.
 
     Several cores on one image wait for each other in every layer; each on an image of its own they do not. An error of
     `items` is raised in its turn, after the results of the items before it.
 
     Args:
-        at_once: how many items like this one may be computed at a time.
+        at_once: how many items like this one may be computed at a time; it takes that share of the cores.
     """
-    for count, alike in groupby(items, at_once):
-        yield from _side_by_side(compute, alike, count)
-
-
-def _side_by_side(compute: Callable[[T], R], items: Iterable[T], count: int) -> Iterator[R]:
-    if count == 1:
-        yield from map(compute, items)
-        return
     iterator = iter(items)
-    waiting: deque[Future[R]] = deque()
+    waiting: deque[tuple[Future[R], int]] = deque()
     end: BaseException | None = None
-    with threads_sharing_cores(count) as pool:
-        while end is None or waiting:
-            if end is None:
-                try:
-                    waiting.append(pool.submit(compute, next(iterator)))
-                except BaseException as error:
-                    end = error
-            if waiting and (end is not None or len(waiting) > count):
-                yield waiting.popleft().result()
+    with ExitStack() as stack:
+        pools: dict[int, ThreadPoolExecutor] = {}
+        while end is None:
+            try:
+                item = next(iterator)
+                count = at_once(item)
+            except BaseException as error:
+                end = error
+                break
+            while waiting and not _fits(count, [other for _, other in waiting]):
+                yield waiting.popleft()[0].result()
+            if count == 1:
+                yield compute(item)
+                continue
+            if count not in pools:
+                pools[count] = stack.enter_context(threads_sharing_cores(count))
+            waiting.append((pools[count].submit(compute, item), count))
+        while waiting:
+            yield waiting.popleft()[0].result()
     if not isinstance(end, StopIteration):
         raise end
+
+
+def _fits(count: int, others: list[int]) -> bool:
+    """Whether an item may join those that are computed: all of them share the cores, or it is next in a pool of its like."""
+    if all(other == count for other in others):
+        return len(others) <= count
+    return 1 / count + sum(1 / other for other in others) < 1 + 1e-9
 
 
 def evaluate_model(

@@ -5,12 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from segsemi.config import load_params
-from segsemi.errors import run_stage
+from segsemi.errors import UserError, run_stage
 from segsemi.files import write_text
 
 
 def main() -> None:
-    load_params()
+    params = load_params()
+    networks = {"model": params.model}
+    if params.student.init == "pretrained":
+        networks["student_model"] = params.student_model
+    for name, network in networks.items():
+        weights = network.encoder_weights
+        if weights not in ("none", "imagenet") and not Path(weights).is_file():
+            raise UserError(f"{name}.encoder_weights: {weights} not found; use none, imagenet or the path of a file")
     write_text(Path("data/params_checked.txt"), "params.yaml is valid\n")
 
 

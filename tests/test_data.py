@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -329,7 +330,7 @@ from segsemi.data.batches import batch_loader
 def main():
     batches = iter(batch_loader(pickle.load(open(sys.argv[1], 'rb')), start=0, workers=2, device=torch.device('cuda')))
     signal.signal(signal.SIGTERM, lambda *_: print('noted', flush=True))
-    next(batches)
+    next(batches), next(batches)  # both loaders are there
     print('begun', flush=True)
     sys.stdin.readline()
     for _ in range(10):
@@ -356,6 +357,8 @@ def test_loaders_of_several_gpus_outlive_a_stop_and_not_their_process(raw: Path,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         start_new_session=True,
     ) as training:
+        watchdog = threading.Timer(120, training.kill)
+        watchdog.start()
         assert training.stdin is not None and training.stdout is not None
         assert training.stdout.readline() == "begun\n"
         others = psutil.Process(training.pid).children(recursive=True)
@@ -366,7 +369,9 @@ def test_loaders_of_several_gpus_outlive_a_stop_and_not_their_process(raw: Path,
         training.stdin.flush()
         assert training.stdout.readline() == "went on\n"
         training.kill()
+        watchdog.cancel()
     _, alive = psutil.wait_procs(others, timeout=60)
+    alive = [process for process in alive if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     for process in alive:
         process.kill()
     assert not alive

@@ -340,27 +340,28 @@ def test_images_side_by_side_come_in_order_each_with_its_share_of_the_cores() ->
 
 
 def test_large_images_among_small_ones_are_computed_alone() -> None:
-    running, most = 0, 0
+    running: list[int] = []
+    seen: list[list[int]] = []
     lock, threads = threading.Lock(), torch.get_num_threads()
 
     def compute(size: int) -> tuple[int, int]:
-        nonlocal running, most
         with lock:
-            running += 1
-            most = max(most, running * size)
-        time.sleep(0.02)
+            running.append(size)
+            seen.append(sorted(running))
+        time.sleep(0.05)
         with lock:
-            running -= 1
+            running.remove(size)
         return size, torch.get_num_threads()
 
     torch.set_num_threads(4)
     try:
-        sizes = [1, 1, 1, 4, 1, 1, 2, 2, 4, 4, 1]
+        sizes = [1, 1, 1, 4, 1, 1, 2, 2, 4, 4, 1, 2, 1, 4]
         done = list(side_by_side(compute, sizes, lambda size: 4 // size))
     finally:
         torch.set_num_threads(threads)
     assert done == [(size, size) for size in sizes]  # the larger, the more cores
-    assert most == 4
+    assert max(map(sum, seen)) == 4  # no more than there are cores, and all of these
+    assert [1, 1, 2] in seen or [1, 2] in seen  # unlike ones too
 
 
 def test_evaluation_is_the_same_with_images_side_by_side(

@@ -354,7 +354,8 @@ def test_weights_and_images_have_the_memory_format_of_the_device(
     model = new_model().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def look(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
-        seen.extend(x.is_contiguous(memory_format=memory_format) for x in inputs)
+        if torch.is_grad_enabled():
+            seen.extend(x.is_contiguous(memory_format=memory_format) for x in inputs)
 
     model.register_forward_pre_hook(look)
     run(model, groups, tmp_path, 1)

@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from pathlib import Path
 
 import cv2
@@ -260,19 +260,20 @@ STOPS = (signal.SIGINT, signal.SIGTERM)  # they may reach all processes of a gro
 
 
 def _start_forkserver() -> None:
-    """Start the process that forks loader processes where this one cannot; stops do not end it, as it inherits."""
+    """Start the process that forks loader processes where this one cannot; in it, and in these while they start, stops wait."""
     multiprocessing.set_forkserver_preload(["segsemi.data.batches", "segsemi.augment.strong"])
-    before = [signal.signal(number, signal.SIG_IGN) for number in STOPS]
+    resource_tracker.ensure_running()  # first, as it ends with both signals let through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # which processes inherit
     try:
         forkserver.ensure_running()
     finally:
-        for number, handler in zip(STOPS, before, strict=True):
-            signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(worker: int) -> None:
     for number in STOPS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     cv2.setNumThreads(0)  # workers beside torch's threads: more threads than cores slow all of them down
     torch.set_num_threads(1)

@@ -54,10 +54,16 @@ def split_rows(
         unlabelled_ratio: so many unlabelled images for each labelled one (paper, Figure 3); None: all.
 
     Raises:
-        UserError: no labelled image would be left, more are asked for than there are, or an id is unknown.
+        UserError: extra images are to be labelled, and there are none; no labelled image would be left, more are asked for
+            than there are, or an id is unknown.
     """
     rows = [row for row in rows if row.subset != "extra" or extra != "unused"]
     subsets = ("train", "extra") if extra == "labelled" else ("train",)
+    if extra == "labelled" and not any(row.subset == "extra" for row in rows):
+        raise UserError(
+            "split.extra is labelled, but the data set has no images beside its training images (SBD, train_extra, "
+            "unlabelled/); add them, or set it to unlabelled"
+        )
     train = [row for row in rows if row.subset in subsets and row.label]
     if ids is not None:
         chosen = _known_ids(ids, train)
@@ -100,7 +106,7 @@ def read_list(path: Path) -> list[str] | None:
         UserError: if the file is missing or no text.
     """
     try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"split.labelled_list: {path} cannot be read ({error})") from None
     return [line for line in lines if line and not line.startswith("#")] or None

@@ -91,8 +91,10 @@ def _normalisation(model: ModelParams) -> tuple[tuple[float, float, float], tupl
 
 
 def _only_smp_has(encoder: str) -> bool:
+    """Whether it is an encoder of smp, and timm has none of this name, or has one whose tensors are named in another way."""
     smp, timm = _libraries()
-    return encoder in smp.encoders.encoders and not timm.is_model(encoder)
+    other = encoder.startswith(("mobileone_", "senet154"))
+    return encoder in smp.encoders.encoders and (other or not timm.is_model(encoder))
 
 
 def _rgb(values: Sequence[float]) -> tuple[float, float, float]:
@@ -232,8 +234,10 @@ def _load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
     own = encoder.state_dict()
     prefix = ""
     # smp wraps timm's networks, and timm some of its own
-    while own and all(key.startswith(f"{prefix}model.") for key in own):
-        prefix += "model."
+    while own and (
+        part := next((p for p in ("model.", "body.") if all(key.startswith(prefix + p) for key in own)), "")
+    ):
+        prefix += part
     given = {_flat(key): value for key, value in state.items()}
     found = {key: given[flat] for key in own if (flat := _flat(key.removeprefix(prefix))) in given}
     missing = [key for key in own if key not in found]

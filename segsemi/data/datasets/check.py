@@ -31,6 +31,8 @@ def check_entries(
     for entry in entries:
         folders.update(entry.image.parents, entry.label.parents if entry.label else ())
         if (other := named.setdefault(entry.id, entry.image)) is not entry.image:
+            if other == entry.image:
+                raise UserError(f"{root / other} is in two lists, or twice in one; name it once")
             raise UserError(
                 f"{root / other} and {root / entry.image} have the same id, {entry.id}, so one's files would be the "
                 "other's; rename or remove one, or name it once in its list"

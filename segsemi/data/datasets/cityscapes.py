@@ -57,9 +57,18 @@ def find_cityscapes(root: Path) -> DataSet:
             if stem.endswith(IMAGE):
                 base = root / labels / subset / stem.removesuffix(IMAGE)
                 images.append((subset, image, base.with_name(f"{base.name}_{labels}_")))
-    fine = [base for subset, _, base in images if subset != "train_extra"]
-    trained = all(_label(base, TRAIN_LABEL).exists() for base in fine)
+    if not (root / "gtFine").is_dir():
+        raise UserError(f"folder {root / 'gtFine'} not found; unpack gtFine_trainvaltest.zip beside leftImg8bit/")
+    fine = [(image, base) for subset, image, base in images if subset != "train_extra"]
+    trained = all(_label(base, TRAIN_LABEL).exists() for _, base in fine)
     kind = TRAIN_LABEL if trained else LABEL
+    neither = [
+        pair for pair in fine if not _label(pair[1], LABEL).exists() and not _label(pair[1], TRAIN_LABEL).exists()
+    ]
+    if neither:
+        image, base = neither[0]
+        more = f" ({len(neither)} images have none)" if len(neither) > 1 else ""
+        raise UserError(f"image {root / image} has no label {_label(base, LABEL)}{more}; add or remove it")
     entries = []
     for subset, image, base in images:
         label = _label(base, kind)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from segsemi.errors import UserError
 from segsemi.files import visible_files
@@ -42,7 +42,9 @@ def stems(root: Path, folder: str, endings: Sequence[str]) -> dict[str, Path]:
     """
     base = root / folder
     if not base.is_dir():
-        raise UserError(f"folder {base} not found; set data.root to the folder that holds {folder}/")
+        below = next((path for path in sorted(root.glob(f"*/{folder}")) if path.is_dir()), None)
+        found = f" ({below} is there: each archive belongs into the same folder)" if below else ""
+        raise UserError(f"folder {base} not found{found}; set data.root to the folder that holds {folder}/")
     files: dict[str, Path] = {}
     for path in visible_files(base, endings):
         stem = path.relative_to(base).with_suffix("").as_posix()
@@ -70,5 +72,8 @@ def read_names(path: Path) -> list[str]:
 
 
 def read_ids(path: Path) -> list[str]:
-    """The first word of every line of a list file, such as ImageSets/Segmentation/train.txt; errors as `read_names`."""
-    return [line.split()[0] for line in read_names(path)]
+    """The id in every line of a list file, such as ImageSets/Segmentation/train.txt; errors as `read_names`.
+
+    It is the first word, or the name of its file, without an ending, in lists that name images and labels by path.
+    """
+    return [PurePosixPath(line.split()[0]).stem for line in read_names(path)]

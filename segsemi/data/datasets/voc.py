@@ -23,20 +23,22 @@ def colour_of(index: int) -> tuple[int, int, int]:
     return channels[0], channels[1], channels[2]
 
 
+SBD_FOLDERS = ("SBD/cls", "sbd/cls", "benchmark_RELEASE/dataset/cls")
 VOC = Classes(NAMES, tuple(colour_of(index) for index in range(len(NAMES))))
 
 
 def find_voc(root: Path) -> DataSet:
     """train (1,464) and val (1,449) of ImageSets/Segmentation; the rest of SBD, where it is there, as extra.
 
-    SBD's labels are SegmentationClassAug/ID.png beside VOC's own, or the original SBD/cls/ID.mat; those of trainaug.txt
-    where that list is there. `split.extra: labelled` counts them as training images: trainaug, 10,582 in all.
+    SBD's labels are SegmentationClassAug/ID.png beside VOC's own, or the original .mat files, in one of SBD_FOLDERS in VOC2012/
+    or above it, but below root; those of trainaug.txt where that list is there. `split.extra: labelled` counts them as
+    training images: trainaug, 10,582 in all.
 
     Args:
         root: VOC2012/, or a folder above it: VOCdevkit/ or the one that holds VOCdevkit/.
 
     Raises:
-        UserError: a folder, list, image or label is missing.
+        UserError: a folder, list, image or label is missing; SBD is there, but outside root.
     """
     places = ("", "VOC2012", "VOCdevkit/VOC2012")
     base = next((Path(place) for place in places if (root / place / "ImageSets/Segmentation").is_dir()), None)
@@ -67,10 +69,15 @@ def _sbd_labels(root: Path, base: Path) -> dict[str, Path]:
     """id -> label, of SegmentationClassAug or of SBD's .mat files."""
     if (root / base / "SegmentationClassAug").is_dir():
         return stems(root, (base / "SegmentationClassAug").as_posix(), (".png",))
-    for place in ("SBD/cls", "benchmark_RELEASE/dataset/cls"):
+    for place in SBD_FOLDERS:
         for parent in (base, base.parent, base.parent.parent):
             if (root / parent / place).is_dir():
                 return stems(root, (parent / place).as_posix(), (".mat",))
+    whole = (root / base).resolve()
+    for place in SBD_FOLDERS:
+        for parent in list(whole.parents)[:2]:  # VOCdevkit/, and what it lies in
+            if (parent / place).is_dir():
+                raise UserError(f"SBD is in {parent / place}, outside of data.root, {root}; set data.root to {parent}")
     return {}
 
 
