@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import os
 import sys
@@ -25,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # `... | head` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except Exception as error:
         message = explain(error)
         if message is None or args.verbose or os.environ.get("SEGSEMI_TRACEBACK"):
@@ -149,7 +153,7 @@ def _doctor(args: argparse.Namespace) -> int:
         print(line)
     print(f"{args.params}: valid")
     data, root = doctor.find_data(params), data_root(params.data)
-    for line in doctor.data_lines(data, root):
+    for line in itertools.chain(doctor.data_lines(data, root), doctor.split_lines(params, data)):
         print(line)
     if args.picture:
         doctor.save_nine(data, root, args.picture)
@@ -169,7 +173,7 @@ def _preset(args: argparse.Namespace) -> int:
     changes = apply_preset(args.name, args.params, write=not args.dry_run)
     print(read_preset(args.name)[1])
     print("\n".join(changes) or "nothing to change")
-    if not args.dry_run:
+    if changes and not args.dry_run:
         print(f"{args.params} written; set data.root to the folder of the data set")
     return 0
 

@@ -13,16 +13,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import psutil
 import torch
 
 from segsemi.config import ModelParams, Params, total_steps
 from segsemi.contract import data_root
 from segsemi.data.datasets import DataSet, find_dataset
 from segsemi.data.images import read_image, read_label, require_equal_size
+from segsemi.data.manifest import Row
+from segsemi.data.split import read_list, split_rows
 from segsemi.dsbn import branch_of
 from segsemi.engine import autocast, choose_device, threads_sharing_cores, training_format
 from segsemi.errors import UserError
-from segsemi.memory import step_memory
+from segsemi.memory import Memory, step_memory
 from segsemi.models.build import SegmentationModel, architecture_of
 from segsemi.palette import Classes, colourise
 from segsemi.passes import worth_side_by_side
@@ -67,6 +70,7 @@ def data_lines(data: DataSet, root: Path) -> Iterator[str]:
     for subset in sorted({entry.subset for entry in data.entries}):
         yield f"{subset}: {counts[subset, True]} images with a label, {counts[subset, False]} without"
     labelled = [entry for entry in data.entries if entry.label is not None]
+    labelled = [entry for entry in labelled if entry.subset != "extra"] or labelled  # extra ones are rough, if any
     chosen = [labelled[index] for index in _even(len(labelled), SAMPLE)]
     pixels, sizes = np.zeros(256, np.int64), Counter[tuple[int, int]]()
     for entry in chosen:
@@ -80,6 +84,33 @@ def data_lines(data: DataSet, root: Path) -> Iterator[str]:
         note = "  <- no pixel in the sample" if pixels[id_] == 0 else ""
         yield f"class {id_:3d} {name:20s} {100 * pixels[id_] / pixels.sum():6.2f} % of the pixels{note}"
     yield f"no class (ignored)        {100 * pixels[data.classes.ignore_index] / pixels.sum():6.2f} %"
+
+
+def split_lines(params: Params, data: DataSet) -> Iterator[str]:
+    """How many images will be labelled and unlabelled, without mended labels, and what lacks images for what params want.
+
+    Raises:
+        UserError: see `split_rows`.
+    """
+    rows = [
+        Row(entry.id, entry.subset, str(entry.image), str(entry.label or ""), 0, 0, "", "") for entry in data.entries
+    ]
+    wanted = params.split
+    split = split_rows(
+        rows,
+        fraction=wanted.fraction,
+        count=wanted.count,
+        ids=read_list(Path(wanted.labelled_list)),
+        extra=wanted.extra,
+        unlabelled_ratio=wanted.unlabelled_ratio,
+        seed=params.seed,
+    )
+    yield f"split: {len(split.labelled)} labelled and {len(split.unlabelled)} unlabelled images"
+    if not split.unlabelled and params.rounds and params.student.batch_pseudo:
+        yield "warning: students have no unlabelled image to learn from: lower split.fraction, or set rounds: {}"
+    measured = split.test if params.evaluate.subset == "test" else split.val
+    if not any(row.label for row in measured):
+        yield f"warning: evaluate.subset is {params.evaluate.subset}, where no image has a label"
 
 
 def _even(length: int, number: int) -> list[int]:
@@ -109,9 +140,7 @@ def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
     """Memory, disk and time that `dvc repro` will take; time last, since it runs real steps, which may not fit."""
     weights = 0
     for name, step in _steps(params).items():
-        architecture = architecture_of(step.network, params.augment)
-        batch = sum(step.passes) if step.side_by_side else max(step.passes)
-        memory = step_memory(architecture, data.classes, batch=batch, crop_size=params.augment.crop_size)
+        memory = _memory(step, params, data.classes)
         yield f"{name}: {memory.step / 2**30:.1f} GiB and about a quarter more for a step; raise {name}.accumulate for less"
         weights = max(weights, memory.weights)
     models = 1 + len(params.rounds) + len(params.baselines)
@@ -120,7 +149,11 @@ def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
     free = shutil.disk_usage(".").free
     if free < 2 * disk:
         yield f"warning: only {free / 2**20:.0f} MiB free"
-    seconds = step_seconds(params, data.classes)
+    try:
+        seconds = step_seconds(params, data.classes)
+    except UserError as error:
+        yield f"time unknown: {error}"
+        return
     for name in seconds:
         yield f"{name}: {seconds[name]:.2f} s a step of computing, {getattr(params, name).steps} steps"
     counts = {"teacher": params.teacher.steps, "student": params.student.steps * len(params.rounds)}
@@ -133,7 +166,11 @@ def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
 
 
 def step_seconds(params: Params, classes: Classes) -> dict[str, float]:
-    """Seconds of computing in one step of teacher and student, from three steps on made-up images of the right size."""
+    """Seconds of computing in one step of teacher and student, from three steps on made-up images of the right size.
+
+    Raises:
+        UserError: there is not the memory for one.
+    """
     return {name: _seconds_of(step, params, classes) for name, step in _steps(params).items()}
 
 
@@ -141,7 +178,7 @@ def training_seconds(trainings: Iterable[tuple[Params, str, int]]) -> float:
     """Seconds of computing in trainings: params, teacher or student, and steps of each; steps that are alike are measured once.
 
     Raises:
-        UserError: see `find_data`.
+        UserError: see `find_data` and `step_seconds`.
     """
     measured: dict[str, float] = {}
     total = 0.0
@@ -156,6 +193,9 @@ def training_seconds(trainings: Iterable[tuple[Params, str, int]]) -> float:
 
 def _seconds_of(step: _Step, params: Params, classes: Classes) -> float:
     device = choose_device(params.machine.device)
+    needed, free = _memory(step, params, classes).step, _free_memory(device)
+    if needed > free:
+        raise UserError(f"a step takes {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} are free on {device}")
     model = SegmentationModel(architecture_of(step.network, params.augment), classes)
     model.to(device=device, memory_format=training_format(device)).train()  # type: ignore[call-overload]
     seconds_of_a_pass = partial(
@@ -166,6 +206,17 @@ def _seconds_of(step: _Step, params: Params, classes: Classes) -> float:
     branches = [branch_of(model, parallel=parallel) for parallel in (False, True)]
     with threads_sharing_cores(2) as pool:
         return max(pool.map(seconds_of_a_pass, branches, step.passes))
+
+
+def _memory(step: _Step, params: Params, classes: Classes) -> Memory:
+    architecture = architecture_of(step.network, params.augment)
+    batch = sum(step.passes) if step.side_by_side else max(step.passes)
+    return step_memory(architecture, classes, batch=batch, crop_size=params.augment.crop_size)
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
 
 
 class _Step(NamedTuple):

@@ -181,9 +181,16 @@ CASES = {
         r"at step 1, images .* (lower teacher\.lr|lr)",
         params={"teacher": {"lr": 1e30, "steps": 3}},
     ),
-    "no weights of that name": at_teacher(
-        r"model\.encoder_weights.*data/none\.pth",
+    "no weights of that name": Case(
+        r"model\.encoder_weights: data/none\.pth not found; use none, imagenet",
         params={"model": {"encoder_weights": "data/none.pth"}},
+        before=(),
+        stage="check_params",
+        absent="data/params_checked.txt",
+    ),
+    "weights that vanished": at_teacher(
+        r"model\.encoder_weights.*data/none\.pth",
+        lambda: Project(Path()).set_params({"model": {"encoder_weights": "data/none.pth"}}),
     ),
     "no unlabelled image": Case(
         r"student_1: there is no pseudo image to train on; lower split\.fraction, add unlabelled images",

@@ -15,6 +15,7 @@ from scipy.io import savemat
 
 from segsemi.data.datasets import check_entries, find_dataset
 from segsemi.data.datasets.cityscapes import CITYSCAPES, CITYSCAPES_TRAIN_IDS
+from segsemi.data.datasets.entry import read_ids
 from segsemi.data.datasets.folder import read_classes
 from segsemi.data.datasets.voc import VOC
 from segsemi.data.images import read_label
@@ -111,6 +112,26 @@ def test_cityscapes_coarse_labels_measure_the_extra_images(tmp_path: Path) -> No
     assert [row.id for row in split.unlabelled] == ["augsburg_000000_000000"]
 
 
+def test_cityscapes_without_labels_names_the_archive_and_an_image_that_has_none(tmp_path: Path) -> None:
+    cityscapes(tmp_path)
+    for path in sorted(tmp_path.glob("gtFine/*/*/*_labelIds.png")):
+        path.rename(path.with_name(path.name.replace("labelIds", "labelTrainIds")))
+    missing = sorted(tmp_path.glob("gtFine/train/*/*_labelTrainIds.png"))[-1]
+    missing.unlink()
+    name = missing.name.removesuffix("_gtFine_labelTrainIds.png")
+    with pytest.raises(UserError, match=rf"{name}_leftImg8bit\.png has no label"):
+        rows_of("cityscapes", tmp_path)
+    (tmp_path / "gtFine").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"gtFine not found; unpack gtFine_trainvaltest\.zip beside leftImg8bit/"):
+        rows_of("cityscapes", tmp_path)
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "leftImg8bit").rename(tmp_path / "archive/leftImg8bit")
+    with pytest.raises(
+        UserError, match=r"leftImg8bit/train not found \(.*archive/leftImg8bit/train is there: each archive"
+    ):
+        rows_of("cityscapes", tmp_path)
+
+
 def test_cityscapes_image_without_label(tmp_path: Path) -> None:
     cityscapes(tmp_path)
     missing = tmp_path / "gtFine/train/ulm/ulm_000001_000019_gtFine_labelIds.png"
@@ -157,6 +178,30 @@ def test_voc_palette_and_ids_are_those_of_torchvision(tmp_path: Path) -> None:
 def test_voc_root_may_be_any_of_its_folders(root: str, tmp_path: Path) -> None:
     voc(tmp_path)
     assert len(rows_of("voc", tmp_path / root)[1]) == 3
+
+
+@pytest.mark.parametrize("root", ["VOCdevkit", "VOCdevkit/VOC2012"])
+@pytest.mark.parametrize("place", ["benchmark_RELEASE/dataset/cls", "sbd/cls"])
+def test_sbd_outside_of_the_root_is_named(root: str, place: str, tmp_path: Path) -> None:
+    """As the archives unpack side by side: without it no image would be unlabelled."""
+    voc(tmp_path)
+    (tmp_path / place).mkdir(parents=True)
+    with pytest.raises(
+        UserError, match=rf"SBD is in {tmp_path / place}, outside of data.root, .*set data.root to {tmp_path}$"
+    ):
+        rows_of("voc", tmp_path / root)
+
+
+def test_published_lists_of_paths_name_ids(tmp_path: Path) -> None:
+    path = tmp_path / "trainaug.txt"
+    path.write_text("/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png\n2008_000001\n")
+    assert read_ids(path) == ["2007_000032", "2008_000001"]
+
+
+def test_extra_images_that_are_to_be_labelled_must_be_there(tmp_path: Path) -> None:
+    voc(tmp_path)
+    with pytest.raises(UserError, match=r"split\.extra is labelled, but the data set has no images beside"):
+        split_rows(rows_of("voc", tmp_path)[1], fraction=1.0, extra="labelled", seed=0)
 
 
 def test_sbd_as_png_is_extra_and_may_be_labelled(tmp_path: Path) -> None:

@@ -154,6 +154,7 @@ FAMILIES = [  # of timm, as they name their parts: xception65 has stem.0, and st
     ("Unet", "swin_tiny_patch4_window7_224"),
     ("Unet", "resnetv2_50"),
     ("Unet", "efficientformer_l1"),
+    ("Unet", "legacy_xception"),
 ]
 
 

@@ -1,5 +1,6 @@
 """Passes of a step side by side, the branches of DSBN that they use, and dropout that needs no order."""
 
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,9 +16,9 @@ from torch import nn
 
 from segsemi.config import load_params
 from segsemi.data.batches import Group, Part
-from segsemi.data.datasets import DataSet
+from segsemi.data.datasets import DataSet, Entry
 from segsemi.data.datasets.camvid import SYNTHETIC
-from segsemi.doctor import cost_lines, step_seconds
+from segsemi.doctor import cost_lines, split_lines, step_seconds
 from segsemi.dsbn import branch_of, convert_dsbn, labelled_first
 from segsemi.engine import one_thread, threads_sharing_cores
 from segsemi.memory import Memory
@@ -181,6 +182,47 @@ def test_doctor_counts_the_memory_of_both_passes_where_they_run_side_by_side(
     monkeypatch.setattr("segsemi.doctor.step_seconds", lambda *_: {"teacher": 1.0, "student": 1.0})
     list(cost_lines(params, DataSet(SYNTHETIC, [])))
     assert asked == [params.teacher.batch_size, images]
+
+
+def test_doctor_runs_no_step_for_which_there_is_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    params = load_params(ROOT / "params.yaml")
+    monkeypatch.setattr("segsemi.doctor._free_memory", lambda _: 2**20)
+    monkeypatch.setattr("segsemi.doctor._seconds_of_a_pass", lambda *_, **__: pytest.fail("a step was run"))
+    last = list(cost_lines(params, DataSet(SYNTHETIC, [])))[-1]
+    assert re.fullmatch(r"time unknown: a step takes \d\.\d GiB, and 0\.0 are free on \w+", last)
+
+
+@pytest.mark.parametrize(
+    ("subsets", "changes", "expected"),
+    [
+        (["train"] * 8 + ["val"], {}, ["split: 1 labelled and 7 unlabelled images"]),
+        (
+            ["train"] * 8 + ["val"],
+            {"split": {"fraction": 1.0}},
+            ["split: 8 labelled and 0 unlabelled images", "no unlabelled"],
+        ),
+        (
+            ["train"] * 8 + ["val"],
+            {"split": {"fraction": 1.0}, "student": {"batch_pseudo": 0}},
+            ["split: 8 labelled and 0 unlabelled images"],
+        ),
+        (
+            ["train"] * 8 + ["extra", "val"],
+            {"evaluate": {"subset": "test"}},
+            ["split: 1 labelled and 8 unlabelled images", "evaluate.subset is test, where no image has a label"],
+        ),
+    ],
+)
+def test_doctor_tells_what_the_split_will_be(
+    subsets: list[str], changes: dict[str, dict[str, object]], expected: list[str]
+) -> None:
+    params = load_params(ROOT / "params.yaml")
+    params = params.model_copy(
+        update={name: getattr(params, name).model_copy(update=values) for name, values in changes.items()}
+    )
+    entries = [Entry(str(i), subset, Path(f"{i}.jpg"), Path(f"{i}.png")) for i, subset in enumerate(subsets)]
+    lines = list(split_lines(params, DataSet(SYNTHETIC, entries)))
+    assert len(lines) == len(expected) and all(part in line for part, line in zip(expected, lines, strict=True))
 
 
 @pytest.mark.parametrize(("bn", "threads", "seconds"), [("dsbn", 2, 4), ("dsbn", 1, 8), ("trainable", 2, 8)])
