@@ -58,6 +58,13 @@ class DataParams(Section):
     width: Annotated[int, Field(ge=32)]
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
 
+    @field_validator("root")
+    @classmethod
+    def _whole(cls, root: str) -> str:
+        if root.startswith("~"):
+            raise ValueError("write the path in full, without ~, which dvc takes for the name of a folder")
+        return root
+
 
 class SplitParams(Section):
     """Which of them are labelled."""

@@ -21,7 +21,7 @@ from segsemi.contract import data_root
 from segsemi.data.datasets import DataSet, find_dataset
 from segsemi.data.images import read_image, read_label, require_equal_size
 from segsemi.data.manifest import Row
-from segsemi.data.split import read_list, split_rows
+from segsemi.data.split import split_as
 from segsemi.dsbn import branch_of
 from segsemi.engine import autocast, choose_device, threads_sharing_cores, training_format
 from segsemi.errors import UserError
@@ -95,16 +95,7 @@ def split_lines(params: Params, data: DataSet) -> Iterator[str]:
     rows = [
         Row(entry.id, entry.subset, str(entry.image), str(entry.label or ""), 0, 0, "", "") for entry in data.entries
     ]
-    wanted = params.split
-    split = split_rows(
-        rows,
-        fraction=wanted.fraction,
-        count=wanted.count,
-        ids=read_list(Path(wanted.labelled_list)),
-        extra=wanted.extra,
-        unlabelled_ratio=wanted.unlabelled_ratio,
-        seed=params.seed,
-    )
+    split = split_as(rows, params.split, seed=params.seed)
     yield f"split: {len(split.labelled)} labelled and {len(split.unlabelled)} unlabelled images"
     if not split.unlabelled and params.rounds and params.student.batch_pseudo:
         yield "warning: students have no unlabelled image to learn from: lower split.fraction, or set rounds: {}"

@@ -176,10 +176,9 @@ def side_by_side(compute: Callable[[T], R], items: Iterable[T], at_once: Callabl
     """
     iterator = iter(items)
     waiting: deque[tuple[Future[R], int]] = deque()
-    end: BaseException | None = None
     with ExitStack() as stack:
         pools: dict[int, ThreadPoolExecutor] = {}
-        while end is None:
+        while True:
             try:
                 item = next(iterator)
                 count = at_once(item)

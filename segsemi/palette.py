@@ -14,7 +14,7 @@ from PIL import Image
 from segsemi.files import write_bytes, write_json
 
 IGNORE_INDEX = 255
-VOID_COLOUR = (0, 0, 0)
+VOID_COLOURS = ((0, 0, 0), (224, 224, 192))  # black, or, where a class has it, VOC's own
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,9 @@ class Classes:
         return table | {_code(colour): self.ignore_index for colour in self.ignore_colours}
 
     def palette(self) -> np.ndarray:
-        """(256, 3) uint8 RGB; ids without a class are black."""
-        table = np.full((256, 3), VOID_COLOUR, dtype=np.uint8)
+        """(256, 3) uint8 RGB; ids without a class have the first of VOID_COLOURS that no class has."""
+        void = next((colour for colour in VOID_COLOURS if colour not in self.colours), VOID_COLOURS[0])
+        table = np.full((256, 3), void, dtype=np.uint8)
         table[: len(self.colours)] = np.array(self.colours, dtype=np.uint8).reshape(-1, 3)
         return table
 

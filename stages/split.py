@@ -7,7 +7,7 @@ from pathlib import Path
 from segsemi.config import load_params
 from segsemi.contract import CLASSES, MANIFEST, SPLIT
 from segsemi.data.manifest import read_rows
-from segsemi.data.split import read_corrected, read_list, split_rows, write_split
+from segsemi.data.split import read_corrected, split_as, write_split
 from segsemi.errors import run_stage
 from segsemi.palette import Classes
 
@@ -16,16 +16,7 @@ def main() -> None:
     params = load_params()
     rows = read_rows(MANIFEST)
     corrected = read_corrected(Path(params.split.corrected), rows, Classes.load(CLASSES))
-    split = split_rows(
-        rows,
-        fraction=params.split.fraction,
-        count=params.split.count,
-        ids=read_list(Path(params.split.labelled_list)),
-        corrected=corrected.keys(),
-        extra=params.split.extra,
-        unlabelled_ratio=params.split.unlabelled_ratio,
-        seed=params.seed,
-    )
+    split = split_as(rows, params.split, corrected=corrected.keys(), seed=params.seed)
     write_split(split, SPLIT, corrected)
     unused = sorted(corrected.keys() - {row.id for row in split.corrected})
     if unused:

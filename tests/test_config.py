@@ -145,6 +145,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     # values
     ({"seed": -1}, r"seed: .*greater than or equal to 0 \(found -1\)"),
     ({"data.name": "cityscape"}, r"data\.name: .*'synthetic'.*\(found 'cityscape'\)"),
+    ({"data.root": "~/camvid"}, r"data\.root: .*write the path in full, without ~.*\(found '~/camvid'\)"),
     ({"data.height": 16}, r"data\.height: .*32"),
     ({"split.fraction": 0.0}, r"split\.fraction: .*greater than 0"),
     ({"split.fraction": 1.5}, r"split\.fraction: .*less than or equal to 1"),

@@ -222,15 +222,17 @@ def test_encoders_that_timm_lacks_have_weights_and_normalisation_of_smp(monkeypa
         build_model(architecture, CLASSES, encoder_weights="imagenet", seed=0)
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".pth"])
-def test_encoder_weights_from_a_file(suffix: str, tmp_path: Path) -> None:
-    """Under timm's names, as timm and its hub write them, with the tensors of a classifier that has no use here."""
+@pytest.mark.parametrize(
+    ("suffix", "wrapped"), [(".safetensors", False), (".pt", False), (".pth", False), (".pth", True)]
+)
+def test_encoder_weights_from_a_file(suffix: str, wrapped: bool, tmp_path: Path) -> None:
+    """Under timm's names, as timm and its hub write them, or so in a checkpoint; a classifier's tensors have no use here."""
     source = timm.create_model("tf_efficientnet_lite0").state_dict()
     path = tmp_path / f"weights{suffix}"
     if suffix == ".safetensors":
         safetensors.torch.save_file(source, path)
     else:
-        torch.save(source, path)
+        torch.save({"epoch": 3, "state_dict": source} if wrapped else source, path)
     model = build_model(DEFAULT, CLASSES, encoder_weights=str(path), seed=0)
     for name, value in model.encoder.state_dict().items():
         assert torch.equal(value, source[name.removeprefix("model.")])
@@ -263,7 +265,7 @@ def broken_files(folder: Path) -> dict[str, Path]:
     (folder / "folder").mkdir()
     torch.save(torch.zeros(3), folder / "tensor.pt")
     torch.save(["a", "list"], folder / "list.pt")
-    torch.save({"state_dict": state}, folder / "wrapped.pt")
+    torch.save({"weights": state, "epoch": 3}, folder / "wrapped.pt")
     torch.save(dict.fromkeys(state, 1.0), folder / "numbers.pt")
     names = ["cut.safetensors", "cut.pt", "text.pth", "folder", "tensor.pt", "list.pt", "wrapped.pt", "numbers.pt"]
     return {name: folder / name for name in [*names, "missing.pt"]}

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from segsemi.data.datasets.voc import VOC
 from segsemi.files import file_hash, write_bytes, write_text
 from segsemi.palette import Classes, colourise, write_label_png
 from segsemi.schedule import poly_factor
@@ -101,6 +102,11 @@ def test_ids_without_a_class_are_black() -> None:
     palette = CLASSES.palette()
     assert palette.shape == (256, 3) and not palette[len(CLASSES) :].any()
     assert [tuple(colour) for colour in palette[: len(CLASSES)].tolist()] == list(CLASSES.colours)
+
+
+def test_ids_without_a_class_have_a_colour_of_their_own() -> None:
+    """VOC's background is black, and its borders, of no class, are those of its own label files."""
+    assert {tuple(colour) for colour in VOC.palette()[len(VOC) :].tolist()} == {(224, 224, 192)}
 
 
 def test_an_id_cannot_be_a_class_and_ignored() -> None:

@@ -302,6 +302,18 @@ def test_coarse_dropout_drops_cells_of_a_grid() -> None:
             assert any({round(k * length / n + 0.49) for k in range(1, n)} >= set(edges.tolist()) for n in (3, 4, 5))
 
 
+def test_coarse_dropout_drops_what_opencv_makes_of_the_cells() -> None:
+    """Of sizes that the cells do and do not divide, down to one pixel."""
+    for height, width in ((1, 1), (2, 7), (60, 60), (61, 83), (769, 512)):
+        image = rng(0).integers(256, size=(height, width, 3), dtype=np.uint8)
+        for seed in range(20):
+            draws = rng(seed)
+            rows, columns = np.maximum(draws.integers(2, 5, 2, endpoint=True), 3)
+            kept = (draws.random((rows, columns, 3)) >= 0.2).astype(np.uint8)
+            mask = cv2.resize(kept, (width, height), interpolation=cv2.INTER_NEAREST)
+            assert np.array_equal(OPERATIONS["coarse_dropout"](image, rng(seed)), image * mask)
+
+
 def test_poisson_noise_has_its_probabilities() -> None:
     """The histogram of 10^6 pixels of one image against the mixture of both signs at the mean that fits it."""
     image = np.full((1000, 1000, 3), 100, dtype=np.uint8)

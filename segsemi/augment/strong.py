@@ -163,7 +163,9 @@ def _coarse_dropout(image: np.ndarray, rng: Generator | None = None) -> np.ndarr
     rng = rng or np.random.default_rng()
     rows, columns = np.maximum(rng.integers(2, 5, 2, endpoint=True), 3)
     kept = np.where(rng.random((rows, columns, 3)) < 0.2, 0, 255).astype(np.uint8)
-    mask = cv2.resize(kept, image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+    height, width = image.shape[:2]
+    lines = cv2.resize(kept, (width, int(rows)), interpolation=cv2.INTER_NEAREST)  # one for each row of cells
+    mask = lines[np.arange(height) * rows // height]
     return cv2.bitwise_and(image, mask, dst=mask)
 
 
@@ -177,7 +179,6 @@ def _jpeg(image: np.ndarray, rng: Generator | None = None) -> np.ndarray:
     return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)
 
 
-# (from, to): one value drawn uniformly an image; per_channel: one a colour channel.
 OPERATIONS: Mapping[str, Operation] = {
     "contrast_gamma": _by_table(_contrast_gamma),
     "contrast_linear": _by_table(_contrast_linear),

@@ -12,6 +12,7 @@ from types import MappingProxyType
 import numpy as np
 from PIL import Image
 
+from segsemi.config import SplitParams
 from segsemi.data.images import IMAGE_ENDINGS, read_label
 from segsemi.data.manifest import HELD_OUT, HIDDEN_COLUMNS, LABELLED_COLUMNS, UNLABELLED_COLUMNS, Row, write_rows
 from segsemi.errors import UserError
@@ -97,6 +98,20 @@ def split_rows(
         unlabelled = [unlabelled[index] for index in sorted(order[:number])]
     val, test = ([row for row in rows if row.subset == subset] for subset in HELD_OUT)
     return Split(labelled, mended, unlabelled, val, test)
+
+
+def split_as(rows: list[Row], wanted: SplitParams, *, corrected: Collection[str] = (), seed: int) -> Split:
+    """`split_rows` as params.yaml has it, with the list of labelled images read."""
+    return split_rows(
+        rows,
+        fraction=wanted.fraction,
+        count=wanted.count,
+        ids=read_list(Path(wanted.labelled_list)),
+        corrected=corrected,
+        extra=wanted.extra,
+        unlabelled_ratio=wanted.unlabelled_ratio,
+        seed=seed,
+    )
 
 
 def read_list(path: Path) -> list[str] | None:

@@ -43,7 +43,7 @@ IMAGE, LABEL, TRAIN_LABEL = "_leftImg8bit", "labelIds", "labelTrainIds"
 def find_cityscapes(root: Path) -> DataSet:
     """train and val with fine labels; train_extra, where it is there, as extra (with coarse labels if gtCoarse/ is there).
 
-    The ids of labelIds files are mapped to train ids; labelTrainIds files are used instead where all images have one.
+    The ids of labelIds files are mapped to train ids; labelTrainIds files are used instead unless fewer images have one.
     The test images are left out: their labels are not public.
 
     Raises:
@@ -60,20 +60,16 @@ def find_cityscapes(root: Path) -> DataSet:
     if not (root / "gtFine").is_dir():
         raise UserError(f"folder {root / 'gtFine'} not found; unpack gtFine_trainvaltest.zip beside leftImg8bit/")
     fine = [(image, base) for subset, image, base in images if subset != "train_extra"]
-    trained = all(_label(base, TRAIN_LABEL).exists() for _, base in fine)
-    kind = TRAIN_LABEL if trained else LABEL
-    neither = [
-        pair for pair in fine if not _label(pair[1], LABEL).exists() and not _label(pair[1], TRAIN_LABEL).exists()
-    ]
-    if neither:
-        image, base = neither[0]
-        more = f" ({len(neither)} images have none)" if len(neither) > 1 else ""
-        raise UserError(f"image {root / image} has no label {_label(base, LABEL)}{more}; add or remove it")
+    counts = {kind: sum(_label(base, kind).exists() for _, base in fine) for kind in (TRAIN_LABEL, LABEL)}
+    kind = max(counts, key=counts.__getitem__)
+    missing = [(image, _label(base, kind)) for image, base in fine if not _label(base, kind).exists()]
+    if missing:
+        image, label = missing[0]
+        more = f" ({len(missing)} images have none)" if len(missing) > 1 else ""
+        raise UserError(f"image {root / image} has no label {label}{more}; add or remove it")
     entries = []
     for subset, image, base in images:
         label = _label(base, kind)
-        if subset != "train_extra" and not label.exists():
-            raise UserError(f"image {root / image} has no label {label}; add or remove it")
         entries.append(
             Entry(
                 id=image.stem.removesuffix(IMAGE),
@@ -82,7 +78,7 @@ def find_cityscapes(root: Path) -> DataSet:
                 label=label.relative_to(root) if label.exists() else None,
             )
         )
-    return DataSet(CITYSCAPES_TRAIN_IDS if trained else CITYSCAPES, entries)
+    return DataSet(CITYSCAPES_TRAIN_IDS if kind == TRAIN_LABEL else CITYSCAPES, entries)
 
 
 def _label(base: Path, kind: str) -> Path:
