@@ -325,8 +325,14 @@ def _restore(
     model.load_state_dict(state["model"])
     fused = optimizer.defaults["fused"]
     optimizer.load_state_dict(state["optimizer"])
-    for group in optimizer.param_groups:
-        group["fused"] = fused  # the run may have begun on another device
+    for group in optimizer.param_groups:  # the run may have begun on another device
+        group["fused"] = fused
+        for parameter in group["params"]:
+            for name, value in optimizer.state[parameter].items():
+                if isinstance(
+                    value, torch.Tensor
+                ):  # in the parameter's memory format: a fused step takes it for granted
+                    optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(value)
     return state["step"], state["curve"], state["recent"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import os
@@ -424,3 +425,21 @@ def test_a_checkpoint_of_another_device_keeps_this_ones_optimizer(tmp_path: Path
     assert not here.param_groups[0]["fused"]
     weight = network.weight
     torch.testing.assert_close(here.state[weight]["momentum_buffer"], there.state[weight]["momentum_buffer"])
+
+
+def test_a_checkpoint_of_another_memory_format_goes_on_as_it_would_have(tmp_path: Path) -> None:
+    """As on Apple's GPUs, where nothing is channels_last; a fused step of unlike formats mixes up the weights."""
+    contiguous = nn.Conv2d(3, 4, 3)
+    networks = [contiguous, copy.deepcopy(contiguous).to(memory_format=torch.channels_last)]
+    there, here = (torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, fused=True) for net in networks)
+    image = torch.rand(1, 3, 5, 5)
+    contiguous(image).square().sum().backward()
+    there.step()
+    segsemi.train._save(tmp_path / "c.pt", contiguous, there, 1, [], [])
+    segsemi.train._restore(tmp_path / "c.pt", networks[1], here)
+    for network, optimizer in zip(networks, (there, here), strict=True):
+        optimizer.zero_grad()
+        network(image).square().sum().backward()
+        optimizer.step()
+    assert networks[1].weight.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(networks[1].weight, contiguous.weight)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +27,7 @@ def check_entries(
         UserError: two images of one id, an unreadable or wrong file, a label of another size than its image, labels without
             two classes in all of them, or the same image, by content, in train and val (leakage).
     """
-    rows: list[Row] = []
-    pixels: dict[str, np.ndarray] = {}
+    entries = list(entries)
     named: dict[str, Path] = {}
     folders: set[Path] = set()
     for entry in entries:
@@ -37,25 +39,13 @@ def check_entries(
                 f"{root / other} and {root / entry.image} have the same id, {entry.id}, so one's files would be the "
                 "other's; rename or remove one, or name it once in its list"
             )
-        image = read_image(root / entry.image)
-        height, width = image.shape[:2]
-        if entry.label is not None:
-            label = read_label(root / entry.label, classes)
-            require_equal_size(image, label, root / entry.label)
-            counts = pixels.setdefault(entry.subset, np.zeros(256, dtype=np.int64))
-            counts += np.bincount(label.ravel(), minlength=256)
-        rows.append(
-            Row(
-                id=entry.id,
-                subset=entry.subset,
-                image=entry.image.as_posix(),
-                label="" if entry.label is None else entry.label.as_posix(),
-                height=height,
-                width=width,
-                image_hash=file_hash(root / entry.image),
-                label_hash="" if entry.label is None else file_hash(root / entry.label),
-            )
-        )
+    rows: list[Row] = []
+    pixels: dict[str, np.ndarray] = {}
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as readers:
+        for row, counts in readers.map(partial(_read, root, classes=classes), entries):
+            rows.append(row)
+            if counts is not None:
+                pixels[row.subset] = pixels.get(row.subset, 0) + counts
     for folder in sorted(folders - {Path()}):
         if (root / folder).is_symlink():
             warn(
@@ -76,6 +66,27 @@ def check_entries(
             if counts[id_] == 0:
                 warn(f"warning: class {id_} ({name}) has no pixel in {subset}")
     return rows
+
+
+def _read(root: Path, entry: Entry, classes: Classes) -> tuple[Row, np.ndarray | None]:
+    """The entry's row, and how many pixels of its label each id has, (256,)."""
+    image = read_image(root / entry.image)
+    counts = None
+    if entry.label is not None:
+        label = read_label(root / entry.label, classes)
+        require_equal_size(image, label, root / entry.label)
+        counts = np.bincount(label.ravel(), minlength=256)
+    row = Row(
+        id=entry.id,
+        subset=entry.subset,
+        image=entry.image.as_posix(),
+        label="" if entry.label is None else entry.label.as_posix(),
+        height=image.shape[0],
+        width=image.shape[1],
+        image_hash=file_hash(root / entry.image),
+        label_hash="" if entry.label is None else file_hash(root / entry.label),
+    )
+    return row, counts
 
 
 def _refuse_leakage(rows: list[Row]) -> None:
