@@ -9,6 +9,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
+from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.ratios import Bench
@@ -31,7 +32,8 @@ def main() -> None:
         model, batches = bench.model(), bench.batches(args.steps)
         bench.train(model, batches)  # warm up
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
-        with profile(activities=activities) as measured:
+        threads = _ExperimentalConfig(profile_all_threads=True)  # passes side by side have a thread each
+        with profile(activities=activities, experimental_config=threads) as measured:
             bench.train(model, batches)
     key = f"self_{'cuda' if device.type == 'cuda' else 'cpu'}_time_total"
     print(measured.key_averages().table(sort_by=key, row_limit=args.top, max_name_column_width=60))

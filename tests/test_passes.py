@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch.nn.functional as F
 from conftest import ROOT
 from small_training import ALONE, CPU, batches, new_model, optim
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 
 from segsemi.config import load_params
 from segsemi.data.batches import Group, Part
@@ -236,6 +238,31 @@ def test_doctor_times_passes_side_by_side_at_the_same_time(
     params = params.model_copy(update={"student": student})
     monkeypatch.setattr("segsemi.doctor._seconds_of_a_pass", lambda model, batch, **options: batch)
     assert step_seconds(params, SYNTHETIC)["student"] == seconds
+
+
+def test_compiled_passes_compute_what_others_do(groups: list[Group], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loss, gradients and statistics, with a backend that needs no C++ compiler; each branch of DSBN is one graph at most."""
+    counter = CompileCounter()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+
+    def after_two_steps(compiled: bool) -> tuple[list[float], dict[str, torch.Tensor]]:
+        model = new_model().train()
+        convert_dsbn(model.network)
+        options: dict[str, Any] = {"pseudo_loss": "scl", "bn": "dsbn", "precision": "fp32", "compiled": compiled}
+        own = batches(groups, 2)
+        with step_passes(model, own, ALONE, **options) as passes:
+            losses = [float(passes(own[step], step)) for step in range(2)]
+        gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
+        return losses, dict(model.named_buffers()) | gradients
+
+    losses, state = after_two_steps(compiled=False)
+    assert counter.frame_count == 0
+    compiled_losses, compiled_state = after_two_steps(compiled=True)
+    assert 1 <= counter.frame_count <= 2
+    assert compiled_losses == pytest.approx(losses, rel=1e-5)
+    assert compiled_state.keys() == state.keys()
+    for name, value in compiled_state.items():
+        torch.testing.assert_close(value, state[name], rtol=1e-4, atol=1e-5)
 
 
 def test_a_network_that_draws_random_numbers_of_its_own_keeps_the_order(

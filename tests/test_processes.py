@@ -1,5 +1,6 @@
 """Two processes over gloo learn what one does."""
 
+import copy
 import json
 import os
 import socket
@@ -24,7 +25,7 @@ from segsemi.data.batches import Part, rows_in_whole  # noqa: E402
 from segsemi.dsbn import convert_dsbn, strip_dsbn  # noqa: E402
 from segsemi.errors import UserError  # noqa: E402
 from segsemi.models.dropout import SteadyDropout  # noqa: E402
-from segsemi.models.synced import SyncedBatchNorm, sync_layers, unsync_layers  # noqa: E402
+from segsemi.models.synced import SyncedBatchNorm, _OnGPU, sync_layers, unsync_layers  # noqa: E402
 from segsemi.processes import Processes, start_processes  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
@@ -112,6 +113,17 @@ def test_synced_layers_of_one_process_in_eval_mode_change_nothing() -> None:
     expected = network(x)
     sync_layers(network)
     assert torch.equal(network(x), expected)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_layer_of_gpus_is_the_original_where_there_is_one_process(training: bool) -> None:
+    """Its output and statistics; what it does with more needs GPUs."""
+    original = BatchNormAct2d(4, act_layer=nn.PReLU).train(training)
+    x = torch.randn(5, 4, 3, 3)
+    layer = _OnGPU(copy.deepcopy(original))
+    assert torch.equal(layer(x), original(x))
+    for name, value in original.state_dict().items():
+        assert torch.equal(layer.state_dict()[name], value), name
 
 
 def test_one_gpu_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
