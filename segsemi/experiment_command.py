@@ -178,14 +178,15 @@ def _write_table(wanted: Wanted, *, collect: bool) -> tuple[dict[str, str], str]
         "validation": results.validation_curves(cells, keys, finished),
         "classes": results.class_ious(cells, keys, finished),
     }
-    table, settings = new, wanted.settings()
+    table, settings, before = new, wanted.settings(), 0
     if not wanted.replace:
-        table = kept.joined(kept.earlier_results(path, cells, settings), new, grid)
+        earlier = kept.earlier_results(path, cells, settings)
+        table, before = kept.joined(earlier, new, grid), len(earlier)
         lines = {kind: kept.joined(kept.earlier_lines(path, kind), those, grid) for kind, those in lines.items()}
         commands = kept.earlier_commands(path)
     if table.empty:
         return finished, f"nothing to write into {path}.md"
-    if not collect or not commands:
+    if not collect or len(table) > before:  # what other clones ran is named by the command that collects it
         commands = list(dict.fromkeys([*commands, _public(wanted.words)]))
     there = set(zip(table["row"], table["column"], strict=True))
     settings = {place: values for place, values in settings.items() if place in there}

@@ -1057,6 +1057,12 @@ def test_experiment_runs_what_is_missing_and_nothing_else(finished: tuple[Projec
         finally:
             shutil.rmtree(kept, ignore_errors=True)
             away.rename(kept)
+        for rows in (["teacher"], [], ["student"]):  # the last one adds nothing
+            project.run(*command, *(["--rows", *rows] if rows else []), "--collect", "-o", "elsewhere")
+        settings = json.loads((project.folder / "elsewhere/mine_settings.json").read_text())
+        assert settings["commands"] == [
+            f"experiment mine.yaml --seeds 0{rows} -o elsewhere" for rows in (" --rows teacher", "")
+        ]
         assert "Running stage" not in project.run(*command)
         names = [line for line in project.run("dvc", "exp", "list", "--name-only").split() if line.startswith("mine")]
         assert len(names) == 2
@@ -1080,4 +1086,5 @@ def test_experiment_runs_what_is_missing_and_nothing_else(finished: tuple[Projec
         assert (project.folder / "reports/experiments/mine.md").read_text() == table
     finally:
         shutil.rmtree(project.folder / "reports/experiments", ignore_errors=True)
+        shutil.rmtree(project.folder / "elsewhere", ignore_errors=True)
         (project.folder / "mine.yaml").unlink()
