@@ -147,7 +147,7 @@ def test_an_error_of_one_pass_ends_the_step(
     monkeypatch.setattr(StepPasses, "_loss", loss)
     with pytest.raises(RuntimeError, match="out of memory"):
         train(new_model(), batches(groups, 3), optim(3), pseudo_loss="ce", bn="dsbn", work=tmp_path, processes=ALONE)
-    assert threading.active_count() == before and torch.get_num_threads() == 2
+    assert threading.active_count() <= before and torch.get_num_threads() == 2  # a thread of another test may end
 
 
 def test_threads_that_cannot_begin_are_an_error(monkeypatch: pytest.MonkeyPatch, two_threads: None) -> None:
