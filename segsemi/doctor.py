@@ -19,6 +19,7 @@ import torch
 from segsemi.config import ModelParams, Params, total_steps
 from segsemi.contract import data_root
 from segsemi.data.datasets import DataSet, find_dataset
+from segsemi.data.datasets.camvid import SYNTHETIC
 from segsemi.data.images import read_image, read_label, require_equal_size
 from segsemi.data.manifest import Row
 from segsemi.data.split import split_as
@@ -177,9 +178,14 @@ def training_seconds(trainings: Iterable[tuple[Params, str, int]]) -> float:
         step = _steps(params)[name]
         key = repr((step, params.augment.crop_size, params.machine, params.data))
         if key not in measured:
-            measured[key] = _seconds_of(step, params, find_data(params).classes)
+            measured[key] = _seconds_of(step, params, _classes(params))
         total += steps * measured[key]
     return total
+
+
+def _classes(params: Params) -> Classes:
+    """Those of the data set; the embedded one's are known before it is written."""
+    return SYNTHETIC if params.data.name == "synthetic" else find_data(params).classes
 
 
 def _seconds_of(step: _Step, params: Params, classes: Classes) -> float:

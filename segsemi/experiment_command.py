@@ -217,12 +217,16 @@ def _name_alone(match: re.Match[str]) -> str:
 def show_cells(wanted: Wanted) -> int:
     """Print the cells, the experiments in which they are or will be, and the time to come. Returns the exit code, 0."""
     missing, names, commits = wanted.missing, experiments.finished_names(), {}
-    refused = None
+    refusals = []
     try:
         earlier = wanted.earlier()
         commits = {tuple(place): commit for *place, commit in earlier[[*kept.PLACE, "commit"]].to_numpy()}
     except UserError as error:  # a table of other settings
-        refused = None if wanted.replace else error
+        refusals += [] if wanted.replace else [error]
+    try:
+        experiments.check_ready(missing.values())
+    except UserError as error:
+        refusals.append(error)
     for cell, key in zip(wanted.cells, wanted.keys, strict=True):
         name = experiments.run_name(wanted.path.name, missing[key], key) if key in missing else names[key]
         older = commits.get((cell.row, cell.column, cell.seed)) if key in missing else None
@@ -243,6 +247,6 @@ def show_cells(wanted: Wanted) -> int:
             print(f"time unknown: {error}")
         else:
             print(f"about {seconds / 60:.0f} minutes of training here, and more (loading, pseudo labels, evaluation)")
-    if refused is not None:
-        print(f"without --dry-run this is refused: {refused}")
+    for refusal in refusals:
+        print(f"without --dry-run this is refused: {refusal}")
     return 0

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -223,6 +223,17 @@ def check_cache(lock: Path = Path("dvc.lock")) -> None:
         )
 
 
+def check_ready(cells: Collection[Cell]) -> None:
+    """What has to be before any of the cells runs.
+
+    Raises:
+        UserError: see `check_tracked` and `check_cache`.
+    """
+    if cells:
+        check_tracked(cells)
+        check_cache()
+
+
 def _printed(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True)
@@ -260,8 +271,7 @@ def run_cells(
     """
     if not runs:
         return []
-    check_tracked(runs.values())
-    check_cache()
+    check_ready(runs.values())
     status = _printed("dvc", "queue", "status").splitlines() if queue else []
     waiting = [line for line in status if "Queued" in line or "Running" in line]
     failed = []

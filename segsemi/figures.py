@@ -15,6 +15,7 @@ import pandas as pd
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter
 
 _GAIN, _LOSS = "#2a7f3f", "#b3402f"
 
@@ -43,6 +44,13 @@ def _drawing(columns: int, rows: int = 1, *, width: float, height: float) -> Ite
     drawing.svg = text.getvalue()[text.getvalue().index("<svg") :]
 
 
+def _log_scale(ax: Axes) -> None:
+    """A logarithmic y axis with plain numbers: matplotlib's own are formulas."""
+    ax.set_yscale("log")
+    for of in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
+        of(LogFormatter())
+
+
 def curves(table: pd.DataFrame) -> str:
     """Training loss and validation mIoU over the steps, a line a model; columns model, step, loss, val_miou (percent)."""
     with _drawing(2, width=11, height=3.4) as drawing:
@@ -51,7 +59,8 @@ def curves(table: pd.DataFrame) -> str:
             left.plot(curve["step"], curve["loss"], label=name, linewidth=1)
             measured = curve.dropna(subset=["val_miou"])
             right.plot(measured["step"], measured["val_miou"], marker="o", markersize=3, label=name, linewidth=1)
-        left.set(xlabel="step", ylabel="training loss", yscale="log")
+        left.set(xlabel="step", ylabel="training loss")
+        _log_scale(left)
         right.set(xlabel="step", ylabel="validation mIoU, percent")
         right.legend(frameon=False)
     return drawing.svg
@@ -80,7 +89,7 @@ def rounds(models: pd.DataFrame) -> str:
             ax.plot(ends[1], _number(row["pseudo_label_miou"]), color="C1", marker="s")
         for name, place in depth.items():
             where = (place, _number(by_name[name]["miou"]))
-            ax.annotate(name, where, xytext=(0, 6), textcoords="offset points", ha="center")
+            ax.annotate(name, where, xytext=(0, -14), textcoords="offset points", ha="center")
         baselines = [row for name, row in by_name.items() if name not in depth]
         for number, row in enumerate(baselines):
             style = ("--", "-.", ":")[number % 3]
@@ -140,7 +149,7 @@ def bn_branches(table: pd.DataFrame) -> str:
             ax.plot(layers, table[f"{statistic}_standard"], color="C3", linewidth=3, label="standard batch norm")
             ax.plot(layers, table[f"{statistic}_parallel"], color="C0", linewidth=1, label="parallel batch norm")
             ax.set(xlabel="batch norm, from the image to the logits", ylabel=f"running {statistic}")
-        drawing.axes[1].set_yscale("log")
+        _log_scale(drawing.axes[1])
         drawing.axes[0].legend(frameon=False)
     return drawing.svg
 
@@ -163,9 +172,8 @@ def bn_shift(statistics: Sequence[tuple[str, pd.DataFrame]]) -> str:
             ylabel="shift of the mean, deviations",
             ylim=(0, None),
         )
-        right.set(
-            xlabel="batch norm, from the image to the logits", ylabel="variance, parallel / standard", yscale="log"
-        )
+        right.set(xlabel="batch norm, from the image to the logits", ylabel="variance, parallel / standard")
+        _log_scale(right)
         left.legend(frameon=False)
     return drawing.svg
 
@@ -207,17 +215,26 @@ def experiment(results: pd.DataFrame, validation: pd.DataFrame, rows: Sequence[s
     return drawing.svg
 
 
-def trend(results: pd.DataFrame, along: str, ticks: Sequence[str], across: str, lines: Sequence[str]) -> str:
+def trend(
+    results: pd.DataFrame,
+    validation: pd.DataFrame,
+    along: str,
+    ticks: Sequence[str],
+    across: str,
+    lines: Sequence[str],
+) -> str:
     """mIoU, mean ± standard deviation over the seeds, as lines: along the rows or the columns of a table (paper, Figures 3
-    and 6); dotted that of the pseudo labels from which the models learnt.
+    and 6); dotted that of the pseudo labels from which the models learnt. Beside them validation mIoU over the steps of each
+    training, the mean over the seeds.
 
     Args:
+        validation: columns row, column, step, val_miou (percent); perhaps empty.
         results: columns row, column, seed, miou, pseudo_label_miou (percent; the latter empty for models without any).
         along: `row` or `column`: what the horizontal axis has, in the order of `ticks`.
         across: the other one, which makes the `lines`.
     """
-    with _drawing(1, width=6, height=3.4) as drawing:
-        ax = drawing.axes[0]
+    with _drawing(2, width=11, height=3.4) as drawing:
+        ax, curve = drawing.axes
         drawn = (("miou", "", "o", "-"), ("pseudo_label_miou", ", pseudo labels", "s", ":"))
         for (number, name), (measure, of, marker, style) in itertools.product(enumerate(lines), drawn):
             values = results[results[across] == name].set_index(along)[measure].dropna().astype(float).groupby(level=0)
@@ -235,4 +252,13 @@ def trend(results: pd.DataFrame, along: str, ticks: Sequence[str], across: str, 
         ax.set(xticks=range(len(ticks)), xticklabels=ticks, ylabel="mIoU, percent")
         ax.margins(x=0.08)
         ax.legend(frameon=False)
+        for (number, name), (place, tick) in itertools.product(enumerate(lines), enumerate(ticks)):
+            own = validation[(validation[across] == name) & (validation[along] == tick)]
+            if not own.empty:
+                look = {"color": f"C{place % 10}", "linestyle": ("-", "--", "-.", ":")[number % 4], "linewidth": 1}
+                curve.plot(own.groupby("step")["val_miou"].mean(), label=f"{name}, {tick}", **look)
+        curve.set(xlabel="step of its own training", ylabel="validation mIoU, percent")
+        curve.set_visible(not validation.empty)
+        if not validation.empty:
+            curve.legend(frameon=False, fontsize=7)
     return drawing.svg

@@ -19,7 +19,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 1280px; margin: 2em auto
 table { border-collapse: collapse; margin: 1em 0; }
 td, th { padding: .25em .8em; border-bottom: 1px solid #ddd; text-align: right; font-variant-numeric: tabular-nums; }
 td:first-child, th:first-child { text-align: left; }
-img { max-width: 100%; display: block; margin: .5em 0; image-rendering: pixelated; }
+img { max-width: 100%; display: block; margin: .5em 0; }
 svg { max-width: 100%; height: auto; }
 .swatch { display: inline-block; width: 1em; height: 1em; vertical-align: -2px; margin-right: .4em; }
 """
@@ -35,6 +35,8 @@ _SHELL = """<!doctype html>
 
 _REPORT = """<h1>segsemi: teacher and students</h1>
 <p>{% for name, value in facts.items() %}{{ name }}: <b>{{ value }}</b>{{ ", " if not loop.last }}{% endfor %}</p>
+<p>Tables and figures of <code>python -m segsemi experiment</code>, with several seeds, are a page of their own, where there
+are some: <a href="experiments/tables.html">experiments/tables.html</a></p>
 <h2>Results</h2>
 {{ table }}
 <p>"steps in all" counts the optimizer steps that went into a model, those of its teachers included. Models without a
@@ -55,9 +57,7 @@ value under "gain on its teacher" learnt from labels alone.</p>
 <table><tr><th>param</th><th>value</th></tr>
 {% for section, values in settings.items() %}{% for key, value in values.items() %}<tr><td>{{ section }}.{{ key }}</td><td>{{
 "" if value is none else value }}</td></tr>
-{% endfor %}{% endfor %}</table>
-<p>Tables and figures of <code>python -m segsemi experiment</code>, where there are some:
-<a href="experiments/tables.html">experiments/tables.html</a></p>"""
+{% endfor %}{% endfor %}</table>"""
 
 
 def render(title: str, template: str, **values: Any) -> str:

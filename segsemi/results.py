@@ -103,7 +103,7 @@ def _lines(
 
 
 def write_figure(grid: Grid, results: pd.DataFrame, validation: pd.DataFrame, path: Path) -> None:
-    """Draw the results to `path`.svg, with the validation curves, if the grid has no lines of its own."""
+    """Draw the results to `path`.svg, with the validation curves."""
     from segsemi import figures  # matplotlib is slow to import
 
     rows = [name for name in grid.rows if name in set(results["row"])]
@@ -111,7 +111,7 @@ def write_figure(grid: Grid, results: pd.DataFrame, validation: pd.DataFrame, pa
     if grid.lines is None:
         drawn = figures.experiment(results, validation, rows, columns)
     elif grid.lines == "rows":
-        drawn = figures.trend(results, "row", rows, "column", columns)
+        drawn = figures.trend(results, validation, "row", rows, "column", columns)
     else:
-        drawn = figures.trend(results, "column", columns, "row", rows)
+        drawn = figures.trend(results, validation, "column", columns, "row", rows)
     write_text(beside(path, ".svg"), drawn)

@@ -17,6 +17,8 @@ from segsemi.files import write_text
 from segsemi.grid import SUPERVISED, Grid
 from segsemi.kept import Place, Settings, beside, shared
 
+_OF_SYNTHETIC = ("train_images", "val_images", "height", "width")  # params of the embedded data set alone
+
 
 def write_tables(
     grid: Grid,
@@ -42,7 +44,8 @@ def write_tables(
     parts = [f"# {title}", "\n".join(f"- {fact}" for fact in facts)]
     parts.append(
         "mIoU in percent: mean ± standard deviation over the seeds, and their number. Gains are paired by seed; p is that of a "
-        "paired t-test, and a gain no larger than its standard deviation is called within the spread."
+        "paired t-test, and a gain no larger than its standard deviation is called within the spread. Where the two models of "
+        "a gain are of different commits of the code, it says so."
     )
     parts.append(_means(results, rows, columns, "miou", steps=True))
     if grid.ladder:
@@ -67,7 +70,7 @@ def write_tables(
         )
     if settings:
         heading = "Settings that all cells share; what else a row or column has, the grid says:"
-        parts += [heading, _settings(shared(settings))]
+        parts += [heading, _settings(_that_count(settings))]
     text = "\n\n".join(part for part in parts if part) + "\n"
     write_text(beside(path, "_summary.csv"), _summary(grid, results, columns))
     write_text(beside(path, ".md"), text)
@@ -96,6 +99,17 @@ def _number(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.1f}"
 
 
+def _that_count(settings: Mapping[Place, Settings]) -> Settings:
+    """What all cells share, without what plays no part in them."""
+    common = shared(settings)
+    without = [] if common.get("data.name") == "synthetic" else [f"data.{key}" for key in _OF_SYNTHETIC]
+    if common.get("split.count") is not None:
+        without.append("split.fraction")
+    if not any(key.startswith("rounds.") for own in settings.values() for key in own):
+        without += [key for key in common if key.startswith(("pseudo_label.", "student.", "student_model."))]
+    return {key: value for key, value in common.items() if key not in without}
+
+
 def _settings(settings: Settings) -> str:
     """A line a section."""
     sections: dict[str, list[str]] = {}
@@ -107,8 +121,12 @@ def _settings(settings: Settings) -> str:
 
 def _values(results: pd.DataFrame, row: str, column: str, number: str = "miou") -> pd.Series:
     """mIoU, or another number, by seed."""
-    chosen = results[(results["row"] == row) & (results["column"] == column)]
-    return chosen.set_index("seed")[number].astype(float)
+    return _runs(results, row, column)[number].astype(float)
+
+
+def _runs(results: pd.DataFrame, row: str, column: str) -> pd.DataFrame:
+    """Those of a cell, by seed."""
+    return results[(results["row"] == row) & (results["column"] == column)].set_index("seed")
 
 
 def _means(
@@ -195,13 +213,15 @@ def _gain(results: pd.DataFrame, row: str, other: str, column: str) -> str:
     values = (_values(results, row, column) - _values(results, other, column)).dropna()
     if values.empty:
         return ""
+    codes = [_runs(results, name, column)["commit"].reindex(values.index) for name in (row, other)]
+    different = "" if codes[0].equals(codes[1]) else ", different code"
     if len(values) == 1:
-        return f"{values.mean():+.2f} (1)"
+        return f"{values.mean():+.2f} (1){different}"
     spread = float(np.std(values, ddof=1))
     p = ttest_1samp(values, 0).pvalue if spread else np.nan
     chance = "" if np.isnan(p) else f"; p = {p:.2f}" if p >= 0.005 else "; p < 0.01"
     note = ", within the spread" if abs(values.mean()) <= spread else ""
-    return f"{values.mean():+.2f} ± {spread:.2f} ({len(values)}{chance}){note}"
+    return f"{values.mean():+.2f} ± {spread:.2f} ({len(values)}{chance}){note}{different}"
 
 
 def _plain(text: str) -> str:

@@ -404,11 +404,12 @@ def test_table_has_the_mean_the_deviation_and_the_paired_gain(tmp_path: Path) ->
             "steps": steps[row],
             "miou": value,
             "pseudo_label_miou": learnt_from.get(row, [None] * 3)[seed],
+            "commit": "def5678" if row == "noisy" else "abc1234",
         }
         for row, values in mious.items()
         for seed, value in enumerate(values)
     ]
-    base = {"row": "base", "column": "1/4", "steps": 50, "miou": 60.0, "pseudo_label_miou": None}
+    base = {"row": "base", "column": "1/4", "steps": 50, "miou": 60.0, "pseudo_label_miou": None, "commit": "abc1234"}
     records += [{**base, "seed": 5}, {**base, "row": "better", "seed": 5, "steps": 70, "miou": 61.0}]
     settings: dict[Place, Settings] = {
         (row, column): {"teacher.lr": 0.01, "teacher.steps": 5, "split.count": None, "student.lr": number}
@@ -432,7 +433,7 @@ def test_table_has_the_mean_the_deviation_and_the_paired_gain(tmp_path: Path) ->
     assert text.endswith("\n- teacher: lr 0.01, steps 5\n- split: count -\n")
 
     def table(heading: str) -> dict[str, list[str]]:
-        lines = text.partition(f"{heading}\n\n" if heading else "spread.\n\n")[2].partition("\n\n")[0].splitlines()
+        lines = text.partition(f"{heading}\n\n" if heading else "says so.\n\n")[2].partition("\n\n")[0].splitlines()
         first, *rest = ([part.strip() for part in line.split("|")[1:-1]] for line in lines)
         assert first[-2:] == (["None", "car"] if "class" in heading else ["1/8", "1/4"])
         return {name: cells for name, *cells in rest[1:]}
@@ -448,17 +449,17 @@ def test_table_has_the_mean_the_deviation_and_the_paired_gain(tmp_path: Path) ->
 
     assert table("Gain on base:") == {
         "better": [gain("better", "base"), "+1.00 (1)"],
-        "noisy": [gain("noisy", "base") + ", within the spread", ""],
+        "noisy": [gain("noisy", "base") + ", within the spread, different code", ""],
         "alone": [gain("alone", "base") + ", within the spread", ""],
         "more": [gain("more", "base") + ", within the spread", ""],
     }
     assert table("Gain of each on the one before:") == {
         "better, on base": [gain("better", "base"), "+1.00 (1)"],
-        "noisy, on better": [gain("noisy", "better") + ", within the spread", ""],
+        "noisy, on better": [gain("noisy", "better") + ", within the spread, different code", ""],
     }
     assert table("Gain on labels alone of **as many steps**:") == {  # `alone` had more, and 1/4 has none
         "better": [gain("better", "more"), ""],
-        "noisy": [gain("noisy", "more") + ", within the spread", ""],
+        "noisy": [gain("noisy", "more") + ", within the spread, different code", ""],
     }
     pseudo = table("mIoU of the pseudo labels from which each learnt, against the hidden labels:")
     assert pseudo == {"noisy": ["41.50 ± 0.71 (2)", ""]}  # the others learnt from no pseudo labels
@@ -472,6 +473,22 @@ def test_table_has_the_mean_the_deviation_and_the_paired_gain(tmp_path: Path) ->
     other = settings | {("more", "1/8"): settings["more", "1/8"] | {"split.count": 5}}  # other labels
     again = write_tables(grid, "T", pd.DataFrame(records), classes, [], other, tmp_path / "other")
     assert "Gain on labels alone" not in again
+
+
+def test_table_states_the_settings_that_count(tmp_path: Path) -> None:
+    def stated(columns: list[str], rows: list[str], **values: object) -> str:
+        table = cells("table1", seeds=(0,), columns=columns, rows=rows)
+        settings = {place: own | values for place, own in kept_of(table).items()}
+        grid = read_grid("table1")[0]
+        text = write_tables(grid, "T", results_of(table, 50), NO_CLASSES, [], settings, tmp_path / "table")
+        return text.partition("Settings that all cells share")[2]
+
+    teachers = stated(["1/8"], ["baseline"])
+    assert "- student:" not in teachers and "- pseudo_label:" not in teachers and "- student_model:" not in teachers
+    assert "train_images" in teachers and "fraction 0.125" in teachers and "- teacher: steps" in teachers
+    own = stated(["1/8"], ["baseline", "ST"], **{"data.name": "camvid", "split.count": 12})
+    assert "- student: steps" in own and "- pseudo_label: scales" in own and "count 12" in own
+    assert "train_images" not in own and "width" not in own and "- split: fraction" not in own
 
 
 def results_of(table: Sequence[Cell], miou: float, commit: str = "abc1234") -> pd.DataFrame:
