@@ -31,7 +31,7 @@ from segsemi.data.images import read_label
 from segsemi.data.manifest import Row, write_rows
 from segsemi.doctor import training_seconds
 from segsemi.errors import UserError
-from segsemi.experiment_command import Wanted, _public
+from segsemi.experiment_command import Wanted, _public, show_cells
 from segsemi.experiments import (
     alone,
     check_tracked,
@@ -611,6 +611,31 @@ def test_only_cells_that_were_asked_for_must_be_right(tmp_path: Path, monkeypatc
         wanted("a", "b").earlier()
     with pytest.raises(UserError, match="techer"):  # not what follows from it
         wanted("a", overrides=["techer.steps=7"]).earlier()
+
+
+def test_a_dry_run_says_all_that_would_be_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("segsemi.doctor._seconds_of_a_pass", lambda *_, **__: 0.5)
+    monkeypatch.setattr("segsemi.experiments.finished_runs", dict)
+    monkeypatch.setattr("segsemi.experiments.finished_names", dict)
+
+    def refuse() -> None:
+        raise UserError("no cache")
+
+    monkeypatch.setattr("segsemi.experiments.check_tracked", lambda _: None)
+    monkeypatch.setattr("segsemi.experiments.check_cache", refuse)
+    table = cells("losses", extra=["teacher.lr=0.5"])
+    write(tmp_path / "losses", table, results_of(table, 50))
+    assert show_cells(Wanted("losses", [0], [], ["CE"], [], tmp_path, replace=False, words=[])) == 0
+    *_, steps, minutes, first, second = capsys.readouterr().out.splitlines()
+    assert steps.startswith("1 runs to do: 600 steps of teachers")
+    assert minutes.startswith("about ")  # though the embedded data set may not have been written
+    assert first.startswith("without --dry-run this is refused: ") and "teacher.lr was 0.5" in first
+    assert second == "without --dry-run this is refused: no cache"
+    show_cells(Wanted("losses", [0], [], ["CE"], [], tmp_path, replace=True, words=[]))
+    assert capsys.readouterr().out.count("is refused") == 1  # a table begun anew
 
 
 @pytest.mark.parametrize(
