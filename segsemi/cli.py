@@ -57,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--picture", type=Path, help="write nine images with their labels laid over to this PNG")
     doctor.set_defaults(run=_doctor)
 
-    preset = command("preset", "write the paper's settings into params.yaml")
+    preset = command("preset", "write settings into params.yaml: the paper's, or those for CamVid on a CPU")
     preset.add_argument("name", nargs="?", help="which; without it, list them")
     preset.add_argument(
         "--params", type=Path, default=Path("params.yaml"), help="the params; ./params.yaml if not given"

@@ -1,4 +1,4 @@
-"""The paper's settings as small files of params: what `python -m segsemi preset` does."""
+"""The paper's settings, and ours for CamVid, as small files of params: what `python -m segsemi preset` does."""
 
 from __future__ import annotations
 

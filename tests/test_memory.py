@@ -63,7 +63,7 @@ def test_estimate_is_near_the_peak_of_a_real_student_step(decoder: str, encoder:
     assert step_memory(architecture, SYNTHETIC, batch=4, crop_size=129).step == pytest.approx(measured, rel=0.15)
 
 
-@pytest.mark.parametrize("name", preset_names())
+@pytest.mark.parametrize("name", [name for name in preset_names() if name != "camvid_cpu"])
 def test_memory_lines_of_a_preset(name: str) -> None:
     values, comment = read_preset(name)
     number = NUM_CLASSES[values["data"]["name"]]
