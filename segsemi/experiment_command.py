@@ -223,10 +223,6 @@ def show_cells(wanted: Wanted) -> int:
         commits = {tuple(place): commit for *place, commit in earlier[[*kept.PLACE, "commit"]].to_numpy()}
     except UserError as error:  # a table of other settings
         refusals += [] if wanted.replace else [error]
-    try:
-        experiments.check_ready(missing.values())
-    except UserError as error:
-        refusals.append(error)
     for cell, key in zip(wanted.cells, wanted.keys, strict=True):
         name = experiments.run_name(wanted.path.name, missing[key], key) if key in missing else names[key]
         older = commits.get((cell.row, cell.column, cell.seed)) if key in missing else None
@@ -247,6 +243,10 @@ def show_cells(wanted: Wanted) -> int:
             print(f"time unknown: {error}")
         else:
             print(f"about {seconds / 60:.0f} minutes of training here, and more (loading, pseudo labels, evaluation)")
+        try:
+            experiments.check_ready(missing.values())
+        except UserError as error:
+            refusals.append(error)
     for refusal in refusals:
         print(f"without --dry-run this is refused: {refusal}")
     return 0

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -223,15 +223,14 @@ def check_cache(lock: Path = Path("dvc.lock")) -> None:
         )
 
 
-def check_ready(cells: Collection[Cell]) -> None:
-    """What has to be before any of the cells runs.
+def check_ready(cells: Iterable[Cell]) -> None:
+    """What has to be before these cells run.
 
     Raises:
         UserError: see `check_tracked` and `check_cache`.
     """
-    if cells:
-        check_tracked(cells)
-        check_cache()
+    check_tracked(cells)
+    check_cache()
 
 
 def _printed(*command: str) -> str:

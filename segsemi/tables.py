@@ -210,11 +210,12 @@ def _cell(values: pd.Series) -> str:
 
 def _gain(results: pd.DataFrame, row: str, other: str, column: str) -> str:
     """A difference of which the seeds do not agree by more than their spread is called that."""
-    values = (_values(results, row, column) - _values(results, other, column)).dropna()
+    ours, theirs = _runs(results, row, column), _runs(results, other, column)
+    values = (ours["miou"].astype(float) - theirs["miou"].astype(float)).dropna()
     if values.empty:
         return ""
-    codes = [_runs(results, name, column)["commit"].reindex(values.index) for name in (row, other)]
-    different = "" if codes[0].equals(codes[1]) else ", different code"
+    same = ours.loc[values.index, "commit"].equals(theirs.loc[values.index, "commit"])
+    different = "" if same else ", different code"
     if len(values) == 1:
         return f"{values.mean():+.2f} (1){different}"
     spread = float(np.std(values, ddof=1))

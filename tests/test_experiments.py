@@ -25,7 +25,6 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from segsemi.config import load_values
-from segsemi.data.datasets import DataSet
 from segsemi.data.datasets.camvid import SYNTHETIC
 from segsemi.data.images import read_label
 from segsemi.data.manifest import Row, write_rows
@@ -361,7 +360,6 @@ def test_time_to_come_is_that_of_each_cells_own_steps(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr("segsemi.doctor._seconds_of_a_pass", seconds)
     monkeypatch.setattr("segsemi.doctor.worth_side_by_side", lambda *_, **__: False)
-    monkeypatch.setattr("segsemi.doctor.find_data", lambda _: DataSet(SYNTHETIC, []))
     rows = ["batches of 2 + 6", "batches of 8 + 8", "CE", "SCE"]
     todo = remaining_trainings(cells("settings", rows=rows), [])
     teacher, student = VALUES["teacher"], VALUES["student"]
@@ -784,6 +782,7 @@ def test_figure_has_means_deviations_and_names(
         assert deviations == pytest.approx([spread[place] for place in line])
     text = " ".join(ElementTree.parse(tmp_path / "table.svg").getroot().itertext())
     assert "base" in text and r"SAUG < $\foo$" in text and "1/4" in text
+    assert ("validation mIoU" in text) == validated
     assert "![Title](table.svg)" in write_tables(grid, "Title", results, NO_CLASSES, [], {}, tmp_path / "table")
 
 
