@@ -58,9 +58,8 @@ def write_evaluation(
     start, saved = _restore(state, confusion), time.monotonic()
     bar = progress_bar(initial=start, total=len(rows), desc=f"evaluate {progress}", unit="image")
 
-    def after(number: int, prediction: np.ndarray) -> None:
+    def after(index: int, prediction: np.ndarray) -> None:
         nonlocal saved
-        index = start + number
         bar.update()
         if index in shown:
             save_example(index, prediction)
@@ -82,9 +81,10 @@ def write_evaluation(
 
     evaluate_model(
         model,
-        (pairs[index] for index in range(start, len(pairs))),
+        pairs,
         num_classes=len(classes),
         ignore_index=classes.ignore_index,
+        indices=range(start, len(pairs)),
         scales=scales,
         flip=flip,
         window=window,

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segsemi.ahead import ahead, behind
+from segsemi.ahead import behind, file_readers, mapped_ahead
 from segsemi.augment.weak import scaled_to_short_side
 from segsemi.engine import threads_sharing_cores
 from segsemi.metrics import ConfusionMatrix
@@ -208,10 +208,11 @@ def _fits(count: int, others: list[int]) -> bool:
 
 def evaluate_model(
     model: SegmentationModel,
-    pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+    pairs: Sequence[tuple[np.ndarray, np.ndarray]],
     *,
     num_classes: int,
     ignore_index: int = 255,
+    indices: Iterable[int] | None = None,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     window: int | None = None,
@@ -221,7 +222,8 @@ def evaluate_model(
     """Confusion matrix over (image, label) pairs, at the labels' own size.
 
     Args:
-        pairs: image (H, W, 3) uint8 RGB and label (H, W) uint8.
+        pairs: image (H, W, 3) uint8 RGB and label (H, W) uint8; several threads ask for them.
+        indices: of the pairs that count, in this order; None: all.
         confusion: to go on with; None: a new one.
         on_prediction: called with the pair's index and the prediction (H, W) uint8, in order, in a thread of its own.
     """
@@ -233,19 +235,23 @@ def evaluate_model(
         if on_prediction is not None:
             on_prediction(index, prediction)
 
-    def predicted(pair: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        image, label = pair
-        return predict_label(model, image, scales, flip, window), label
+    def read(index: int) -> tuple[int, np.ndarray, np.ndarray]:
+        return index, *pairs[index]
 
-    def at_once(pair: tuple[np.ndarray, np.ndarray]) -> int:
-        return images_at_once(model, pair[0], scales, flip, window)
+    def predicted(item: tuple[int, np.ndarray, np.ndarray]) -> tuple[int, np.ndarray, np.ndarray]:
+        index, image, label = item
+        return index, predict_label(model, image, scales, flip, window), label
+
+    def at_once(item: tuple[int, np.ndarray, np.ndarray]) -> int:
+        return images_at_once(model, item[1], scales, flip, window)
 
     # files are read and pixels counted while the network computes
     with (
-        ThreadPoolExecutor(max_workers=1) as reader,
+        file_readers() as readers,
         ThreadPoolExecutor(max_workers=1) as counter,
         behind(counter) as later,
     ):
-        for index, (prediction, label) in enumerate(side_by_side(predicted, ahead(reader, pairs), at_once)):
+        items = mapped_ahead(readers, read, range(len(pairs)) if indices is None else indices)
+        for index, prediction, label in side_by_side(predicted, items, at_once):
             later(count, index, prediction, label)
     return confusion

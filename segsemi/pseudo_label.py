@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segsemi.ahead import ahead, behind
+from segsemi.ahead import behind, file_readers, mapped_ahead
 from segsemi.data.images import read_image
 from segsemi.data.manifest import Row
 from segsemi.engine import autocast
@@ -63,14 +63,14 @@ def write_pseudo_labels(
 
     # files are read and written while the network computes
     with (
-        ThreadPoolExecutor(max_workers=1) as reader,
+        file_readers() as readers,
         ThreadPoolExecutor(max_workers=1) as writer,
         behind(writer) as later,
         progress_bar(
             desc=progress, unit="image", total=done + len(todo), initial=done, silent=not processes.first
         ) as bar,
     ):
-        images = ahead(reader, (read_image(root / row.image) for row in todo))
+        images = mapped_ahead(readers, lambda row: read_image(root / row.image), todo)
         for row, (ids, confidence) in zip(todo, side_by_side(labelled, images, at_once), strict=True):
             later(_write, work, row.id, ids, confidence, model.classes)
             bar.update()

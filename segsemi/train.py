@@ -290,12 +290,12 @@ def _optimizer(model: SegmentationModel, params: OptimParams) -> torch.optim.Opt
     )
 
 
-def _until(stopping: Callable[[], bool], pairs: Sequence[Pair], indices: Sequence[int]) -> Iterator[Pair]:
-    """Those pairs one by one; a stop in the middle does not wait for the last."""
+def _until(stopping: Callable[[], bool], indices: Sequence[int]) -> Iterator[int]:
+    """Them one by one; a stop in the middle does not wait for the last."""
     for index in indices:
         if stopping():
             raise KeyboardInterrupt
-        yield pairs[index]
+        yield index
 
 
 def _validate(
@@ -307,9 +307,10 @@ def _validate(
     own = processes.share_of(range(len(pairs)))
     confusion = evaluate_model(
         model,
-        _until(stopping if processes.count == 1 else lambda: False, pairs, own),
+        pairs,
         num_classes=len(classes),
         ignore_index=classes.ignore_index,
+        indices=_until(stopping if processes.count == 1 else lambda: False, own),
     )
     confusion.matrix = processes.sum(torch.from_numpy(confusion.matrix).to(processes.device)).cpu().numpy()
     return confusion.miou()
@@ -329,9 +330,8 @@ def _restore(
         group["fused"] = fused
         for parameter in group["params"]:
             for name, value in optimizer.state[parameter].items():
-                if isinstance(
-                    value, torch.Tensor
-                ):  # in the parameter's memory format: a fused step takes it for granted
+                if isinstance(value, torch.Tensor):
+                    # in the parameter's memory format: a fused step takes it for granted
                     optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(value)
     return state["step"], state["curve"], state["recent"]
 

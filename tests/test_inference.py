@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segsemi.ahead import ahead
+from segsemi.ahead import READERS, ahead, file_readers, mapped_ahead
 from segsemi.inference import (
     evaluate_model,
     images_at_once,
@@ -278,7 +278,7 @@ def test_evaluation_counts_every_labelled_pixel(short_side: int | None) -> None:
         pairs.append((photo(*size, seed=index), label))
     seen: dict[int, np.ndarray] = {}
     confusion = evaluate_model(
-        model, iter(pairs), num_classes=4, scales=(0.75, 1.0), flip=True, on_prediction=seen.__setitem__
+        model, pairs, num_classes=4, scales=(0.75, 1.0), flip=True, on_prediction=seen.__setitem__
     )
     expected = [[0] * 4 for _ in range(4)]
     for index, (image, label) in enumerate(pairs):
@@ -374,7 +374,7 @@ def test_evaluation_is_the_same_with_images_side_by_side(
     for count in (1, 3):
         monkeypatch.setattr("segsemi.inference.images_at_once", lambda *_, count=count: count)
         confusion = evaluate_model(
-            model, iter(pairs), num_classes=len(model.classes), on_prediction=lambda index, _: seen.append(index)
+            model, pairs, num_classes=len(model.classes), on_prediction=lambda index, _: seen.append(index)
         )
         matrices.append(confusion.matrix)
     assert np.array_equal(*matrices) and seen == [*range(5), *range(5)]
@@ -469,6 +469,49 @@ def test_predict_label_averages_what_it_is_told_to() -> None:
         assert np.array_equal(label, predict_image(model, image, scales, flip, window).argmax(0).numpy())
         seen.add(label.tobytes())
     assert len(seen) == 5
+
+
+def test_files_are_read_by_several_threads_and_come_in_order() -> None:
+    together, read = threading.Barrier(READERS), []
+
+    def slow_at_first(index: int) -> int:
+        if index < READERS:
+            together.wait(timeout=60)  # broken, and an error, if fewer read at the same time
+            time.sleep(0.01 * (READERS - index))
+        read.append(index)
+        return index
+
+    with file_readers() as readers:
+        results = mapped_ahead(readers, slow_at_first, range(50))
+        assert next(results) == 0
+        assert list(results) == [*range(1, 50)]
+    assert sorted(read) == [*range(50)]
+
+
+def test_an_error_of_a_reader_comes_in_its_turn_and_ends_it() -> None:
+    begun = []
+
+    def read(index: int) -> float:
+        begun.append(index)
+        return 1 / (3 - index)
+
+    with file_readers() as readers:
+        results = mapped_ahead(readers, read, range(100))
+        assert [next(results) for _ in range(3)] == [1 / 3, 1 / 2, 1]
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+    assert max(begun) < 3 + READERS + 1  # what was on its way
+
+
+def test_evaluation_of_some_pairs(model: SegmentationModel) -> None:
+    rng = np.random.default_rng(0)
+    pairs = [(photo(20, 30, seed=seed), rng.integers(0, 3, (20, 30), dtype=np.uint8)) for seed in range(5)]
+    seen: list[int] = []
+    some = evaluate_model(
+        model, pairs, num_classes=4, indices=iter([3, 1]), on_prediction=lambda index, _: seen.append(index)
+    )
+    assert seen == [3, 1]
+    assert np.array_equal(some.matrix, evaluate_model(model, [pairs[1], pairs[3]], num_classes=4).matrix)
 
 
 def test_who_stops_early_waits_for_no_item_that_nobody_takes() -> None:

@@ -113,6 +113,27 @@ def test_another_ignore_index() -> None:
     np.testing.assert_array_equal(result.matrix, confusion(prediction, target).matrix)
 
 
+@pytest.mark.parametrize("num_classes", [5, 250, 256, 300])
+@pytest.mark.parametrize("ignore_index", [255, 3, -1, 400])
+def test_bytes_count_as_other_integers_do(num_classes: int, ignore_index: int) -> None:
+    """Errors too: ids up to 255 are looked at, some of them ignored."""
+    rng = np.random.default_rng(0)
+    counted = 0
+    for highest in (num_classes, 256):
+        prediction, target = rng.integers(min(highest, 256), size=(2, 40, 50), dtype=np.uint8)
+        outcomes: list[object] = []
+        for dtype in (np.uint8, np.int64):
+            result = ConfusionMatrix(num_classes, ignore_index)
+            try:
+                result.update(prediction.astype(dtype), target.astype(dtype))
+                counted += result.matrix.sum()
+                outcomes.append(result.matrix.tolist())
+            except ValueError as error:
+                outcomes.append(str(error))
+        assert outcomes[0] == outcomes[1]
+    assert counted > 0
+
+
 def test_inputs_are_left_as_they_were() -> None:
     prediction, target = example()
     kept = prediction.copy(), target.copy()
