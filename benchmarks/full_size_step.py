@@ -14,7 +14,7 @@ import time
 import torch
 
 from segsemi.dsbn import convert_dsbn, labelled_first
-from segsemi.engine import choose_device
+from segsemi.engine import autocast, choose_device
 from segsemi.losses import cross_entropy, self_correction_loss
 from segsemi.memory import step_memory
 from segsemi.models.build import Architecture, SegmentationModel
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--pseudo", type=int, default=2, help="pseudo-labelled images in a batch")
     parser.add_argument("--steps", type=int, default=2, help="steps to time, after one to warm up")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
     args = parser.parse_args()
 
     values, _ = read_preset(args.preset)
@@ -58,14 +59,17 @@ def main() -> None:
         start = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
         for part, branch, loss in parts:
-            with labelled_first(model, branch):
-                loss(model(images[part]), targets[part]).backward()
+            with labelled_first(model, branch), autocast(device, args.precision):
+                logits = model(images[part])
+            loss(logits.float(), targets[part]).backward()
         optimizer.step()
         if device.type != "cpu":
             torch.accelerator.synchronize(device)
         seconds.append(time.perf_counter() - start)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    print(f"{args.preset}, {args.labelled} + {args.pseudo} images of {crop}x{crop}, {device} ({name})")
+    print(
+        f"{args.preset}, {args.labelled} + {args.pseudo} images of {crop}x{crop}, {device} ({name}), {args.precision}"
+    )
     print(
         f"{min(seconds[1:]):.2f} s a step; peak {(_peak(device) - before) / GIB:.2f} GiB, estimated {estimate / GIB:.2f} GiB"
     )

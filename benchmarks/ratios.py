@@ -172,20 +172,20 @@ def whole(batch: list[Part], device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def dsbn_concatenated(bench: Bench) -> tuple[float, float]:
-    """Forward and backward of 8 images of 256x256, DSBN, both parts in one pass; against plain batch norm."""
+    """Forward and backward of 8 images of 256x256, DSBN, both parts in one pass; against plain batch norm, the same loss."""
     model = bench.model_with_dsbn()
 
     def together(batch: list[Part]) -> None:
         images, targets = whole(batch, bench.device)
-        with labelled_first(model, 4):
+        with labelled_first(model, 4), autocast(bench.device, bench.precision):
             logits = model(images)
-        (LOSSES["ce"](logits[:4], targets[:4]) + LOSSES["scl"](logits[4:], targets[4:])).backward()
+        F.cross_entropy(logits.float(), targets).backward()
 
     return dsbn_ratio(bench, model, together)
 
 
 def dsbn_by_parts(bench: Bench) -> tuple[float, float]:
-    """The same, but the parts as training puts them through: on a CPU side by side, else one after the other."""
+    """The parts as training puts them through, with its losses: on a CPU side by side, else one after the other."""
     model = bench.model_with_dsbn()
     with bench.passes(model) as passes:
         return dsbn_ratio(bench, model, lambda batch: passes(batch, 0))

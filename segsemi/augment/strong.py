@@ -70,19 +70,19 @@ def _multiply(rng: Generator) -> np.ndarray:
     return LEVELS[:, None] * rng.uniform(0.25, 2.5, 3)
 
 
-def _add(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Adds one of three values to each channel; OpenCV is fast with values that are not negative alone."""
-    more, less = (np.append(part.clip(min=0), 0).astype(np.float64) for part in (values, -values))
-    result = cv2.add(image, more)
-    return cv2.subtract(result, less, dst=result)
+# OpenCV adds and subtracts fast what is not negative.
 
 
 def _brightness(image: np.ndarray, rng: Generator | None = None) -> np.ndarray:
-    return _add(image, np.repeat((rng or np.random.default_rng()).integers(-20, 50, endpoint=True), 3))
+    value = float((rng or np.random.default_rng()).integers(-20, 50, endpoint=True))
+    return (cv2.subtract if value < 0 else cv2.add)(image, np.full(4, abs(value)))
 
 
 def _brightness_channel(image: np.ndarray, rng: Generator | None = None) -> np.ndarray:
-    return _add(image, (rng or np.random.default_rng()).integers(-20, 50, 3, endpoint=True))
+    values = (rng or np.random.default_rng()).integers(-20, 50, 3, endpoint=True)
+    more, less = (np.append(part.clip(min=0), 0).astype(np.float64) for part in (values, -values))
+    result = cv2.add(image, more)
+    return cv2.subtract(result, less, dst=result)
 
 
 def _solarize(image: np.ndarray, rng: Generator | None = None) -> np.ndarray:
