@@ -471,6 +471,14 @@ def test_predict_label_averages_what_it_is_told_to() -> None:
     assert len(seen) == 5
 
 
+def test_probabilities_are_computed_where_the_images_are() -> None:
+    """As on a GPU: torch's meta device takes no tensor of the CPU, and has no values that could be asked for."""
+    model = build(short_side=None).to("meta")
+    images = torch.empty(2, 3, 40, 52, device="meta")
+    for probabilities in (predict_probabilities(model, images, (0.5, 1.0), True), predict_windows(model, images, 32)):
+        assert probabilities.is_meta and probabilities.shape == (2, 4, 40, 52)
+
+
 def test_files_are_read_by_several_threads_and_come_in_order() -> None:
     together, read = threading.Barrier(READERS), []
 

@@ -3,6 +3,7 @@
 import re
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from conftest import ROOT
 from small_training import ALONE, CPU, batches, new_model, optim
 from torch import nn
 from torch._dynamo.testing import CompileCounter
+from torch.nn.utils import get_total_norm
 
 from segsemi.config import load_params
 from segsemi.data.batches import Group, Part
@@ -24,6 +26,7 @@ from segsemi.data.datasets.camvid import SYNTHETIC
 from segsemi.doctor import cost_lines, split_lines, step_seconds
 from segsemi.dsbn import branch_of, convert_dsbn, labelled_first
 from segsemi.engine import one_thread, threads_sharing_cores
+from segsemi.losses import LOSSES
 from segsemi.memory import Memory
 from segsemi.models.build import Architecture
 from segsemi.models.dropout import SteadyDropout, steady_dropout
@@ -103,6 +106,27 @@ def test_both_passes_run_at_the_same_time(
     own = batches(groups, 1)
     with step_passes(model, own, ALONE, pseudo_loss="ce", bn="dsbn", precision="fp32", compiled=False) as passes:
         assert float(passes(own[0], 0)) > 0
+
+
+@pytest.mark.parametrize("bn", ["dsbn", "fixed", "trainable"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_step_computes_on_its_device_alone_and_waits_for_it_nowhere(
+    groups: list[Group], monkeypatch: pytest.MonkeyPatch, loss: str, bn: str
+) -> None:
+    """As on a GPU: torch's meta device takes no tensor of the CPU, and has no values that could be asked for."""
+    monkeypatch.setattr("segsemi.passes.autocast", lambda *_: nullcontext())  # it has no autocast
+    model, own, processes = new_model(), batches(groups, 1), Processes(torch.device("meta"))
+    if bn == "dsbn":
+        convert_dsbn(model.network)
+    model.to("meta")
+    with step_passes(model, own, processes, pseudo_loss=loss, bn=bn, precision="fp32", compiled=False) as passes:
+        assert type(passes) is StepPasses
+        assert passes(own[0], 0).is_meta
+    gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+    assert len(gradients) > 10 and all(gradient.is_meta for gradient in gradients)
+    assert get_total_norm(gradients).is_meta
+    with pytest.raises(RuntimeError, match="meta"):
+        float(gradients[0].sum())
 
 
 def test_where_passes_run_side_by_side(
