@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segsemi.replace import replace_modules
+from segsemi.replace import conv_as, replace_modules
 
 
 class AtrousDepthwiseConv2d(nn.Conv2d):
@@ -58,7 +58,11 @@ def _from_batch(x: Tensor, rate: int) -> Tensor:
 
 def replace_atrous(network: nn.Module) -> None:
     """Put an `AtrousDepthwiseConv2d` with the same parameters in the place of every Conv2d that is one, in place."""
-    replace_modules(network, lambda layer: _converted(layer) if type(layer) is nn.Conv2d and _fits(layer) else None)
+
+    def replace(layer: nn.Module) -> nn.Module | None:
+        return conv_as(AtrousDepthwiseConv2d, layer) if type(layer) is nn.Conv2d and _fits(layer) else None
+
+    replace_modules(network, replace)
 
 
 def _fits(conv: nn.Conv2d) -> bool:
@@ -73,18 +77,3 @@ def _fits(conv: nn.Conv2d) -> bool:
         and conv.padding == (rate * (kernel // 2),) * 2
         and conv.padding_mode == "zeros"
     )
-
-
-def _converted(conv: nn.Conv2d) -> AtrousDepthwiseConv2d:
-    new = AtrousDepthwiseConv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]
-        padding=conv.padding,  # type: ignore[arg-type]
-        dilation=conv.dilation,  # type: ignore[arg-type]
-        groups=conv.groups,
-        bias=conv.bias is not None,
-        device="meta",
-    )
-    new.weight, new.bias = conv.weight, conv.bias
-    return new.train(conv.training)

@@ -20,6 +20,7 @@ from segsemi.config import AugmentParams, ModelParams
 from segsemi.errors import UserError
 from segsemi.models.atrous import replace_atrous
 from segsemi.models.deeplabv2 import DeepLabV2
+from segsemi.models.pointwise import replace_pointwise
 from segsemi.models.torchvision_ops import import_torchvision
 from segsemi.palette import Classes
 
@@ -119,6 +120,7 @@ class SegmentationModel(nn.Module):
         self.classes = classes
         self.network = _create_network(architecture, len(classes))
         replace_atrous(self.network)
+        replace_pointwise(self.network)
         for name in ("mean", "std"):
             values = torch.tensor(getattr(architecture, name)).view(1, 3, 1, 1)
             self.register_buffer(name, values, persistent=False)  # kept in model.json, not among the weights

@@ -1,0 +1,48 @@
+"""1x1 convolutions by oneDNN, also in a thread that has one core of the CPU.
+
+There torch takes a matrix product of MKL instead, which is as fast on Intel's processors but not on others: on an AMD EPYC
+forward and backward passes of such convolutions took one and a half times as long.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from segsemi.replace import conv_as, replace_modules
+
+SMALL = 20480  # values of a single image, for which torch never takes oneDNN (use_mkldnn in its Convolution.cpp)
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """A Conv2d of kernel 1x1 and stride 1, equal to the Conv2d that it was made from, up to rounding."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', H, W)."""
+        if torch.compiler.is_compiling() or not _by_mkl(x):
+            return super().forward(x)
+        return F.conv2d(
+            x, self.weight, self.bias, dilation=2
+        )  # the same for a single tap, and torch takes oneDNN for it
+
+
+def _by_mkl(x: Tensor) -> bool:
+    """Whether torch would take MKL's product for it, and could take oneDNN."""
+    alone = x.device.type == "cpu" and x.dtype == torch.float32 and torch.get_num_threads() == 1
+    large = len(x) > 1 or x.numel() > SMALL
+    return alone and large and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+
+
+def replace_pointwise(network: nn.Module) -> None:
+    """Put a `PointwiseConv2d` with the same parameters in the place of every Conv2d that is one, in place."""
+
+    def replace(layer: nn.Module) -> nn.Module | None:
+        return conv_as(PointwiseConv2d, layer) if type(layer) is nn.Conv2d and _fits(layer) else None
+
+    replace_modules(network, replace)
+
+
+def _fits(conv: nn.Conv2d) -> bool:
+    shape = (conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+    return shape == ((1, 1), (1, 1), (0, 0), (1, 1)) and conv.groups == 1

@@ -1,0 +1,114 @@
+"""1x1 convolutions of a thread with one core against torch's own, which go another way."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.profiler import profile
+
+from segsemi.data import synthetic
+from segsemi.engine import one_thread, threads_sharing_cores
+from segsemi.models.build import Architecture, SegmentationModel, build_model
+from segsemi.models.pointwise import PointwiseConv2d, replace_pointwise
+
+ARCHITECTURE = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
+ONEDNN = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+
+
+@pytest.fixture
+def network() -> SegmentationModel:
+    return build_model(ARCHITECTURE, synthetic.CLASSES, encoder_weights="imagenet", seed=0)
+
+
+def replaced(original: nn.Conv2d) -> nn.Module:
+    network = nn.Sequential(copy.deepcopy(original))
+    replace_pointwise(network)
+    return network[0]
+
+
+def gradients(module: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+    x = x.clone().requires_grad_()
+    y = module(x)
+    weights = torch.linspace(0, 1, y.numel(), dtype=y.dtype).view_as(y)  # another one for every output
+    return y, *torch.autograd.grad((y * weights).sum() / y.numel(), [x, *module.parameters()])
+
+
+def operators(module: nn.Module, x: Tensor) -> set[str]:
+    with profile() as seen:
+        module(x)
+    return {event.key for event in seen.key_averages() if "conv" in event.key}
+
+
+@pytest.mark.parametrize("shape", [(2, 24, 16, 16), (1, 24, 30, 31), (1, 24, 1, 1), (3, 24, 1, 1)])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("order", [torch.channels_last, torch.contiguous_format])
+def test_equals_the_convolution_it_replaces(shape: tuple[int, ...], bias: bool, order: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    original = nn.Conv2d(24, 40, 1, bias=bias).to(memory_format=order)  # type: ignore[call-overload]
+    ours = replaced(original)
+    assert isinstance(ours, PointwiseConv2d)
+    x = torch.randn(shape).contiguous(memory_format=order)
+    exact = gradients(copy.deepcopy(original).double(), x.double())
+    with one_thread():
+        for found, expected in zip(gradients(ours, x), exact, strict=True):
+            torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-6)
+        in_double = gradients(ours.double(), x.double())
+        for found, expected in zip(in_double, exact, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.skipif(not ONEDNN, reason="this torch has no oneDNN or no MKL")
+def test_one_core_takes_onednn() -> None:
+    original = nn.Conv2d(24, 40, 1)
+    ours = replaced(original)
+    with one_thread():
+        assert "aten::mkldnn_convolution" in operators(ours, torch.rand(2, 24, 8, 8))
+        assert "aten::mkldnn_convolution" in operators(ours, torch.rand(1, 24, 30, 30))
+        small = operators(ours, torch.rand(1, 24, 8, 8))  # torch's dilated convolution without oneDNN is the slowest
+        assert small == operators(original, torch.rand(1, 24, 8, 8)) and "aten::slow_conv_dilated2d" not in small
+
+
+@pytest.mark.skipif(not ONEDNN, reason="this torch has no oneDNN or no MKL")
+def test_no_layer_of_the_network_goes_by_a_product_of_mkl(network: SegmentationModel) -> None:
+    with one_thread(), profile() as seen:
+        network.train()(torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)).sum().backward()
+    names = {event.key for event in seen.key_averages()}
+    assert "aten::mkldnn_convolution" in names
+    assert not [name for name in names if "slow_conv" in name]
+
+
+def test_what_is_compiled_or_exported_is_a_plain_convolution() -> None:
+    with one_thread():
+        exported = torch.export.export(nn.Sequential(replaced(nn.Conv2d(24, 40, 1))), (torch.rand(2, 24, 8, 8),))
+    calls = [node for node in exported.graph.nodes if "conv" in str(node.target)]
+    assert len(calls) == 1 and [2, 2] not in calls[0].args
+
+
+def test_threads_that_share_the_cores_predict_as_all_cores_do(network: SegmentationModel) -> None:
+    """So it matters to no pseudo label how many images are computed side by side."""
+    model = network.eval()
+    images = torch.rand(2, 3, 96, 128).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        together = model(images)
+    with threads_sharing_cores(2) as pool, torch.inference_mode():
+        alone = pool.submit(torch.inference_mode()(model), images).result()
+    torch.testing.assert_close(alone, together, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"kernel_size": 3}, {"stride": 2}, {"groups": 2}, {"padding": 1}, {"padding": 1, "padding_mode": "reflect"}],
+)
+def test_other_convolutions_are_left_alone(options: dict[str, object]) -> None:
+    original = nn.Conv2d(24, 40, **{"kernel_size": 1, **options})  # type: ignore[arg-type]
+    assert type(replaced(original)) is nn.Conv2d
+
+
+def test_parameters_and_their_names_stay_and_a_shared_one_stays_shared() -> None:
+    shared = nn.Conv2d(24, 24, 1).eval()
+    network = nn.Sequential(shared, nn.Sequential(shared))
+    replace_pointwise(network)
+    assert isinstance(network[0], PointwiseConv2d) and network[0] is network[1][0]
+    assert network[0].weight is shared.weight and network[0].bias is shared.bias and not network[0].training
+    assert list(nn.Sequential(network[0]).state_dict()) == ["0.weight", "0.bias"]
