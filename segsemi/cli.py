@@ -50,18 +50,18 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, text: str, **options: Any) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", **options)
 
+    def params_of(parser: argparse.ArgumentParser) -> None:
+        text = "the params; ./params.yaml if not given"
+        parser.add_argument("--params", type=Path, default=Path("params.yaml"), help=text)
+
     doctor = command("doctor", "check machine, params and data, and estimate the run's time and disk")
-    doctor.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), help="the params; ./params.yaml if not given"
-    )
+    params_of(doctor)
     doctor.add_argument("--picture", type=Path, help="write nine images with their labels laid over to this PNG")
     doctor.set_defaults(run=_doctor)
 
     preset = command("preset", "write settings into params.yaml: the paper's, or those for CamVid on a CPU")
     preset.add_argument("name", nargs="?", help="which; without it, list them")
-    preset.add_argument(
-        "--params", type=Path, default=Path("params.yaml"), help="the params; ./params.yaml if not given"
-    )
+    params_of(preset)
     preset.add_argument("--dry-run", action="store_true", help="only show what would change")
     preset.set_defaults(run=_preset)
 

@@ -44,11 +44,17 @@ def _drawing(columns: int, rows: int = 1, *, width: float, height: float) -> Ite
     drawing.svg = text.getvalue()[text.getvalue().index("<svg") :]
 
 
+class _PlainLogFormatter(LogFormatter):
+    """0.6 where matplotlib writes 6e-01, or a formula."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""  # it leaves out ticks that stand too close
+
+
 def _log_scale(ax: Axes) -> None:
-    """A logarithmic y axis with plain numbers: matplotlib's own are formulas."""
     ax.set_yscale("log")
-    for of in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
-        of(LogFormatter())
+    ax.yaxis.set_major_formatter(_PlainLogFormatter())
+    ax.yaxis.set_minor_formatter(_PlainLogFormatter())
 
 
 def curves(table: pd.DataFrame) -> str:
@@ -224,8 +230,8 @@ def trend(
     lines: Sequence[str],
 ) -> str:
     """mIoU, mean ± standard deviation over the seeds, as lines: along the rows or the columns of a table (paper, Figures 3
-    and 6); dotted that of the pseudo labels from which the models learnt. Beside them validation mIoU over the steps of each
-    training, the mean over the seeds.
+    and 6); dotted that of the pseudo labels from which the models learnt. Beside them, where there is any, validation mIoU over
+    the steps of each training, the mean over the seeds.
 
     Args:
         validation: columns row, column, step, val_miou (percent); perhaps empty.
@@ -233,8 +239,9 @@ def trend(
         along: `row` or `column`: what the horizontal axis has, in the order of `ticks`.
         across: the other one, which makes the `lines`.
     """
-    with _drawing(2, width=11, height=3.4) as drawing:
-        ax, curve = drawing.axes
+    columns = 1 if validation.empty else 2
+    with _drawing(columns, width=5.5 * columns, height=3.4) as drawing:
+        ax = drawing.axes[0]
         drawn = (("miou", "", "o", "-"), ("pseudo_label_miou", ", pseudo labels", "s", ":"))
         for (number, name), (measure, of, marker, style) in itertools.product(enumerate(lines), drawn):
             values = results[results[across] == name].set_index(along)[measure].dropna().astype(float).groupby(level=0)
@@ -252,13 +259,12 @@ def trend(
         ax.set(xticks=range(len(ticks)), xticklabels=ticks, ylabel="mIoU, percent")
         ax.margins(x=0.08)
         ax.legend(frameon=False)
-        for (number, name), (place, tick) in itertools.product(enumerate(lines), enumerate(ticks)):
-            own = validation[(validation[across] == name) & (validation[along] == tick)]
-            if not own.empty:
-                look = {"color": f"C{place % 10}", "linestyle": ("-", "--", "-.", ":")[number % 4], "linewidth": 1}
-                curve.plot(own.groupby("step")["val_miou"].mean(), label=f"{name}, {tick}", **look)
-        curve.set(xlabel="step of its own training", ylabel="validation mIoU, percent")
-        curve.set_visible(not validation.empty)
-        if not validation.empty:
+        for curve in drawing.axes[1:]:
+            for (number, name), (place, tick) in itertools.product(enumerate(lines), enumerate(ticks)):
+                own = validation[(validation[across] == name) & (validation[along] == tick)]
+                if not own.empty:
+                    look = {"color": f"C{place % 10}", "linestyle": ("-", "--", "-.", ":")[number % 4], "linewidth": 1}
+                    curve.plot(own.groupby("step")["val_miou"].mean(), label=f"{name}, {tick}", **look)
+            curve.set(xlabel="step of its own training", ylabel="validation mIoU, percent")
             curve.legend(frameon=False, fontsize=7)
     return drawing.svg

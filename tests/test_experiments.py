@@ -780,7 +780,11 @@ def test_figure_has_means_deviations_and_names(
     for line, (values, deviations) in zip(lines_of, bars, strict=True):
         assert values == pytest.approx([means[place] for place in line])
         assert deviations == pytest.approx([spread[place] for place in line])
-    text = " ".join(ElementTree.parse(tmp_path / "table.svg").getroot().itertext())
+    root = ElementTree.parse(tmp_path / "table.svg").getroot()
+    if lines is not None:  # no empty half
+        width = float(root.attrib["width"].removesuffix("pt"))
+        assert width == pytest.approx(72 * (11 if validated else 5.5), rel=0.01)
+    text = " ".join(root.itertext())
     assert "base" in text and r"SAUG < $\foo$" in text and "1/4" in text
     assert ("validation mIoU" in text) == validated
     assert "![Title](table.svg)" in write_tables(grid, "Title", results, NO_CLASSES, [], {}, tmp_path / "table")

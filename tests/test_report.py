@@ -84,6 +84,12 @@ def test_figures_show_the_numbers() -> None:
     assert ">100<" in figures.confusion(CELLS)
 
 
+def test_logarithmic_axes_have_plain_numbers() -> None:
+    losses = CURVES.assign(loss=[0.9, 0.3])
+    ticks = re.findall(r">([-0-9.e+]+)</text>", figures.curves(losses))
+    assert "0.4" in ticks and not [tick for tick in ticks if "e" in tick]
+
+
 def test_both_batch_norms_are_drawn_over_each_other() -> None:
     """Figure 4: the standard one in red, the parallel one in blue, at the heights of their statistics."""
     drawn = re.findall(r'd="M ([^"]+)"[^>]*stroke: (#d62728|#1f77b4)', figures.bn_branches(BN))
