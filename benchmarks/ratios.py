@@ -1,4 +1,5 @@
-"""What everything around the network costs: ratios against the bare network on data in memory, measured in one run.
+"""What everything around the network costs: ratios against the bare network on data in memory, measured in one run,
+each row in a process of its own.
 
 python -m benchmarks.ratios                    # all rows; --only NAME ... for some, --rounds N, --device, --precision
 """
@@ -135,15 +136,18 @@ class Bench:
         Args:
             start: a part of ours that is not to be counted.
         """
-        ours(), bare()  # warm up
+        start(), ours(), bare()  # warm up
         pairs = [(self.seconds(ours) - self.seconds(start), self.seconds(bare)) for _ in range(self.rounds)]
         return statistics.median(a / b for a, b in pairs), statistics.median(b for _, b in pairs)
 
 
 def student_step(bench: Bench) -> tuple[float, float]:
-    """Decode, SAUG, DSBN, SCL, optimizer; against forward and backward of the plain network on the same tensors."""
-    batches = bench.batches(STEPS)
-    ready = [whole(batch, bench.device) for batch in islice(batch_loader(batches, start=0, workers=0), STEPS)]
+    """Decode, SAUG, DSBN, SCL, optimizer; against forward and backward of the plain network on the same tensors.
+
+    Without what a training does once, at its start and at its end.
+    """
+    loader = batch_loader(bench.batches(STEPS), start=0, workers=0)
+    ready = [whole(batch, bench.device) for batch in islice(loader, STEPS)]
     ours, plain = bench.model(), bench.model().train()
 
     def bare(times: int = 1) -> None:
@@ -153,11 +157,14 @@ def student_step(bench: Bench) -> tuple[float, float]:
                 logits = plain(images)
             F.cross_entropy(logits.float(), targets, ignore_index=255).backward()
 
-    short = partial(bench.train, ours, batches)
-    if bench.device.type == "cpu":
-        return bench.ratio(short, bare)
-    long = bench.batches(11 * STEPS)  # the first 40 are loaders that start and files that nobody has decoded yet
-    return bench.ratio(lambda: bench.train(ours, long), lambda: bare(10), start=short)
+    gpu = bench.device.type != "cpu"
+    begun = (
+        STEPS if gpu else 1
+    )  # loaders that start, files that nobody has decoded yet; the last checkpoint is in it too
+    rounds = 10 if gpu else 1
+    beginning = partial(bench.train, ours, bench.batches(begun))
+    whole_training = partial(bench.train, ours, bench.batches(begun + rounds * STEPS))
+    return bench.ratio(whole_training, lambda: bare(rounds), start=beginning)
 
 
 def large_student_step(bench: Bench) -> tuple[float, float]:
@@ -321,21 +328,21 @@ def step_memory(bench: Bench) -> tuple[float, float]:
     """Peak memory of a student's step above that of a plain supervised step, both from their start; GiB of the plain one."""
 
     how = f"{str(bench.device)!r}, {bench.precision!r}"
-    plain = peak(f"print_step_peak(False, {how})")
-    return peak(f"print_step_peak(True, {how})") / plain, plain
+    (plain,), (ours,) = (alone(f"print_step_peak({dsbn}, {how})") for dsbn in (False, True))
+    return ours / plain, plain
 
 
 def scl_memory(bench: Bench) -> tuple[float, float]:
     """Peak memory of SCL, forward and backward, above its logits (8x19x512x512); against F.cross_entropy; GiB of that."""
-    plain = peak(f"print_loss_peak(None, {str(bench.device)!r})")
-    return peak(f"print_loss_peak('scl', {str(bench.device)!r})") / plain, plain
+    (plain,), (ours,) = (alone(f"print_loss_peak({name!r}, {str(bench.device)!r})") for name in (None, "scl"))
+    return ours / plain, plain
 
 
-def peak(call: str) -> float:
-    """What a function of this module prints in a process of its own."""
+def alone(call: str) -> list[float]:
+    """The numbers that a function of this module prints, in a process of its own: what ran before leaves it no memory."""
     code = f"from benchmarks import ratios; ratios.{call}"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    return float(done.stdout.split()[-1])
+    done = subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True)
+    return [float(number) for number in done.stdout.splitlines()[-1].split()]
 
 
 def print_loss_peak(name: str | None, kind: str) -> None:
@@ -433,14 +440,19 @@ def main() -> None:
     )
     args = parser.parse_args()
     device = choose_device(args.device)
+    print(f"{device}, {args.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print("| what | ratio | target | the other side, s or GiB |\n| --- | --- | --- | --- |", flush=True)
+    for run, what, target in ROWS:
+        if run.__name__ in args.only:
+            options = f"{str(device)!r}, {args.rounds}, {args.precision!r}"
+            ratio, seconds = alone(f"print_row(ratios.{run.__name__}, {options})")
+            print(f"| {what} | {ratio:.2f} | {target:.2f} | {seconds:.3f} |", flush=True)
+
+
+def print_row(run: Callable[[Bench], tuple[float, float]], kind: str, rounds: int, precision: str) -> None:
+    """What a row measures."""
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), device, args.rounds, precision=args.precision)
-        print(f"{device}, {args.precision}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-        print("| what | ratio | target | the other side, s or GiB |\n| --- | --- | --- | --- |")
-        for run, what, target in ROWS:
-            if run.__name__ in args.only:
-                ratio, seconds = run(bench)
-                print(f"| {what} | {ratio:.2f} | {target:.2f} | {seconds:.3f} |", flush=True)
+        print(*run(Bench(Path(folder), choose_device(kind), rounds, precision=precision)))
 
 
 if __name__ == "__main__":

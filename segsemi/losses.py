@@ -96,8 +96,8 @@ def cross_entropy(
     return _mean(-log_p_y, counted, counted.sum(), mean_count)
 
 
-class _ChosenLogProbabilities(torch.autograd.Function):
-    """log p of each pixel's label and of its most probable class, from one softmax.
+class _ChosenOnCpu(torch.autograd.Function):
+    """log p of each pixel's label and of its most probable class, from one softmax, as a CPU has them fastest.
 
     One tensor of the logits' size is kept, and one made by the backward pass: d log p_k / dz_c = [c = k] - p_c for both.
     """
@@ -105,8 +105,7 @@ class _ChosenLogProbabilities(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, index: Tensor, with_top: bool) -> tuple[Tensor, Tensor | None]:
         """logits (N, C, ...), index (N, 1, ...) int64 -> two (N, ...), or one and None."""
-        dtype = logits.dtype if logits.dtype == torch.float64 else torch.float32  # bf16 keeps 8 bits: too few for log p
-        log_p = F.log_softmax(logits, dim=1, dtype=dtype)
+        log_p = F.log_softmax(logits, dim=1, dtype=_exact(logits))
         top = log_p.amax(dim=1, keepdim=True) if with_top else None
         ctx.save_for_backward(log_p, index, top)
         ctx.dtype = logits.dtype
@@ -124,7 +123,7 @@ class _ChosenLogProbabilities(torch.autograd.Function):
             return torch.zeros_like(log_p, dtype=ctx.dtype), None, None
         for_both = torch.stack(given).sum(dim=0)
         pixels = for_both.shape[-1]
-        step = max(1, CACHED // (log_p.shape[0] * log_p.shape[1])) if log_p.device.type == "cpu" else pixels
+        step = max(1, CACHED // (log_p.shape[0] * log_p.shape[1]))
         for start in range(0, pixels, step):
             part = slice(start, start + step)
             parts: list[Any] = [None if x is None else x[..., part] for x in flat]
@@ -139,6 +138,23 @@ class _ChosenLogProbabilities(torch.autograd.Function):
         return grad.reshape(log_p.shape).to(ctx.dtype), None, None
 
 
+def _chosen(logits: Tensor, index: Tensor, with_top: bool) -> tuple[Tensor, Tensor | None]:
+    """The same by torch's own operators: on a GPU, which is limited by memory, little more than F.cross_entropy does.
+
+    Of most probable classes that are equal the first has the gradient; on a CPU, where finding it takes longest, all share it.
+    """
+    log_p = F.log_softmax(logits, dim=1, dtype=_exact(logits))
+    if not with_top:
+        return log_p.gather(1, index).squeeze(1), None
+    label, top = log_p.gather(1, torch.cat([index, log_p.detach().argmax(dim=1, keepdim=True)], dim=1)).unbind(1)
+    return label, top
+
+
+def _exact(logits: Tensor) -> torch.dtype:
+    """float32 at least: bf16 keeps 8 bits, too few for log p."""
+    return torch.float64 if logits.dtype == torch.float64 else torch.float32
+
+
 def _log_probabilities(
     logits: Tensor, target: Tensor, ignore_index: int, with_top: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -147,7 +163,8 @@ def _log_probabilities(
         raise ValueError(f"logits {tuple(logits.shape)} must be (N, C, ...) and target {tuple(target.shape)} (N, ...)")
     counted = target != ignore_index
     index = torch.where(counted, target, 0).long().unsqueeze(1)
-    log_p_y, log_p_top = _ChosenLogProbabilities.apply(logits, index, with_top)
+    chosen: Callable[..., tuple[Tensor, Any]] = _ChosenOnCpu.apply if logits.device.type == "cpu" else _chosen
+    log_p_y, log_p_top = chosen(logits, index, with_top)
     return log_p_y, log_p_top, counted
 
 

@@ -232,6 +232,27 @@ def test_any_memory_format_and_more_pixels_than_fit_the_cache(name: str, monkeyp
     torch.testing.assert_close(torch.autograd.grad(LOSSES[name](crossed, target), crossed)[0], whole)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", LOSSES)
+def test_other_devices_compute_the_same(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU takes operators that the CPU has as well, only slower."""
+    logits, target = example()
+    logits = logits.to(dtype).requires_grad_()
+    expected = LOSSES[name](logits, target)
+    gradient = torch.autograd.grad(expected, logits)[0]
+    used: list[bool] = []
+
+    def elsewhere(logits: Tensor, index: Tensor, with_top: bool) -> tuple[Tensor, Tensor | None]:
+        used.append(with_top)
+        return segsemi.losses._chosen(logits, index, with_top)
+
+    monkeypatch.setattr(segsemi.losses._ChosenOnCpu, "apply", elsewhere)
+    found = LOSSES[name](logits, target)
+    assert used == [name in ("paper", "released")] and found.dtype == expected.dtype
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, logits)[0], gradient)
+
+
 def test_equal_best_classes_share_the_gradient() -> None:
     """As torch's amax does: for logits that are all alike nothing favours the first one."""
     logits = torch.zeros(1, 4, 1, 1, dtype=torch.float64, requires_grad=True)

@@ -28,6 +28,7 @@ from segsemi.dsbn import branch_of, convert_dsbn, labelled_first
 from segsemi.engine import one_thread, threads_sharing_cores
 from segsemi.losses import LOSSES
 from segsemi.memory import Memory
+from segsemi.models import pointwise
 from segsemi.models.build import Architecture
 from segsemi.models.dropout import SteadyDropout, steady_dropout
 from segsemi.models.torchvision_ops import import_torchvision
@@ -271,6 +272,7 @@ def test_compiled_passes_compute_what_others_do(
 ) -> None:
     """Loss, gradients and statistics, with a backend that needs no C++ compiler; each branch of DSBN is one graph at most."""
     torch.set_num_threads(1)  # else one is side by side, and its sums have another order
+    monkeypatch.setattr(pointwise, "_by_mkl", lambda x: False)  # what is compiled leaves torch the choice
     counter = CompileCounter()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
 

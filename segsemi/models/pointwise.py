@@ -19,7 +19,7 @@ class PointwiseConv2d(nn.Conv2d):
     """A Conv2d of kernel 1x1 and stride 1, equal to the Conv2d that it was made from, up to rounding."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C', H, W)."""
+        """(N, C, H, W) -> (N, C', H, W); a plain convolution where it is compiled or exported."""
         if torch.compiler.is_compiling() or not _by_mkl(x):
             return super().forward(x)
         return F.conv2d(
