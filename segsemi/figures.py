@@ -48,7 +48,10 @@ class _PlainLogFormatter(LogFormatter):
     """0.6 where matplotlib writes 6e-01, or a formula."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
-        return f"{x:g}" if super().__call__(x, pos) else ""  # it leaves out ticks that stand too close
+        # it leaves out ticks that stand too close
+        return (
+            np.format_float_positional(x, precision=6, fractional=False, trim="-") if super().__call__(x, pos) else ""
+        )
 
 
 def _log_scale(ax: Axes) -> None:

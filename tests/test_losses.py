@@ -240,17 +240,28 @@ def test_other_devices_compute_the_same(name: str, dtype: torch.dtype, monkeypat
     logits = logits.to(dtype).requires_grad_()
     expected = LOSSES[name](logits, target)
     gradient = torch.autograd.grad(expected, logits)[0]
-    used: list[bool] = []
-
-    def elsewhere(logits: Tensor, index: Tensor, with_top: bool) -> tuple[Tensor, Tensor | None]:
-        used.append(with_top)
-        return segsemi.losses._chosen(logits, index, with_top)
-
-    monkeypatch.setattr(segsemi.losses._ChosenOnCpu, "apply", elsewhere)
+    monkeypatch.setattr(segsemi.losses._ChosenOnCpu, "apply", segsemi.losses._chosen)
     found = LOSSES[name](logits, target)
-    assert used == [name in ("paper", "released")] and found.dtype == expected.dtype
+    assert found.dtype == expected.dtype
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(torch.autograd.grad(found, logits)[0], gradient)
+
+
+def test_other_devices_do_not_take_the_way_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(segsemi.losses._ChosenOnCpu, "apply", lambda *_: pytest.fail("the CPU's"))
+    logits = torch.empty(2, 5, 3, 4, device="meta", requires_grad=True)
+    for loss in LOSSES.values():
+        loss(logits, torch.empty(2, 3, 4, device="meta", dtype=torch.int64)).backward()
+
+
+def test_of_equal_best_classes_the_first_has_the_gradient_on_other_devices() -> None:
+    """As torch's max does."""
+    logits = torch.zeros(1, 4, 1, 1, dtype=torch.float64, requires_grad=True)
+    _, top = segsemi.losses._chosen(logits, torch.tensor([[[[2]]]]), True)
+    assert top is not None
+    gradient = torch.autograd.grad(top.sum(), logits)[0].flatten()
+    expected = torch.autograd.grad(logits.log_softmax(dim=1).max(dim=1).values.sum(), logits)[0].flatten()
+    assert gradient.tolist() == expected.tolist() == [0.75, -0.25, -0.25, -0.25]
 
 
 def test_equal_best_classes_share_the_gradient() -> None:

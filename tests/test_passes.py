@@ -272,7 +272,6 @@ def test_compiled_passes_compute_what_others_do(
 ) -> None:
     """Loss, gradients and statistics, with a backend that needs no C++ compiler; each branch of DSBN is one graph at most."""
     torch.set_num_threads(1)  # else one is side by side, and its sums have another order
-    monkeypatch.setattr(pointwise, "_by_mkl", lambda x: False)  # what is compiled leaves torch the choice
     counter = CompileCounter()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
 
@@ -286,7 +285,9 @@ def test_compiled_passes_compute_what_others_do(
         gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
         return losses, dict(model.named_buffers()) | gradients
 
+    monkeypatch.setattr(pointwise, "_by_mkl", lambda x: False)  # as what is compiled, which leaves torch the choice
     losses, state = after_two_steps(compiled=False)
+    monkeypatch.setattr(pointwise, "_by_mkl", lambda x: pytest.fail("asked within a graph"))
     assert counter.frame_count == 0
     compiled_losses, compiled_state = after_two_steps(compiled=True)
     assert 1 <= counter.frame_count <= 2

@@ -85,9 +85,9 @@ def test_figures_show_the_numbers() -> None:
 
 
 def test_logarithmic_axes_have_plain_numbers() -> None:
-    losses = CURVES.assign(loss=[0.9, 0.3])
-    ticks = re.findall(r">([-0-9.e+]+)</text>", figures.curves(losses))
-    assert "0.4" in ticks and not [tick for tick in ticks if "e" in tick]
+    for values, tick in (([0.9, 0.3], "0.4"), ([1e-6, 1.0], "0.0001"), ([3e5, 9e7], "1000000")):
+        ticks = re.findall(r">([-0-9.e+]+)</text>", figures.curves(CURVES.assign(loss=values)))
+        assert tick in ticks and not [other for other in ticks if "e" in other]
 
 
 def test_both_batch_norms_are_drawn_over_each_other() -> None:

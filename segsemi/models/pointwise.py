@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from segsemi.replace import conv_as, replace_modules
 
-SMALL = 20480  # values of a single image, for which torch never takes oneDNN (use_mkldnn in its Convolution.cpp)
+# torch never takes oneDNN for a single image of so few values (use_mkldnn in aten/src/ATen/native/Convolution.cpp)
+SMALL = 20480
 
 
 class PointwiseConv2d(nn.Conv2d):
@@ -22,16 +23,20 @@ class PointwiseConv2d(nn.Conv2d):
         """(N, C, H, W) -> (N, C', H, W); a plain convolution where it is compiled or exported."""
         if torch.compiler.is_compiling() or not _by_mkl(x):
             return super().forward(x)
-        return F.conv2d(
-            x, self.weight, self.bias, dilation=2
-        )  # the same for a single tap, and torch takes oneDNN for it
+        # a kernel of one tap is the same at any dilation, and torch takes oneDNN for a dilated one
+        return F.conv2d(x, self.weight, self.bias, dilation=2)
 
 
 def _by_mkl(x: Tensor) -> bool:
     """Whether torch would take MKL's product for it, and could take oneDNN."""
-    alone = x.device.type == "cpu" and x.dtype == torch.float32 and torch.get_num_threads() == 1
-    large = len(x) > 1 or x.numel() > SMALL
-    return alone and large and torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
+    exact = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+    one_core = x.device.type == "cpu" and torch.get_num_threads() == 1
+    large = x.ndim == 4 and (len(x) > 1 or x.numel() > SMALL)
+    return one_core and exact and large and torch.backends.mkl.is_available() and _has_onednn()
+
+
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
 
 
 def replace_pointwise(network: nn.Module) -> None:
