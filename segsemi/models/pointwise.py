@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from segsemi.replace import conv_as, replace_modules
 
-# torch never takes oneDNN for a single image of so few values (use_mkldnn in aten/src/ATen/native/Convolution.cpp)
-SMALL = 20480
+FEW = 1024  # pixels of a batch: for no more, MKL's product is faster, since oneDNN puts the weights in order anew each time
+SMALL = 20480  # values: for a single image of no more, torch never takes oneDNN (its Convolution.cpp, use_mkldnn)
 
 
 class PointwiseConv2d(nn.Conv2d):
@@ -31,7 +31,7 @@ def _by_mkl(x: Tensor) -> bool:
     """Whether torch would take MKL's product for it, and could take oneDNN."""
     exact = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     one_core = x.device.type == "cpu" and torch.get_num_threads() == 1
-    large = x.ndim == 4 and (len(x) > 1 or x.numel() > SMALL)
+    large = x.ndim == 4 and x.numel() > max(SMALL, FEW * x.shape[1])
     return one_core and exact and large and torch.backends.mkl.is_available() and _has_onednn()
 
 
