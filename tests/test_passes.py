@@ -285,9 +285,9 @@ def test_compiled_passes_compute_what_others_do(
         gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
         return losses, dict(model.named_buffers()) | gradients
 
-    monkeypatch.setattr(pointwise, "_by_mkl", lambda x: False)  # as what is compiled, which leaves torch the choice
+    monkeypatch.setattr(pointwise, "_better_by_onednn", lambda x: False)  # as what is compiled, which leaves torch the choice
     losses, state = after_two_steps(compiled=False)
-    monkeypatch.setattr(pointwise, "_by_mkl", lambda x: pytest.fail("asked within a graph"))
+    monkeypatch.setattr(pointwise, "_better_by_onednn", lambda x: pytest.fail("asked within a graph"))
     assert counter.frame_count == 0
     compiled_losses, compiled_state = after_two_steps(compiled=True)
     assert 1 <= counter.frame_count <= 2

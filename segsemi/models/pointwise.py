@@ -1,4 +1,4 @@
-"""1x1 convolutions by oneDNN, also in a thread that has one core of the CPU.
+"""Large 1x1 convolutions by oneDNN, also in a thread that has one core of the CPU.
 
 There torch takes a matrix product of MKL instead, which is as fast on Intel's processors but not on others: on an AMD EPYC
 forward and backward passes of such convolutions took one and a half times as long.
@@ -21,14 +21,14 @@ class PointwiseConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', H, W); a plain convolution where it is compiled or exported."""
-        if torch.compiler.is_compiling() or not _by_mkl(x):
+        if torch.compiler.is_compiling() or not _better_by_onednn(x):
             return super().forward(x)
         # a kernel of one tap is the same at any dilation, and torch takes oneDNN for a dilated one
         return F.conv2d(x, self.weight, self.bias, dilation=2)
 
 
-def _by_mkl(x: Tensor) -> bool:
-    """Whether torch would take MKL's product for it, and could take oneDNN."""
+def _better_by_onednn(x: Tensor) -> bool:
+    """Whether torch would take MKL's product for it, and has oneDNN, which is faster for so many pixels."""
     exact = x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
     one_core = x.device.type == "cpu" and torch.get_num_threads() == 1
     large = x.ndim == 4 and x.numel() > max(SMALL, FEW * x.shape[1])
