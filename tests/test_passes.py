@@ -285,7 +285,8 @@ def test_compiled_passes_compute_what_others_do(
         gradients = {name: value.grad for name, value in model.named_parameters() if value.grad is not None}
         return losses, dict(model.named_buffers()) | gradients
 
-    monkeypatch.setattr(pointwise, "_better_by_onednn", lambda x: False)  # as what is compiled, which leaves torch the choice
+    # as in what is compiled, which leaves torch the choice
+    monkeypatch.setattr(pointwise, "_better_by_onednn", lambda x: False)
     losses, state = after_two_steps(compiled=False)
     monkeypatch.setattr(pointwise, "_better_by_onednn", lambda x: pytest.fail("asked within a graph"))
     assert counter.frame_count == 0
