@@ -159,11 +159,7 @@ def student_step(bench: Bench) -> tuple[float, float]:
                 logits = plain(images)
             F.cross_entropy(logits.float(), targets, ignore_index=255).backward()
 
-    gpu = bench.device.type != "cpu"
-    begun = (
-        STEPS if gpu else 1
-    )  # loaders that start, files that nobody has decoded yet; the last checkpoint is in it too
-    rounds = 10 if gpu else 1
+    begun, rounds = (1, 1) if bench.device.type == "cpu" else (STEPS, 10)
     beginning = partial(bench.train, ours, bench.batches(begun))
     whole_training = partial(bench.train, ours, bench.batches(begun + rounds * STEPS))
     return bench.ratio(whole_training, lambda: bare(rounds), start=beginning)

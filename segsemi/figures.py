@@ -48,10 +48,9 @@ class _PlainLogFormatter(LogFormatter):
     """0.6 where matplotlib writes 6e-01, or a formula."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
-        # it leaves out ticks that stand too close
-        return (
-            np.format_float_positional(x, precision=6, fractional=False, trim="-") if super().__call__(x, pos) else ""
-        )
+        if not super().__call__(x, pos):  # ticks that stand too close
+            return ""
+        return np.format_float_positional(x, precision=6, fractional=False, trim="-")
 
 
 def _log_scale(ax: Axes) -> None:
