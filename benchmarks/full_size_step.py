@@ -13,13 +13,13 @@ import time
 
 import torch
 
+from segsemi.commands.memory import step_memory
+from segsemi.commands.preset import preset_names, read_preset
+from segsemi.core.classes import Classes
 from segsemi.dsbn import convert_dsbn, labelled_first
-from segsemi.engine import autocast, choose_device
 from segsemi.losses import cross_entropy, self_correction_loss
-from segsemi.memory import step_memory
 from segsemi.models.build import Architecture, SegmentationModel
-from segsemi.palette import Classes
-from segsemi.preset import preset_names, read_preset
+from segsemi.runtime.device import autocast, choose_device
 
 GIB = 2**30
 NUM_CLASSES = {"cityscapes": 19, "voc": 21}

@@ -19,17 +19,17 @@ import cv2
 import numpy as np
 from torch import device
 
-from segsemi.config import AugmentParams, load_params
+from segsemi.core.config import AugmentParams, load_params
 from segsemi.data.batches import StepBatches, labelled_samples, pseudo_samples
-from segsemi.data.datasets import check_entries, find_dataset
 from segsemi.data.manifest import read_rows, write_rows
-from segsemi.data.split import split_rows, write_split
-from segsemi.engine import choose_device
+from segsemi.datasets import check_entries, find_dataset
+from segsemi.datasets.split import split_rows, write_split
 from segsemi.models.build import Architecture, SegmentationModel
-from segsemi.processes import Processes
 from segsemi.pseudo_label import write_pseudo_labels
-from segsemi.student import student_groups
-from segsemi.train import train
+from segsemi.runtime.device import choose_device
+from segsemi.runtime.distributed import Processes
+from segsemi.training.loop import train
+from segsemi.training.student import student_groups
 
 LABELLED = 8
 STEPS = 100

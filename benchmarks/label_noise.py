@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from segsemi.checkpoint import load_model
-from segsemi.config import Params, load_params
-from segsemi.contract import CLASSES, HIDDEN, UNLABELLED, data_root, model_folder, pseudo_folder
+from segsemi.core.classes import Classes
+from segsemi.core.config import Params, load_params
+from segsemi.core.paths import CLASSES, HIDDEN, UNLABELLED, data_root, model_folder, pseudo_folder
 from segsemi.data.batches import Group, Sample, StepBatches, pseudo_samples
 from segsemi.data.manifest import read_rows
-from segsemi.engine import choose_device
 from segsemi.losses import LOSSES
-from segsemi.palette import Classes
+from segsemi.models.saving import load_model
+from segsemi.runtime.device import choose_device
 
 RARE = 0.02  # a class with a smaller share of the pixels
 

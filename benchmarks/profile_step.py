@@ -13,7 +13,7 @@ from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.ratios import Bench
-from segsemi.engine import choose_device
+from segsemi.runtime.device import choose_device
 
 
 def main() -> None:

@@ -27,23 +27,23 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from segsemi.config import load_params
-from segsemi.data import synthetic
+from segsemi.core.classes import Classes, write_label_png
+from segsemi.core.config import load_params
 from segsemi.data.batches import Part, StepBatches, batch_loader, labelled_samples, pseudo_samples
-from segsemi.data.datasets import check_entries, find_dataset
 from segsemi.data.images import LabelledPairs, read_image
 from segsemi.data.manifest import Row
+from segsemi.datasets import check_entries, find_dataset
+from segsemi.datasets import scenes as synthetic
 from segsemi.dsbn import convert_dsbn, labelled_first, strip_dsbn
-from segsemi.engine import autocast, choose_device
 from segsemi.inference import evaluate_model, predict_probabilities
 from segsemi.losses import LOSSES, Loss
 from segsemi.models.build import Architecture, SegmentationModel
-from segsemi.palette import Classes, write_label_png
-from segsemi.passes import StepPasses, step_passes
-from segsemi.processes import Processes
 from segsemi.pseudo_label import write_pseudo_labels
-from segsemi.student import student_groups
-from segsemi.train import train
+from segsemi.runtime.device import autocast, choose_device
+from segsemi.runtime.distributed import Processes
+from segsemi.training.loop import train
+from segsemi.training.step import StepPasses, step_passes
+from segsemi.training.student import student_groups
 
 STEPS = 40  # of training in one round
 IMAGES = 8  # of inference in one round

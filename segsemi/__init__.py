@@ -12,5 +12,5 @@ __all__ = ["load_model"]
 def __getattr__(name: str) -> Any:
     # Lazy: `import segsemi.losses` must not pay for the networks' libraries.
     if name == "load_model":
-        return importlib.import_module("segsemi.checkpoint").load_model
+        return importlib.import_module("segsemi.models.saving").load_model
     raise AttributeError(f"module 'segsemi' has no attribute {name!r}")

@@ -2,6 +2,6 @@
 
 import sys
 
-from segsemi.cli import main
+from segsemi.commands.cli import main
 
 sys.exit(main())

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from segsemi.errors import UserError
-from segsemi.replace import replace_modules
+from segsemi.core.errors import UserError
+from segsemi.models.layers import replace_modules
 
 
 class DistributionSpecificBatchNorm(nn.Module):

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
+from segsemi.core.classes import Classes, colourise, write_label_png
+from segsemi.core.errors import UserError
+from segsemi.core.files import has_content, write_csv, write_json
+from segsemi.core.pictures import captioned, grid, marked, save_png
+from segsemi.core.progress import progress_bar
 from segsemi.data.images import LabelledPairs
 from segsemi.data.manifest import Row
-from segsemi.errors import UserError
-from segsemi.files import has_content, write_csv, write_json
 from segsemi.inference import evaluate_model
 from segsemi.metrics import ConfusionMatrix
 from segsemi.models.build import SegmentationModel
-from segsemi.palette import Classes, colourise, write_label_png
-from segsemi.pictures import captioned, grid, marked, save_png
-from segsemi.progress import progress_bar
 
 STATE_SECONDS = 30.0
 

@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segsemi.ahead import behind, file_readers, mapped_ahead
 from segsemi.augment.weak import scaled_to_short_side
-from segsemi.engine import threads_sharing_cores
 from segsemi.metrics import ConfusionMatrix
 from segsemi.models.build import SegmentationModel, most_probable
+from segsemi.runtime.background import behind, file_readers, mapped_ahead
+from segsemi.runtime.device import threads_sharing_cores
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -11,16 +11,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segsemi.ahead import behind, file_readers, mapped_ahead
+from segsemi.core.classes import Classes, write_label_png
+from segsemi.core.files import write_csv, write_json
+from segsemi.core.progress import progress_bar
 from segsemi.data.images import read_image
 from segsemi.data.manifest import Row
-from segsemi.engine import autocast
-from segsemi.files import write_csv, write_json
 from segsemi.inference import images_at_once, predict_image, side_by_side
 from segsemi.models.build import SegmentationModel
-from segsemi.palette import Classes, write_label_png
-from segsemi.processes import Processes
-from segsemi.progress import progress_bar
+from segsemi.runtime.background import behind, file_readers, mapped_ahead
+from segsemi.runtime.device import autocast
+from segsemi.runtime.distributed import Processes
 
 
 def write_pseudo_labels(
@@ -44,7 +44,7 @@ def write_pseudo_labels(
         model: in eval mode, on processes.device.
         rows: unlabelled images, perhaps none; their paths start at `root`. Of several processes each labels its share, and
             the first one copies the files of all.
-        precision: as `segsemi.engine.autocast` takes it.
+        precision: as `segsemi.runtime.device.autocast` takes it.
         progress: the name of the progress bar.
 
     Raises:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segsemi.config import load_params
-from segsemi.errors import UserError, run_stage
-from segsemi.files import write_text
+from segsemi.core.config import load_params
+from segsemi.core.errors import UserError, run_stage
+from segsemi.core.files import write_text
 
 
 def main() -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 
-from segsemi.config import load_params, total_steps
-from segsemi.contract import steps_file
-from segsemi.errors import run_stage
-from segsemi.files import write_text
+from segsemi.core.config import load_params, total_steps
+from segsemi.core.errors import run_stage
+from segsemi.core.files import write_text
+from segsemi.core.paths import steps_file
 
 
 def main() -> None:

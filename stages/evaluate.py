@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 
-from segsemi.checkpoint import load_model
-from segsemi.config import load_params
-from segsemi.contract import CLASSES, data_root, evaluated_folder, evaluation_list, model_files, model_folder
+from segsemi.core.classes import Classes
+from segsemi.core.config import load_params
+from segsemi.core.errors import run_stage
+from segsemi.core.paths import CLASSES, data_root, evaluated_folder, evaluation_list, model_files, model_folder
 from segsemi.data.manifest import read_rows
-from segsemi.engine import choose_device
-from segsemi.errors import run_stage
 from segsemi.evaluate import write_evaluation
-from segsemi.palette import Classes
-from segsemi.work import work_folder
+from segsemi.models.saving import load_model
+from segsemi.runtime.device import choose_device
+from segsemi.runtime.work_folder import work_folder
 
 
 def main() -> None:

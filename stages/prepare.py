@@ -6,13 +6,13 @@ from functools import partial
 
 from tqdm import tqdm
 
-from segsemi.config import load_params
-from segsemi.contract import CLASSES, MANIFEST, PREPARED, data_root
-from segsemi.data import synthetic
-from segsemi.data.datasets import check_entries, find_dataset
+from segsemi.core.config import load_params
+from segsemi.core.errors import run_stage
+from segsemi.core.paths import CLASSES, MANIFEST, PREPARED, data_root
+from segsemi.core.progress import progress_bar
 from segsemi.data.manifest import write_rows
-from segsemi.errors import run_stage
-from segsemi.progress import progress_bar
+from segsemi.datasets import check_entries, find_dataset
+from segsemi.datasets import scenes as synthetic
 
 
 def main() -> None:

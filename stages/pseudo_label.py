@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from segsemi.checkpoint import load_model
-from segsemi.config import load_params
-from segsemi.contract import UNLABELLED, data_root, model_files, model_folder, pseudo_folder
+from segsemi.core.config import load_params
+from segsemi.core.errors import run_stage
+from segsemi.core.paths import UNLABELLED, data_root, model_files, model_folder, pseudo_folder
 from segsemi.data.manifest import read_rows
-from segsemi.errors import run_stage
-from segsemi.processes import start_processes
+from segsemi.models.saving import load_model
 from segsemi.pseudo_label import write_pseudo_labels
+from segsemi.runtime.distributed import start_processes
 
 
 def main() -> None:

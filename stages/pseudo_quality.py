@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from segsemi.config import load_params
-from segsemi.contract import CLASSES, HIDDEN, data_root, pseudo_folder, quality_file
+from segsemi.core.classes import Classes
+from segsemi.core.config import load_params
+from segsemi.core.errors import run_stage
+from segsemi.core.files import write_json
+from segsemi.core.paths import CLASSES, HIDDEN, data_root, pseudo_folder, quality_file
 from segsemi.data.manifest import read_rows
-from segsemi.errors import run_stage
-from segsemi.files import write_json
-from segsemi.palette import Classes
-from segsemi.quality import measure_quality
+from segsemi.pseudo_quality import measure_quality
 
 
 def main() -> None:

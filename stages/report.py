@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from segsemi.config import TEACHER, load_params
-from segsemi.contract import CLASSES, CORRECTED, LABELLED, REPORTS, UNLABELLED, data_root, evaluation_list
+from segsemi.core.classes import Classes
+from segsemi.core.config import TEACHER, load_params
+from segsemi.core.errors import run_stage
+from segsemi.core.git import pipeline_revision
+from segsemi.core.paths import CLASSES, CORRECTED, LABELLED, REPORTS, UNLABELLED, data_root, evaluation_list
 from segsemi.data.manifest import read_rows
-from segsemi.errors import run_stage
-from segsemi.palette import Classes
-from segsemi.report import read_measured, write_report
-from segsemi.revision import pipeline_revision
+from segsemi.reporting.report import read_measured, write_report
 
 
 def main() -> None:

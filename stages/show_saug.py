@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from segsemi.augment.strong import StrongAugment, pool_without
-from segsemi.config import load_params
-from segsemi.contract import LABELLED, REPORTS, data_root
+from segsemi.core.config import load_params
+from segsemi.core.errors import run_stage
+from segsemi.core.paths import LABELLED, REPORTS, data_root
+from segsemi.core.pictures import captioned, grid, save_png, shrunk
+from segsemi.core.seeds import derive_rng
 from segsemi.data.images import read_image
 from segsemi.data.manifest import read_rows
-from segsemi.errors import run_stage
-from segsemi.pictures import captioned, grid, save_png, shrunk
-from segsemi.rng import derive_rng
 
 COLUMNS = 6
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from segsemi.config import load_params
-from segsemi.contract import CLASSES, MANIFEST, SPLIT
+from segsemi.core.classes import Classes
+from segsemi.core.config import load_params
+from segsemi.core.errors import run_stage
+from segsemi.core.paths import CLASSES, MANIFEST, SPLIT
 from segsemi.data.manifest import read_rows
-from segsemi.data.split import read_corrected, split_as, write_split
-from segsemi.errors import run_stage
-from segsemi.palette import Classes
+from segsemi.datasets.split import read_corrected, split_as, write_split
 
 
 def main() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from segsemi.config import load_params
-from segsemi.contract import data_root
-from segsemi.errors import run_stage
-from segsemi.student import train_student
+from segsemi.core.config import load_params
+from segsemi.core.errors import run_stage
+from segsemi.core.paths import data_root
+from segsemi.training.student import train_student
 
 
 def main() -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from segsemi.config import load_params
-from segsemi.contract import data_root, steps_file
-from segsemi.errors import run_stage
-from segsemi.supervised import train_on_labels
+from segsemi.core.config import load_params
+from segsemi.core.errors import run_stage
+from segsemi.core.paths import data_root, steps_file
+from segsemi.training.supervised import train_on_labels
 
 
 def main() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from segsemi.config import TEACHER, load_params
-from segsemi.contract import data_root
-from segsemi.errors import run_stage
-from segsemi.supervised import train_on_labels
+from segsemi.core.config import TEACHER, load_params
+from segsemi.core.errors import run_stage
+from segsemi.core.paths import data_root
+from segsemi.training.supervised import train_on_labels
 
 
 def main() -> None:

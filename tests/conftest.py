@@ -14,8 +14,8 @@ from PIL import Image
 from ruamel.yaml import YAML
 from small_training import two_groups
 
-from segsemi.data import synthetic
 from segsemi.data.batches import Group
+from segsemi.datasets import scenes as synthetic
 
 ROOT = Path(__file__).parents[1]
 RAW = "data/raw/tiny"

@@ -1,4 +1,4 @@
-"""Write docs/params.md from params.yaml (values and comments) and segsemi/config.py (types and limits): `make docs`."""
+"""Write docs/params.md from params.yaml (values and comments) and segsemi/core/config.py (types and limits): `make docs`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from segsemi.config import Params
+from segsemi.core.config import Params
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "params.md"
 HEAD = """# Every param
 
-Made from `params.yaml` and `segsemi/config.py` by `make docs`; do not edit. Change a value in `params.yaml`, or for one
+Made from `params.yaml` and `segsemi/core/config.py` by `make docs`; do not edit. Change a value in `params.yaml`, or for one
 experiment with `dvc exp run -S section.key=value`.
 """
 

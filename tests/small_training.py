@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from segsemi.config import AugmentParams, OptimParams
-from segsemi.data import synthetic
+from segsemi.core.classes import write_label_png
+from segsemi.core.config import AugmentParams, OptimParams
 from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
-from segsemi.data.datasets import check_entries
-from segsemi.data.datasets.camvid import SYNTHETIC, find_synthetic
+from segsemi.datasets import check_entries
+from segsemi.datasets import scenes as synthetic
+from segsemi.datasets.camvid import SYNTHETIC, find_synthetic
 from segsemi.models.build import Architecture, SegmentationModel, build_model
-from segsemi.palette import write_label_png
-from segsemi.processes import Processes
+from segsemi.runtime.distributed import Processes
 
 ARCHITECTURE = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
 CPU = torch.device("cpu")

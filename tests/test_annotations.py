@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 from skimage.draw import disk, polygon
 
-from segsemi.annotations import read_coco, read_labelme, write_labels
-from segsemi.cli import main
-from segsemi.data.datasets.folder import read_classes
+from segsemi.commands.cli import main
+from segsemi.core.errors import UserError
 from segsemi.data.images import read_label
-from segsemi.errors import UserError
+from segsemi.datasets.annotations import read_coco, read_labelme, write_labels
+from segsemi.datasets.folder import read_classes
 
 HEIGHT, WIDTH = 40, 60
 TRIANGLE = [[10.0, 5.0], [50.0, 10.0], [20.0, 35.0]]

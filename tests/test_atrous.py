@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segsemi.models.atrous import AtrousDepthwiseConv2d, replace_atrous
+from segsemi.runtime.cpu import AtrousDepthwiseConv2d, replace_atrous
 
 
 def conv(rate: int, kernel: int, *, bias: bool, **options: object) -> nn.Conv2d:

@@ -22,9 +22,9 @@ import pytest
 from conftest import ROOT, TINY, Project
 from PIL import Image
 
-from segsemi.data import synthetic
-from segsemi.errors import run_stage
-from segsemi.files import write_json
+from segsemi.core.errors import run_stage
+from segsemi.core.files import write_json
+from segsemi.datasets import scenes as synthetic
 
 CAMVID, FOLDER = "data/raw/tiny", "data/raw/mine"
 PREPARED, SPLIT = ("check_params", "prepare"), ("check_params", "prepare", "split")

@@ -16,17 +16,17 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 import segsemi
-from segsemi.checkpoint import load_model, save_model
-from segsemi.cli import main
-from segsemi.config import load_params
+from segsemi.commands.cli import main
+from segsemi.commands.export import FixedSame, model_card
+from segsemi.commands.preset import preset_names, read_preset
+from segsemi.core.classes import Classes
+from segsemi.core.config import load_params
+from segsemi.core.errors import UserError
 from segsemi.data.images import read_image
-from segsemi.errors import UserError
-from segsemi.export import FixedSame, model_card
 from segsemi.inference import predict_image
 from segsemi.models.build import Architecture, build_model
+from segsemi.models.saving import load_model, save_model
 from segsemi.models.torchvision_ops import import_torchvision
-from segsemi.palette import Classes
-from segsemi.preset import preset_names, read_preset
 
 ROOT = Path(segsemi.__file__).parents[1]
 CLASSES = Classes(("road", "car", "sky"), ((128, 64, 128), (0, 0, 142), (70, 130, 180)))

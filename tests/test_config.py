@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from segsemi.config import SAUG_OPERATIONS, Params, load_params, parse_params, total_steps
-from segsemi.errors import UserError
+from segsemi.core.config import SAUG_OPERATIONS, Params, load_params, parse_params, total_steps
+from segsemi.core.errors import UserError
 
 COMMITTED = Path(__file__).parents[1] / "params.yaml"
 REMOVE = object()

@@ -19,17 +19,17 @@ from conftest import ROOT
 from PIL import Image
 
 from segsemi.augment.strong import StrongAugment
-from segsemi.config import SAUG_OPERATIONS, AugmentParams
-from segsemi.data import synthetic
+from segsemi.core.classes import Classes, write_label_png
+from segsemi.core.config import SAUG_OPERATIONS, AugmentParams
+from segsemi.core.errors import UserError
+from segsemi.core.files import file_hash
 from segsemi.data.batches import Group, Sample, StepBatches, batch_loader, labelled_samples, pseudo_samples
-from segsemi.data.datasets import check_entries
-from segsemi.data.datasets.camvid import CAMVID, SYNTHETIC, find_annot_pairs
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import COLUMNS, Row, read_rows, write_rows
-from segsemi.data.split import read_corrected, read_list, split_rows, write_split
-from segsemi.errors import UserError
-from segsemi.files import file_hash
-from segsemi.palette import Classes, write_label_png
+from segsemi.datasets import check_entries
+from segsemi.datasets import scenes as synthetic
+from segsemi.datasets.camvid import CAMVID, SYNTHETIC, find_annot_pairs
+from segsemi.datasets.split import read_corrected, read_list, split_rows, write_split
 
 AUGMENT = AugmentParams(short_side=None, crop_size=40, scale_min=0.5, scale_max=2.0, flip=True)
 
@@ -306,7 +306,7 @@ def test_an_error_of_a_loader_process_ends_the_run(raw: Path, tmp_path: Path) ->
     samples = [replace(parts[0].samples[0], image=broken)]
     (tmp_path / "batches").write_bytes(pickle.dumps(make([replace(parts[0], samples=samples), *parts[1:]])))
     script = (
-        "import pickle, sys\nfrom segsemi.data.batches import batch_loader\nfrom segsemi.errors import run_stage\n"
+        "import pickle, sys\nfrom segsemi.data.batches import batch_loader\nfrom segsemi.core.errors import run_stage\n"
         "def main():\n    batches = pickle.load(open(sys.argv[1], 'rb'))\n"
         "    for batch in batch_loader(batches, start=0, workers=2):\n        kept = batch\n"
         "if __name__ == '__main__':\n    run_stage(main)\n"

@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from segsemi.data.datasets import check_entries, find_dataset
-from segsemi.data.datasets.cityscapes import CITYSCAPES, CITYSCAPES_TRAIN_IDS
-from segsemi.data.datasets.entry import read_ids
-from segsemi.data.datasets.folder import read_classes
-from segsemi.data.datasets.voc import VOC
+from segsemi.core.classes import Classes
+from segsemi.core.errors import UserError
 from segsemi.data.images import read_label
 from segsemi.data.manifest import Row, read_rows
-from segsemi.data.split import split_rows, write_split
-from segsemi.errors import UserError
-from segsemi.palette import Classes
+from segsemi.datasets import check_entries, find_dataset
+from segsemi.datasets.cityscapes import CITYSCAPES, CITYSCAPES_TRAIN_IDS
+from segsemi.datasets.entry import read_ids
+from segsemi.datasets.folder import read_classes
+from segsemi.datasets.split import split_rows, write_split
+from segsemi.datasets.voc import VOC
 
 RNG = np.random.default_rng(0)
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from segsemi.core.classes import Classes
+from segsemi.core.errors import UserError
 from segsemi.dsbn import DistributionSpecificBatchNorm, bn_statistics, convert_dsbn, labelled_first, strip_dsbn
-from segsemi.errors import UserError
 from segsemi.models.build import Architecture, build_model
 from segsemi.models.torchvision_ops import import_torchvision
-from segsemi.palette import Classes
 
 import_torchvision()  # before timm
 

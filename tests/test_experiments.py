@@ -24,25 +24,16 @@ from matplotlib.axes import Axes
 from PIL import Image
 from ruamel.yaml import YAML
 
-from segsemi.config import load_values
-from segsemi.data.datasets.camvid import SYNTHETIC
+from segsemi.commands.doctor import training_seconds
+from segsemi.commands.experiment import Wanted, _public, show_cells
+from segsemi.core.classes import Classes, colourise, write_label_png
+from segsemi.core.config import load_values
+from segsemi.core.errors import UserError
+from segsemi.core.pictures import BAR, GAP, save_png
 from segsemi.data.images import read_label
 from segsemi.data.manifest import Row, write_rows
-from segsemi.doctor import training_seconds
-from segsemi.errors import UserError
-from segsemi.experiment_command import Wanted, _public, show_cells
-from segsemi.experiments import (
-    alone,
-    check_tracked,
-    code_hash,
-    file_keys,
-    remaining_trainings,
-    run_cells,
-    run_keys,
-    run_name,
-)
-from segsemi.grid import Cell, Grid, cells_of, grid_names, overridden, read_grid
-from segsemi.kept import (
+from segsemi.datasets.camvid import SYNTHETIC
+from segsemi.experiments.earlier import (
     Place,
     Settings,
     earlier_commands,
@@ -54,12 +45,21 @@ from segsemi.kept import (
     shared,
     write_kept,
 )
-from segsemi.palette import Classes, colourise, write_label_png
-from segsemi.pictures import BAR, GAP, save_png
-from segsemi.qualitative import legend, write_examples
-from segsemi.results import COLUMNS, class_ious, collect, facts, validation_curves, write_figure
-from segsemi.results_page import write_page
-from segsemi.tables import write_tables
+from segsemi.experiments.examples import legend, write_examples
+from segsemi.experiments.grid import Cell, Grid, cells_of, grid_names, overridden, read_grid
+from segsemi.experiments.page import write_page
+from segsemi.experiments.results import COLUMNS, class_ious, collect, facts, validation_curves, write_figure
+from segsemi.experiments.run import (
+    alone,
+    check_tracked,
+    code_hash,
+    file_keys,
+    remaining_trainings,
+    run_cells,
+    run_keys,
+    run_name,
+)
+from segsemi.experiments.tables import write_tables
 
 VALUES = load_values(ROOT / "params.yaml")
 
@@ -215,8 +215,8 @@ def test_table_is_written_after_each_run_that_ends_well(
         events.append(command[command.index("--name") + 1])
         return int(len(events) == 1)  # the first one fails
 
-    monkeypatch.setattr("segsemi.experiments._wait_for", run)
-    monkeypatch.setattr("segsemi.experiments._printed", lambda *_: "")
+    monkeypatch.setattr("segsemi.experiments.run._wait_for", run)
+    monkeypatch.setattr("segsemi.experiments.run._printed", lambda *_: "")
     failed = run_cells("losses", table, queue=queue, unchanged=lambda: True, after=lambda: events.append("table"))
     names = [f"losses-{row}-1_8-seed0-{key}" for key, row in zip("abc", ("CE", "SCE", "SCL_paper"), strict=True)]
     assert failed == names[:1]
@@ -325,7 +325,7 @@ def test_key_follows_params_and_code_but_not_the_machine(tmp_path: Path) -> None
         copy(ROOT / source, tmp_path / source)
     before = code_hash(tmp_path / "dvc.yaml")
     assert before == code_hash(ROOT / "dvc.yaml")
-    with (tmp_path / "segsemi/page.py").open("a") as file:  # read by the report alone
+    with (tmp_path / "segsemi/reporting/page.py").open("a") as file:  # read by the report alone
         file.write("# more\n")
     assert code_hash(tmp_path / "dvc.yaml") == before
     with (tmp_path / "segsemi/losses.py").open("a") as file:
@@ -358,8 +358,8 @@ def test_time_to_come_is_that_of_each_cells_own_steps(monkeypatch: pytest.Monkey
         asked.append(batch)
         return float(batch)
 
-    monkeypatch.setattr("segsemi.doctor._seconds_of_a_pass", seconds)
-    monkeypatch.setattr("segsemi.doctor.worth_side_by_side", lambda *_, **__: False)
+    monkeypatch.setattr("segsemi.commands.doctor._seconds_of_a_pass", seconds)
+    monkeypatch.setattr("segsemi.commands.doctor.worth_side_by_side", lambda *_, **__: False)
     rows = ["batches of 2 + 6", "batches of 8 + 8", "CE", "SCE"]
     todo = remaining_trainings(cells("settings", rows=rows), [])
     teacher, student = VALUES["teacher"], VALUES["student"]
@@ -615,15 +615,15 @@ def test_a_dry_run_says_all_that_would_be_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("segsemi.doctor._seconds_of_a_pass", lambda *_, **__: 0.5)
-    monkeypatch.setattr("segsemi.experiments.finished_runs", dict)
-    monkeypatch.setattr("segsemi.experiments.finished_names", dict)
+    monkeypatch.setattr("segsemi.commands.doctor._seconds_of_a_pass", lambda *_, **__: 0.5)
+    monkeypatch.setattr("segsemi.experiments.run.finished_runs", dict)
+    monkeypatch.setattr("segsemi.experiments.run.finished_names", dict)
 
     def refuse() -> None:
         raise UserError("no cache")
 
-    monkeypatch.setattr("segsemi.experiments.check_tracked", lambda _: None)
-    monkeypatch.setattr("segsemi.experiments.check_cache", refuse)
+    monkeypatch.setattr("segsemi.experiments.run.check_tracked", lambda _: None)
+    monkeypatch.setattr("segsemi.experiments.run.check_cache", refuse)
     table = cells("losses", extra=["teacher.lr=0.5"])
     write(tmp_path / "losses", table, results_of(table, 50))
     assert show_cells(Wanted("losses", [0], [], ["CE"], [], tmp_path, replace=False, words=[])) == 0
@@ -661,7 +661,7 @@ def test_a_replaced_table_never_lies_beside_new_settings(tmp_path: Path, monkeyp
     def stopped(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("segsemi.kept.write_text", stopped)
+    monkeypatch.setattr("segsemi.experiments.earlier.write_text", stopped)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "t", table, results_of(table, 60), replace=True)
     assert not (tmp_path / "t.csv").exists()
@@ -847,7 +847,7 @@ def test_examples_are_of_the_first_seed_that_has_all_rows(tmp_path: Path, monkey
                 assert path.parent == Path("data/prepared")
                 save_png(to, np.full((20, 30, 3), 90, dtype=np.uint8))
 
-    monkeypatch.setattr("segsemi.qualitative._fetch", fetch)
+    monkeypatch.setattr("segsemi.experiments.examples._fetch", fetch)
     path = tmp_path / "mine.yaml"
     path.write_text(
         "# Mine\ncolumns: {a: [], b: [split.fraction=0.5]}\nagainst: []\nexamples: [a_b, a/b, ..]\n"
@@ -885,7 +885,7 @@ def test_examples_are_of_the_first_seed_that_has_all_rows(tmp_path: Path, monkey
 
 def test_class_ious_are_those_of_each_cells_model(monkeypatch: pytest.MonkeyPatch) -> None:
     text = "model,class,iou\nteacher,None,40.5\nteacher,car,\nstudent_1,None,50.5\nstudent_1,car,7\n"
-    monkeypatch.setattr("segsemi.results.git", lambda *_: text)
+    monkeypatch.setattr("segsemi.experiments.results.git", lambda *_: text)
     found = class_ious(cells("figure3", columns=["all"]), ["a", "b"], {"b": "r"})
     assert found.to_dict("list") == {
         "row": ["student"] * 2,
@@ -902,7 +902,7 @@ def test_validation_curves_are_those_of_each_cells_model(monkeypatch: pytest.Mon
         "r1": "model,step,val_miou\nteacher,2,40.5\nstudent_1,2,50.5\nstudent_1,4,51.0\n",
         "r2": "model,step,val_miou\n",  # val_every=0
     }
-    monkeypatch.setattr("segsemi.results.git", lambda _, name: tables[name.partition(":")[0]])
+    monkeypatch.setattr("segsemi.experiments.results.git", lambda _, name: tables[name.partition(":")[0]])
     two = cells("figure3", columns=["all"])
     found = validation_curves(two, ["a", "a"], {"a": "r1"})
     assert found[["row", "step", "val_miou"]].to_numpy().tolist() == [
@@ -992,8 +992,8 @@ def test_results_are_those_of_the_cells_model_with_the_commit_of_its_code(
     monkeypatch.chdir(tmp_path)
     new_repository()
     for name in (
-        "segsemi/train.py",
-        "segsemi/grids/mine.yaml",
+        "segsemi/training/loop.py",
+        "segsemi/experiments/grids/mine.yaml",
         "stages/train.py",
         "dvc.yaml",
         "params.yaml",
@@ -1002,7 +1002,7 @@ def test_results_are_those_of_the_cells_model_with_the_commit_of_its_code(
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).write_text("first")
     code = committed("code")
-    for name in ("README.md", "params.yaml", "segsemi/grids/mine.yaml"):
+    for name in ("README.md", "params.yaml", "segsemi/experiments/grids/mine.yaml"):
         Path(name).write_text("second")
     start = committed("no code")
     numbers = {

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from segsemi.config import Params, load_params, load_values, parse_params
-from segsemi.data.datasets.camvid import SYNTHETIC
+from segsemi.core.config import Params, load_params, load_values, parse_params
+from segsemi.core.errors import UserError
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row, read_rows, write_rows
-from segsemi.errors import UserError
+from segsemi.datasets.camvid import SYNTHETIC
 
 quick = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from segsemi.ahead import READERS, ahead, file_readers, mapped_ahead
+from segsemi.core.classes import Classes
 from segsemi.inference import (
     evaluate_model,
     images_at_once,
@@ -24,7 +24,7 @@ from segsemi.inference import (
     windows,
 )
 from segsemi.models.build import Architecture, SegmentationModel, build_model
-from segsemi.palette import Classes
+from segsemi.runtime.background import READERS, ahead, file_readers, mapped_ahead
 
 CLASSES = Classes(("a", "b", "c", "d"), ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)))
 

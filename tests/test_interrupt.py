@@ -18,15 +18,15 @@ import torch
 from conftest import Project
 
 import segsemi.evaluate
-from segsemi.data import synthetic
-from segsemi.data.datasets import check_entries
-from segsemi.data.datasets.camvid import SYNTHETIC, find_synthetic
-from segsemi.errors import UserError, explain
+from segsemi.core.errors import UserError, explain
+from segsemi.core.files import write_bytes
+from segsemi.datasets import check_entries
+from segsemi.datasets import scenes as synthetic
+from segsemi.datasets.camvid import SYNTHETIC, find_synthetic
 from segsemi.evaluate import write_evaluation
-from segsemi.files import write_bytes
 from segsemi.models.build import Architecture, build_model
-from segsemi.stop import stop_requested
-from segsemi.work import work_folder
+from segsemi.runtime.stop import stop_requested
+from segsemi.runtime.work_folder import work_folder
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -127,7 +127,7 @@ def test_three_that_wait_and_one_that_was_killed(tmp_path: Path, monkeypatch: py
 STAGE = """
 import sys, time
 from pathlib import Path
-from segsemi.work import work_folder
+from segsemi.runtime.work_folder import work_folder
 with work_folder("stage", {}) as work:
     print(work, *(path.name for path in work.iterdir()), flush=True)
     (work / "checkpoint.pt").touch()
@@ -235,9 +235,9 @@ def test_errors_that_the_user_can_mend_are_explained() -> None:
 
 SLOWLY = """
 import runpy, sys
-import segsemi.evaluate, segsemi.train
-segsemi.train.CHECKPOINT_SECONDS = segsemi.evaluate.STATE_SECONDS = -1.0  # after every step and image
-segsemi.train.CHECKPOINT_SHARE = float("inf")
+import segsemi.evaluate, segsemi.training.loop
+segsemi.training.loop.CHECKPOINT_SECONDS = segsemi.evaluate.STATE_SECONDS = -1.0  # after every step and image
+segsemi.training.loop.CHECKPOINT_SHARE = float("inf")
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """

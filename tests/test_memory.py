@@ -12,13 +12,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from segsemi.data.datasets.camvid import SYNTHETIC
+from segsemi.commands.memory import step_memory
+from segsemi.commands.preset import preset_names, read_preset
+from segsemi.core.classes import Classes
+from segsemi.datasets.camvid import SYNTHETIC
 from segsemi.dsbn import convert_dsbn, labelled_first
 from segsemi.losses import cross_entropy, self_correction_loss
-from segsemi.memory import step_memory
 from segsemi.models.build import Architecture, SegmentationModel
-from segsemi.palette import Classes
-from segsemi.preset import preset_names, read_preset
 
 GIB = 2**30
 NUM_CLASSES = {"cityscapes": 19, "voc": 21}

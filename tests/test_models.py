@@ -16,15 +16,15 @@ import torch
 from torch import Tensor, nn
 
 import segsemi
-import segsemi.checkpoint
-from segsemi.checkpoint import load_description, load_model, save_model
-from segsemi.config import AugmentParams, ModelParams
-from segsemi.errors import UserError
-from segsemi.models.atrous import AtrousDepthwiseConv2d
+import segsemi.models.saving
+from segsemi.commands.preset import preset_names, read_preset
+from segsemi.core.classes import Classes
+from segsemi.core.config import AugmentParams, ModelParams
+from segsemi.core.errors import UserError
 from segsemi.models.build import Architecture, SegmentationModel, architecture_of, build_model
+from segsemi.models.saving import load_description, load_model, save_model
 from segsemi.models.torchvision_ops import import_torchvision
-from segsemi.palette import Classes
-from segsemi.preset import preset_names, read_preset
+from segsemi.runtime.cpu import AtrousDepthwiseConv2d
 
 import_torchvision()  # before smp and timm
 
@@ -403,7 +403,7 @@ def test_weights_file_is_readable_without_segsemi(pretrained: SegmentationModel,
 
 
 def test_loading_is_offered_at_the_top(saved: Path) -> None:
-    assert segsemi.load_model is segsemi.checkpoint.load_model
+    assert segsemi.load_model is segsemi.models.saving.load_model
     assert segsemi.load_model(str(saved)).classes == CLASSES
     with pytest.raises(AttributeError, match="no attribute 'load_modle'"):
         _ = segsemi.load_modle

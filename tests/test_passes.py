@@ -19,23 +19,23 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.nn.utils import get_total_norm
 
-from segsemi.config import load_params
+from segsemi.commands.doctor import cost_lines, split_lines, step_seconds
+from segsemi.commands.memory import Memory
+from segsemi.core.classes import Classes
+from segsemi.core.config import load_params
 from segsemi.data.batches import Group, Part
-from segsemi.data.datasets import DataSet, Entry
-from segsemi.data.datasets.camvid import SYNTHETIC
-from segsemi.doctor import cost_lines, split_lines, step_seconds
+from segsemi.datasets import DataSet, Entry
+from segsemi.datasets.camvid import SYNTHETIC
 from segsemi.dsbn import branch_of, convert_dsbn, labelled_first
-from segsemi.engine import one_thread, threads_sharing_cores
 from segsemi.losses import LOSSES
-from segsemi.memory import Memory
-from segsemi.models import pointwise
 from segsemi.models.build import Architecture
-from segsemi.models.dropout import SteadyDropout, steady_dropout
 from segsemi.models.torchvision_ops import import_torchvision
-from segsemi.palette import Classes
-from segsemi.passes import PassesSideBySide, StepPasses, step_passes
-from segsemi.processes import Processes
-from segsemi.train import History, train
+from segsemi.runtime import pointwise
+from segsemi.runtime.device import one_thread, threads_sharing_cores
+from segsemi.runtime.distributed import Processes
+from segsemi.training.dropout import SteadyDropout, steady_dropout
+from segsemi.training.loop import History, train
+from segsemi.training.step import PassesSideBySide, StepPasses, step_passes
 
 import_torchvision()  # before timm
 
@@ -71,7 +71,7 @@ def test_side_by_side_is_one_after_the_other_to_the_bit(
     """Losses, statistics and weights of two threads with a core each, and of one core; with dropout."""
     used, real = [], StepPasses.__call__
     monkeypatch.setattr(StepPasses, "__call__", lambda self, *args: used.append(type(self)) or real(self, *args))
-    monkeypatch.setattr("segsemi.train.CURVE_EVERY", 1)
+    monkeypatch.setattr("segsemi.training.loop.CURVE_EVERY", 1)
 
     def trained(work: Path) -> tuple[History, dict[str, torch.Tensor]]:
         model = new_model()
@@ -115,7 +115,7 @@ def test_a_step_computes_on_its_device_alone_and_waits_for_it_nowhere(
     groups: list[Group], monkeypatch: pytest.MonkeyPatch, loss: str, bn: str
 ) -> None:
     """As on a GPU: torch's meta device takes no tensor of the CPU, and has no values that could be asked for."""
-    monkeypatch.setattr("segsemi.passes.autocast", lambda *_: nullcontext())  # it has no autocast
+    monkeypatch.setattr("segsemi.training.step.autocast", lambda *_: nullcontext())  # it has no autocast
     model, own, processes = new_model(), batches(groups, 1), Processes(torch.device("meta"))
     if bn == "dsbn":
         convert_dsbn(model.network)
@@ -144,12 +144,14 @@ def test_where_passes_run_side_by_side(
     assert chosen(groups, compiled=True) is StepPasses
     weak = Group("weak", groups[0].samples, 2, groups[0].classes)
     assert chosen([*groups, weak]) is StepPasses  # 4 and 2
-    monkeypatch.setattr("segsemi.passes.PIXELS_SIDE_BY_SIDE", 4 * 64 * 64)
+    monkeypatch.setattr("segsemi.training.step.PIXELS_SIDE_BY_SIDE", 4 * 64 * 64)
     assert chosen(groups) is PassesSideBySide
-    monkeypatch.setattr("segsemi.passes.PIXELS_SIDE_BY_SIDE", 4 * 64 * 64 - 1)
+    monkeypatch.setattr("segsemi.training.step.PIXELS_SIDE_BY_SIDE", 4 * 64 * 64 - 1)
     assert chosen(groups) is StepPasses
     monkeypatch.undo()
-    monkeypatch.setattr("segsemi.passes._wrapped", lambda model, *_: model)  # which would ask for the other process
+    monkeypatch.setattr(
+        "segsemi.training.step._wrapped", lambda model, *_: model
+    )  # which would ask for the other process
     assert chosen(groups, processes=Processes(CPU, count=2)) is StepPasses
     for threads, kind in ((1, StepPasses), (3, StepPasses), (4, PassesSideBySide)):
         torch.set_num_threads(threads)
@@ -207,16 +209,16 @@ def test_doctor_counts_the_memory_of_both_passes_where_they_run_side_by_side(
         asked.append(batch)
         return Memory(1, 1)
 
-    monkeypatch.setattr("segsemi.doctor.step_memory", memory)
-    monkeypatch.setattr("segsemi.doctor.step_seconds", lambda *_: {"teacher": 1.0, "student": 1.0})
+    monkeypatch.setattr("segsemi.commands.doctor.step_memory", memory)
+    monkeypatch.setattr("segsemi.commands.doctor.step_seconds", lambda *_: {"teacher": 1.0, "student": 1.0})
     list(cost_lines(params, DataSet(SYNTHETIC, [])))
     assert asked == [params.teacher.batch_size, images]
 
 
 def test_doctor_runs_no_step_for_which_there_is_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     params = load_params(ROOT / "params.yaml")
-    monkeypatch.setattr("segsemi.doctor._free_memory", lambda _: 2**20)
-    monkeypatch.setattr("segsemi.doctor._seconds_of_a_pass", lambda *_, **__: pytest.fail("a step was run"))
+    monkeypatch.setattr("segsemi.commands.doctor._free_memory", lambda _: 2**20)
+    monkeypatch.setattr("segsemi.commands.doctor._seconds_of_a_pass", lambda *_, **__: pytest.fail("a step was run"))
     last = list(cost_lines(params, DataSet(SYNTHETIC, [])))[-1]
     assert re.fullmatch(r"time unknown: a step takes \d\.\d GiB, and 0\.0 are free on \w+", last)
 
@@ -263,7 +265,7 @@ def test_doctor_times_passes_side_by_side_at_the_same_time(
     params = load_params(ROOT / "params.yaml")
     student = params.student.model_copy(update={"batch_labelled": 4, "batch_pseudo": 4, "bn": bn})
     params = params.model_copy(update={"student": student})
-    monkeypatch.setattr("segsemi.doctor._seconds_of_a_pass", lambda model, batch, **options: batch)
+    monkeypatch.setattr("segsemi.commands.doctor._seconds_of_a_pass", lambda model, batch, **options: batch)
     assert step_seconds(params, SYNTHETIC)["student"] == seconds
 
 

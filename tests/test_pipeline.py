@@ -14,8 +14,8 @@ from conftest import RAW, Project, copy_project, ran_stages
 from PIL import Image
 from ruamel.yaml import YAML
 
+from segsemi.core.files import file_hash
 from segsemi.data.manifest import read_rows
-from segsemi.files import file_hash
 
 pytestmark = pytest.mark.pipeline
 

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import profile
 
-from segsemi.data import synthetic
-from segsemi.engine import one_thread
-from segsemi.models import pointwise
+from segsemi.datasets import scenes as synthetic
 from segsemi.models.build import Architecture, SegmentationModel, build_model
-from segsemi.models.pointwise import PointwiseConv2d, replace_pointwise
+from segsemi.runtime import pointwise
+from segsemi.runtime.device import one_thread
+from segsemi.runtime.pointwise import PointwiseConv2d, replace_pointwise
 
 ARCHITECTURE = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
 ONEDNN = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()

@@ -21,12 +21,12 @@ import_torchvision()  # before timm
 
 from timm.layers import BatchNormAct2d  # noqa: E402
 
+from segsemi.core.errors import UserError  # noqa: E402
 from segsemi.data.batches import Part, rows_in_whole  # noqa: E402
 from segsemi.dsbn import convert_dsbn, strip_dsbn  # noqa: E402
-from segsemi.errors import UserError  # noqa: E402
-from segsemi.models.dropout import SteadyDropout  # noqa: E402
-from segsemi.models.synced import SyncedBatchNorm, _OnGPU, sync_layers, unsync_layers  # noqa: E402
-from segsemi.processes import Processes, start_processes  # noqa: E402
+from segsemi.runtime.distributed import Processes, start_processes  # noqa: E402
+from segsemi.training.batch_norm import SyncedBatchNorm, _OnGPU, sync_layers, unsync_layers  # noqa: E402
+from segsemi.training.dropout import SteadyDropout  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 

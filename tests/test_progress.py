@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-import segsemi.progress
-from segsemi.progress import progress_bar
+import segsemi.core.progress
+from segsemi.core.progress import progress_bar
 
 
 def test_a_log_gets_whole_lines_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     now = [100.0]
-    monkeypatch.setattr(segsemi.progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(segsemi.core.progress.time, "monotonic", lambda: now[0])
     with progress_bar(total=100, initial=10, desc="teacher", unit="step") as bar:
         for step in range(10, 100):
             now[0] += 1.0
@@ -37,5 +37,5 @@ def test_an_iterable_passes_through(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     bar = progress_bar(total=1, desc="teacher", unit="step")
-    assert type(bar) is segsemi.progress.tqdm
+    assert type(bar) is segsemi.core.progress.tqdm
     bar.close()

@@ -10,14 +10,14 @@ import pytest
 import torch
 from PIL import Image
 
-from segsemi.data.datasets.camvid import SYNTHETIC
+from segsemi.core.classes import Classes, write_label_png
 from segsemi.data.manifest import Row
+from segsemi.datasets.camvid import SYNTHETIC
 from segsemi.inference import predict_image
 from segsemi.models.build import Architecture, SegmentationModel, build_model
-from segsemi.palette import Classes, write_label_png
-from segsemi.processes import Processes
 from segsemi.pseudo_label import write_pseudo_labels
-from segsemi.quality import measure_quality
+from segsemi.pseudo_quality import measure_quality
+from segsemi.runtime.distributed import Processes
 
 ALONE = Processes(torch.device("cpu"))
 

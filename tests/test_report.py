@@ -14,12 +14,12 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from segsemi import figures
-from segsemi.comparison import changed, comparison
-from segsemi.data.datasets.camvid import SYNTHETIC
-from segsemi.page import render_page
-from segsemi.pictures import BAR, GAP
-from segsemi.report import Measured, longest_chain
+from segsemi.core.pictures import BAR, GAP
+from segsemi.datasets.camvid import SYNTHETIC
+from segsemi.reporting import figures
+from segsemi.reporting.comparison import changed, comparison
+from segsemi.reporting.page import render_page
+from segsemi.reporting.report import Measured, longest_chain
 
 NAMES = list(SYNTHETIC.names)
 CURVES = pd.DataFrame({"model": ["teacher"] * 2, "step": [1, 2], "loss": [2.0, 1.0], "val_miou": [np.nan, 40.0]})

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-from segsemi.data.datasets.voc import VOC
-from segsemi.files import file_hash, write_bytes, write_text
-from segsemi.palette import Classes, colourise, write_label_png
-from segsemi.schedule import poly_factor
+from segsemi.core.classes import Classes, colourise, write_label_png
+from segsemi.core.files import file_hash, write_bytes, write_text
+from segsemi.datasets.voc import VOC
+from segsemi.training.schedule import poly_factor
 
 CLASSES = Classes(("road", "car", "sky"), ((128, 64, 128), (0, 0, 142), (70, 130, 180)), ignore_ids=(11, 255))
 

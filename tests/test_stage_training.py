@@ -11,22 +11,22 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-import segsemi.student
-import segsemi.supervised
-import segsemi.train
-from segsemi.checkpoint import load_description, save_model
-from segsemi.config import Params, load_params
-from segsemi.contract import CLASSES, SPLIT, model_files, model_folder, pseudo_folder
-from segsemi.data import synthetic
-from segsemi.data.datasets import check_entries
-from segsemi.data.datasets.camvid import SYNTHETIC, find_synthetic
-from segsemi.data.split import split_rows, write_split
-from segsemi.files import write_json
+import segsemi.training.loop
+import segsemi.training.student
+import segsemi.training.supervised
+from segsemi.core.classes import write_label_png
+from segsemi.core.config import Params, load_params
+from segsemi.core.files import write_json
+from segsemi.core.paths import CLASSES, SPLIT, model_files, model_folder, pseudo_folder
+from segsemi.datasets import check_entries
+from segsemi.datasets import scenes as synthetic
+from segsemi.datasets.camvid import SYNTHETIC, find_synthetic
+from segsemi.datasets.split import split_rows, write_split
 from segsemi.models.build import Architecture, build_model
-from segsemi.palette import write_label_png
-from segsemi.student import train_student
-from segsemi.supervised import train_on_labels
-from segsemi.train import History
+from segsemi.models.saving import load_description, save_model
+from segsemi.training.loop import History
+from segsemi.training.student import train_student
+from segsemi.training.supervised import train_on_labels
 
 NETWORK = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
 
@@ -72,7 +72,7 @@ def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, 
         seen.append((stage, params, list(inputs)))
         yield tmp_path / "work"
 
-    monkeypatch.setattr("segsemi.processes.work_folder", work_folder)
+    monkeypatch.setattr("segsemi.runtime.distributed.work_folder", work_folder)
     return seen
 
 
@@ -100,7 +100,7 @@ def train_the_teacher(raw: Path, params: Params, seed: int) -> None:
 def test_student_learns_what_params_say(
     raw: Path, params: Params, folders: list[tuple[str, Any, list[Path]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = handed_on(monkeypatch, segsemi.student)
+    seen = handed_on(monkeypatch, segsemi.training.student)
     train_the_student(raw, params, seed=3)
     assert (seen["pseudo_loss"], seen["bn"], seen["seed"], seen["steps"]) == ("sce", "fixed", 3, 6)
     assert seen["steps_before"] == 5
@@ -124,7 +124,7 @@ def test_student_learns_what_params_say(
 def test_teacher_learns_weak_and_mended_labels_and_its_seed_draws_its_weights(
     raw: Path, params: Params, folders: list[tuple[str, Any, list[Path]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen = handed_on(monkeypatch, segsemi.supervised)
+    seen = handed_on(monkeypatch, segsemi.training.supervised)
     heads = []
     for seed in (3, 4):
         train_the_teacher(raw, params, seed)
@@ -146,7 +146,7 @@ def test_the_machines_params_and_val_reach_the_loop(
         seen.update(batches=batches, optim=optim, **options)
         return History([{"step": 6, "loss": 0.5, "lr": 0.1}], [])
 
-    monkeypatch.setattr(segsemi.train, "train", train)
+    monkeypatch.setattr(segsemi.training.loop, "train", train)
     values = params.model_dump()
     values["student"] |= {"batch_labelled": 4, "batch_pseudo": 2, "accumulate": 2}
     values["machine"]["workers"] = 3

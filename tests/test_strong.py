@@ -11,8 +11,8 @@ import pytest
 import scipy.stats
 
 from segsemi.augment.strong import OPERATIONS, StrongAugment, pool_without
-from segsemi.config import SAUG_OPERATIONS
-from segsemi.data import synthetic
+from segsemi.core.config import SAUG_OPERATIONS
+from segsemi.datasets import scenes as synthetic
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -10,11 +10,11 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from segsemi.commands.suggest import Suggestion, describe, spread_out, suggest, write_suggestions
+from segsemi.core.classes import Classes, write_label_png
+from segsemi.core.errors import UserError
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
-from segsemi.errors import UserError
-from segsemi.palette import Classes, write_label_png
-from segsemi.suggest import Suggestion, describe, spread_out, suggest, write_suggestions
 
 CLASSES = Classes(("road", "car", "sky"), ((128, 64, 128), (0, 0, 142), (70, 130, 180)))
 CONFIDENCE = {"a": 0.9, "b": 0.5, "c": 0.7, "d": 0.6}
@@ -75,7 +75,7 @@ def test_the_worst_image_comes_first_and_one_round_is_enough(rows: list[Row], tm
 
 
 def test_few_sure_images_are_never_candidates(rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("segsemi.suggest.CANDIDATES", 1)
+    monkeypatch.setattr("segsemi.commands.suggest.CANDIDATES", 1)
     assert {item.row.id for item in chosen(rows, tmp_path, 2)} == {"b", "c"}
 
 

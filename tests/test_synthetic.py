@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segsemi.data import synthetic
+from segsemi.datasets import scenes as synthetic
 
 SCENES = 30
 SMALLEST_SHARE = 0.001  # of all pixels, for every class

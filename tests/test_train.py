@@ -18,18 +18,18 @@ from conftest import ROOT
 from small_training import ALONE, CPU, batches, new_model, optim
 from torch import nn
 
-import segsemi.train
-from segsemi.config import StudentParams, load_params
+import segsemi.training.loop
+from segsemi.core.config import StudentParams, load_params
+from segsemi.core.errors import UserError
 from segsemi.data.batches import Group, Part
-from segsemi.data.datasets.camvid import SYNTHETIC
+from segsemi.datasets.camvid import SYNTHETIC
 from segsemi.dsbn import bn_statistics, convert_dsbn, labelled_first, strip_dsbn
-from segsemi.engine import one_thread, training_format
-from segsemi.errors import UserError
 from segsemi.losses import cross_entropy, self_correction_loss
 from segsemi.models.build import SegmentationModel
-from segsemi.passes import StepPasses, set_train_mode
-from segsemi.student import student_groups
-from segsemi.train import train
+from segsemi.runtime.device import one_thread, training_format
+from segsemi.training.loop import train
+from segsemi.training.step import StepPasses, set_train_mode
+from segsemi.training.student import student_groups
 
 
 class Spoilt(Part):
@@ -80,7 +80,7 @@ def test_best_checkpoint_is_the_model_of_that_step(
         states.append({name: value.clone() for name, value in model.state_dict().items()})
         return mious[len(states) - 1]
 
-    monkeypatch.setattr(segsemi.train, "_validate", measured)
+    monkeypatch.setattr(segsemi.training.loop, "_validate", measured)
     pairs = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8))]
     model = new_model()
     run(model, groups, tmp_path, 4, params=optim(4, val_every=1, keep="best"), val=pairs)
@@ -132,9 +132,9 @@ def test_dsbn_keeps_strong_images_out_of_the_standard_statistics(groups: list[Gr
 def test_resumed_training_equals_an_unbroken_one(
     groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(segsemi.train, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(segsemi.train, "CHECKPOINT_SHARE", float("inf"))
-    monkeypatch.setattr(segsemi.train, "CURVE_EVERY", 2)
+    monkeypatch.setattr(segsemi.training.loop, "CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(segsemi.training.loop, "CHECKPOINT_SHARE", float("inf"))
+    monkeypatch.setattr(segsemi.training.loop, "CURVE_EVERY", 2)
     whole, broken, resumed = new_model(), new_model(), new_model()
     curve = run(whole, groups, tmp_path / "whole", 5)
 
@@ -169,8 +169,8 @@ def test_slow_checkpoints_are_rare(groups: list[Group], tmp_path: Path, monkeypa
         now[0] += 30.0
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(segsemi.train.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(segsemi.train, "_save", save)
+    monkeypatch.setattr(segsemi.training.loop.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(segsemi.training.loop, "_save", save)
     monkeypatch.setattr(StepPasses, "__call__", step)
     run(new_model(), groups[:1], tmp_path, 10, bn="trainable")
     assert written == [3, 7, 10]  # 90 s: more than a minute; then 120 s: more than 100; the last step
@@ -211,7 +211,7 @@ def test_accumulated_step_is_the_step_of_the_mean_loss_of_its_pieces(groups: lis
     for whole, first, second in zip(batch, *pieces, strict=True):
         assert len(first.ids) == len(second.ids) and first.ids + second.ids == whole.ids
     set_train_mode(reference, "fixed")
-    optimizer = segsemi.train._optimizer(reference, optim(1))
+    optimizer = segsemi.training.loop._optimizer(reference, optim(1))
     images = {part.pseudo: len(part.ids) // 2 for part in batch}
     passes = StepPasses(reference, reference, batches(groups, 1), ALONE, "ce", "fixed", "fp32")
     losses = [passes._loss(reference, piece, images) for piece in pieces]
@@ -230,7 +230,7 @@ def test_parts_one_after_the_other_are_the_step_of_the_concatenated_batch(groups
     labelled, pseudo = batches(groups, 1)[0]
     convert_dsbn(reference.network)
     reference.train()
-    optimizer = segsemi.train._optimizer(reference, optim(1))
+    optimizer = segsemi.training.loop._optimizer(reference, optim(1))
     with labelled_first(reference, len(labelled.ids)):
         (images, targets), (pseudo_images, pseudo_targets) = labelled.on(CPU), pseudo.on(CPU)
         logits = reference(torch.cat([images, pseudo_images]).contiguous(memory_format=torch.channels_last))
@@ -277,7 +277,7 @@ def test_parts_of_one_kind_count_by_their_images(groups: list[Group], tmp_path: 
     losses = [F.cross_entropy(reference(images), targets.long(), ignore_index=255) for images, targets in pairs]
     loss = (losses[0] + 3 * losses[1]) / 4
     loss.backward()
-    optimizer = segsemi.train._optimizer(reference, optim(1))
+    optimizer = segsemi.training.loop._optimizer(reference, optim(1))
     optimizer.step()
     assert curve[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
     for (name, value), expected in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):
@@ -285,14 +285,14 @@ def test_parts_of_one_kind_count_by_their_images(groups: list[Group], tmp_path: 
 
 
 def test_decoder_learns_faster_and_batch_norms_and_biases_do_not_decay() -> None:
-    optimizer = segsemi.train._optimizer(new_model(), optim(1))
+    optimizer = segsemi.training.loop._optimizer(new_model(), optim(1))
     settings = {(group["lr"], group["weight_decay"]) for group in optimizer.param_groups}
     assert settings == {(0.01, 4e-5), (0.01, 0.0), (0.1, 4e-5), (0.1, 0.0)}
     for group in optimizer.param_groups:
         assert all((parameter.ndim > 1) == (group["weight_decay"] > 0) for parameter in group["params"])
     model = new_model()
     encoder = {id(parameter) for parameter in model.encoder.parameters()}
-    for group in segsemi.train._optimizer(model, optim(1)).param_groups:
+    for group in segsemi.training.loop._optimizer(model, optim(1)).param_groups:
         assert {id(parameter) in encoder for parameter in group["params"]} == {group["lr"] == 0.01}
 
 
@@ -315,7 +315,7 @@ def test_every_step_has_its_rate_its_momentum_its_mode_and_its_dropout(
 
     monkeypatch.setattr(torch.optim.SGD, "step", step)
     monkeypatch.setattr(StepPasses, "_loss", loss)
-    monkeypatch.setattr(segsemi.train, "CURVE_EVERY", 1)
+    monkeypatch.setattr(segsemi.training.loop, "CURVE_EVERY", 1)
     val = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8))]
     params = optim(4, power=0.5, val_every=2)
     curve = run(new_model(), groups, tmp_path, 4, params=params, val=val, bn="trainable")
@@ -382,16 +382,16 @@ def test_a_stop_during_validation_loses_no_step(
     pairs = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8))]
     options = {"params": optim(4, val_every=2), "val": pairs}
     expected = run(new_model(), groups, tmp_path / "whole", 4, **options)
-    real = segsemi.train._validate
+    real = segsemi.training.loop._validate
 
     def stopped(*_: object) -> float:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(segsemi.train, "_validate", stopped)
+    monkeypatch.setattr(segsemi.training.loop, "_validate", stopped)
     with pytest.raises(KeyboardInterrupt):
         run(new_model(), groups, tmp_path / "work", 4, **options)
     assert torch.load(tmp_path / "work/checkpoint.pt", weights_only=True)["step"] == 2
-    monkeypatch.setattr(segsemi.train, "_validate", real)
+    monkeypatch.setattr(segsemi.training.loop, "_validate", real)
     assert run(new_model(), groups, tmp_path / "work", 4, **options) == expected
 
 
@@ -399,16 +399,16 @@ def test_a_stop_in_the_last_moment_is_heard(
     groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = run(new_model(), groups, tmp_path / "whole", 2)
-    real = segsemi.train._save
+    real = segsemi.training.loop._save
 
     def interrupted(path: Path, *arguments: Any) -> None:
         real(path, *arguments)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(segsemi.train, "_save", interrupted)
+    monkeypatch.setattr(segsemi.training.loop, "_save", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(new_model(), groups, tmp_path / "work", 2)
-    monkeypatch.setattr(segsemi.train, "_save", real)
+    monkeypatch.setattr(segsemi.training.loop, "_save", real)
     assert run(new_model(), groups, tmp_path / "work", 2) == expected  # nothing is trained anew
     (tmp_path / "work/checkpoint.pt").write_bytes(b"")  # as after a power cut
     assert run(new_model(), groups, tmp_path / "work", 2) == expected
@@ -420,8 +420,8 @@ def test_a_checkpoint_of_another_device_keeps_this_ones_optimizer(tmp_path: Path
     there, here = (torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, fused=fused) for fused in (True, False))
     network(torch.ones(1, 2)).sum().backward()
     there.step()
-    segsemi.train._save(tmp_path / "c.pt", network, there, 1, [], [])
-    assert segsemi.train._restore(tmp_path / "c.pt", network, here)[0] == 1
+    segsemi.training.loop._save(tmp_path / "c.pt", network, there, 1, [], [])
+    assert segsemi.training.loop._restore(tmp_path / "c.pt", network, here)[0] == 1
     assert not here.param_groups[0]["fused"]
     weight = network.weight
     torch.testing.assert_close(here.state[weight]["momentum_buffer"], there.state[weight]["momentum_buffer"])
@@ -435,8 +435,8 @@ def test_a_checkpoint_of_another_memory_format_goes_on_as_it_would_have(tmp_path
     image = torch.rand(1, 3, 5, 5)
     contiguous(image).square().sum().backward()
     there.step()
-    segsemi.train._save(tmp_path / "c.pt", contiguous, there, 1, [], [])
-    segsemi.train._restore(tmp_path / "c.pt", networks[1], here)
+    segsemi.training.loop._save(tmp_path / "c.pt", contiguous, there, 1, [], [])
+    segsemi.training.loop._restore(tmp_path / "c.pt", networks[1], here)
     for network, optimizer in zip(networks, (there, here), strict=True):
         optimizer.zero_grad()
         network(image).square().sum().backward()

@@ -13,15 +13,15 @@ from pathlib import Path
 import safetensors.torch
 import torch
 
-from segsemi.config import AugmentParams, OptimParams
-from segsemi.data import synthetic
+from segsemi.core.config import AugmentParams, OptimParams
 from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
-from segsemi.data.datasets import check_entries
-from segsemi.data.datasets.camvid import find_synthetic
 from segsemi.data.images import LabelledPairs
+from segsemi.datasets import check_entries
+from segsemi.datasets import scenes as synthetic
+from segsemi.datasets.camvid import find_synthetic
 from segsemi.models.build import Architecture, build_model
-from segsemi.processes import Processes, start_processes
-from segsemi.train import train
+from segsemi.runtime.distributed import Processes, start_processes
+from segsemi.training.loop import train
 
 STEPS = 3
 

@@ -19,12 +19,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from segsemi.augment.weak import resize_pair, scaled_to_short_side, weak_augment
-from segsemi.config import AugmentParams
+from segsemi.core.classes import Classes
+from segsemi.core.config import AugmentParams
+from segsemi.core.errors import UserError
+from segsemi.core.seeds import derive_rng
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
-from segsemi.errors import UserError
-from segsemi.palette import Classes
-from segsemi.rng import derive_rng
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image
 
+from segsemi.core.classes import Classes
+from segsemi.core.errors import UserError
 from segsemi.data.manifest import Row
-from segsemi.errors import UserError
-from segsemi.palette import Classes
 
 # Orientation -> what undoes it; Pillow's exif_transpose would also write the other fields anew, odd ones too.
 _UPRIGHT: dict[Any, Image.Transpose] = {

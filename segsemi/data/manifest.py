@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 
-from segsemi.errors import UserError
-from segsemi.files import write_csv
+from segsemi.core.errors import UserError
+from segsemi.core.files import write_csv
 
 
 @dataclass(frozen=True)

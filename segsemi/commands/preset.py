@@ -1,0 +1,74 @@
+"""The paper's settings, and ours for CamVid, as small files of params: what `python -m segsemi preset` does."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from segsemi.core.config import load_params, parse_params
+from segsemi.core.errors import UserError
+from segsemi.core.files import write_text
+
+_FOLDER = resources.files("segsemi") / "presets"
+
+
+def yaml_names(folder: Traversable) -> list[str]:
+    """The YAML files of a folder of the package, without their ending."""
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def preset_names() -> list[str]:
+    """The presets there are."""
+    return yaml_names(_FOLDER)
+
+
+def read_preset(name: str) -> tuple[dict[str, dict[str, Any]], str]:
+    """The values of a preset, section by section, and the comment at its head.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    if name not in preset_names():
+        raise UserError(f"no preset {name!r}; there are {', '.join(preset_names())}")
+    text = (_FOLDER / f"{name}.yaml").read_text()
+    comment = "\n".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
+    return YAML(typ="safe").load(text), comment
+
+
+def apply_preset(name: str, path: Path, *, write: bool = True) -> list[str]:
+    """Write the values of preset `name` into params.yaml at `path`, keeping its comments and all other values.
+
+    Returns:
+        The changes, one `section.key: old -> new` each; nothing is written with write=False.
+
+    Raises:
+        UserError: no such preset or file, or params.yaml or the result is not valid.
+    """
+    values, _ = read_preset(name)
+    yaml = YAML()
+    yaml.width = 4096  # lines stay as they are
+    load_params(path)  # refuses what is broken already
+    params = yaml.load(path.read_text())
+    changes = [change for section, keys in values.items() for change in _update(params, section, keys)]
+    buffer = io.StringIO()
+    yaml.dump(params, buffer)
+    parse_params(YAML(typ="safe").load(buffer.getvalue()), source=f"{path} with preset {name}")
+    if write:
+        write_text(path, buffer.getvalue())
+    return changes
+
+
+def _update(params: Any, section: str, keys: Mapping[str, Any]) -> list[str]:
+    changes = []
+    for key, value in keys.items():
+        old = params[section].get(key)
+        if old != value:
+            params[section][key] = value
+            changes.append(f"{section}.{key}: {old} -> {value}")
+    return changes

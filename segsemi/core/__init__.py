@@ -1,0 +1,1 @@
+"""What every package uses: params, errors, files, classes, paths, pictures."""

@@ -1,0 +1,379 @@
+"""Typed parameters: params.yaml as frozen models, checked as a whole before anything runs."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from segsemi.core.errors import UserError
+
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+# Those of segsemi.augment.strong, whose imports take long; a test holds the two together.
+SAUG_OPERATIONS = (
+    "contrast_gamma",
+    "contrast_linear",
+    "brightness",
+    "brightness_channel",
+    "equalize",
+    "hsv",
+    "invert_channel",
+    "blur",
+    "noise_gau",
+    "noise_pos",
+    "Channel_shuffle",
+    "dropout",
+    "coarse_dropout",
+    "multiply",
+    "salt_pepper",
+    "solarize",
+    "jpeg_compression",
+)
+TEACHER = "teacher"  # the name of the first model, from which every chain of rounds starts
+
+
+class Section(BaseModel):
+    """One block of params.yaml: no unknown keys, no silent conversions, never changed after loading."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataParams(Section):
+    """Which images."""
+
+    name: Literal["synthetic", "camvid", "cityscapes", "voc", "folder"]
+    root: str
+    train_images: Positive
+    val_images: Positive
+    height: Annotated[int, Field(ge=32)]
+    width: Annotated[int, Field(ge=32)]
+    val_fraction: Annotated[float, Field(gt=0, lt=1)]
+
+    @field_validator("root")
+    @classmethod
+    def _whole(cls, root: str) -> str:
+        if root.startswith("~"):
+            raise ValueError("write the path in full, without ~, which dvc takes for the name of a folder")
+        return root
+
+
+class SplitParams(Section):
+    """Which of them are labelled."""
+
+    fraction: Annotated[float, Field(gt=0, le=1)]
+    count: Positive | None
+    labelled_list: str
+    corrected: str
+    extra: Literal["unlabelled", "labelled", "unused"]
+    unlabelled_ratio: PositiveFloat | None
+
+
+class ModelParams(Section):
+    """A network and its backbone's weights."""
+
+    decoder: str
+    encoder: str
+    encoder_weights: str
+    output_stride: Literal[8, 16, 32]
+
+    @model_validator(mode="after")
+    def _dilated(self) -> ModelParams:
+        if self.decoder.lower().startswith("deeplab") and self.output_stride == 32:
+            raise ValueError(f"output_stride 32 does not fit {self.decoder}; use 8 or 16")
+        return self
+
+
+class AugmentParams(Section):
+    """Weak augmentation."""
+
+    short_side: Annotated[int, Field(ge=32)] | None
+    crop_size: Annotated[int, Field(ge=32)]
+    scale_min: PositiveFloat
+    scale_max: PositiveFloat
+    flip: bool
+
+    @model_validator(mode="after")
+    def _ordered(self) -> AugmentParams:
+        if self.scale_min > self.scale_max:
+            raise ValueError(f"scale_min {self.scale_min} is larger than scale_max {self.scale_max}")
+        return self
+
+
+class OptimParams(Section):
+    """SGD, its schedule, and what is measured and kept."""
+
+    steps: Positive
+    lr: PositiveFloat
+    decoder_lr_factor: PositiveFloat
+    momentum: Annotated[float, Field(ge=0, lt=1)]
+    weight_decay: NonNegativeFloat
+    power: NonNegativeFloat
+    val_every: Annotated[int, Field(ge=0)]
+    accumulate: Positive
+    keep: Literal["last", "best"]
+
+    @model_validator(mode="after")
+    def _measured(self) -> OptimParams:
+        if self.keep == "best" and self.val_every == 0:
+            raise ValueError("keep: best needs measurements on val; set val_every above 0")
+        return self
+
+
+def _check_pieces(accumulate: int, **batch: int) -> None:
+    for name, value in batch.items():
+        if value % accumulate:
+            raise ValueError(f"{name} {value} is no multiple of accumulate {accumulate}")
+    if sum(batch.values()) // accumulate < 2:  # BatchNorm needs two samples where the encoder pools to 1x1
+        raise ValueError(f"{' + '.join(batch)} must be at least 2 (times accumulate, BatchNorm)")
+
+
+class TeacherParams(OptimParams):
+    """Training on labels alone."""
+
+    batch_size: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _pieces(self) -> TeacherParams:
+        _check_pieces(self.accumulate, batch_size=self.batch_size)
+        return self
+
+
+class StudentPart(NamedTuple):
+    """Images of one kind in a student's batch.
+
+    Attributes:
+        name: keeps its random choices apart from the other parts'.
+        pseudo: whether their labels are pseudo labels.
+        strong: whether they get strong augmentation.
+        parallel: whether they go through DSBN's parallel batch norm.
+        images: how many in a batch.
+    """
+
+    name: str
+    pseudo: bool
+    strong: bool
+    parallel: bool
+    images: int
+
+
+class StudentParams(OptimParams):
+    """Training on labels and pseudo labels."""
+
+    batch_labelled: Annotated[int, Field(ge=0)]
+    batch_pseudo: Annotated[int, Field(ge=0)]
+    init: Literal["teacher", "pretrained"]
+    saug: Literal["none", "pseudo", "labelled", "both"]
+    saug_share: Annotated[float, Field(gt=0, le=1)]
+    saug_ops: Annotated[int, Field(ge=1)]
+    saug_replace: bool
+    saug_without: list[str]
+    bn: Literal["trainable", "fixed", "dsbn"]
+    loss: Literal["scl", "scl_released", "sce", "ce"]
+
+    @property
+    def parts(self) -> list[StudentPart]:
+        """What a batch consists of; parts without images are left out."""
+        found = []
+        for name, pseudo, batch in (("labelled", False, self.batch_labelled), ("pseudo", True, self.batch_pseudo)):
+            strong = round(batch * self.saug_share) if self.saug in (name, "both") else 0
+            if self.saug_share == 1:
+                found.append(StudentPart(name, pseudo, strong > 0, pseudo, batch))
+            else:
+                found.append(StudentPart(name, pseudo, False, False, batch - strong))
+                found.append(StudentPart(f"strong {name}", pseudo, True, True, strong))
+        return [part for part in found if part.images > 0]
+
+    @property
+    def passes(self) -> list[int]:
+        """Images that go through the network at a time: all of a piece where one batch norm sees all, else a branch's."""
+        counts = [sum(part.images for part in self.parts if part.parallel == parallel) for parallel in (False, True)]
+        if self.bn == "trainable":
+            counts = [sum(counts)]
+        return [count // self.accumulate for count in counts if count > 0]
+
+    @model_validator(mode="after")
+    def _groups(self) -> StudentParams:
+        _check_pieces(self.accumulate, batch_labelled=self.batch_labelled, batch_pseudo=self.batch_pseudo)
+        unknown = [name for name in self.saug_without if name not in SAUG_OPERATIONS]
+        if unknown:
+            raise ValueError(
+                f"saug_without: {unknown[0]!r} is no operation of SAUG, which has {', '.join(SAUG_OPERATIONS)}"
+            )
+        pool = len(set(SAUG_OPERATIONS) - set(self.saug_without))
+        if pool == 0:
+            raise ValueError("saug_without leaves no operation; set saug: none")
+        if not self.saug_replace and self.saug_ops > pool:
+            raise ValueError(
+                f"saug_ops {self.saug_ops} without replacement is more than the {pool} operations that SAUG has"
+            )
+        for name, batch in (("labelled", self.batch_labelled), ("pseudo", self.batch_pseudo)):
+            strong = batch * self.saug_share
+            if self.saug not in (name, "both") or batch == 0:
+                continue
+            if round(strong) < 1 or abs(strong - round(strong)) > 1e-6 or round(strong) % self.accumulate:
+                raise ValueError(
+                    f"saug_share {self.saug_share:g} of batch_{name} {batch} is no whole number of images in each of the "
+                    f"{self.accumulate} pieces of a batch (accumulate); change one of the three"
+                )
+        if self.bn == "dsbn" and (len(self.passes) < 2 or min(self.passes) < 2):
+            raise ValueError(
+                "bn: dsbn needs two parts of at least 2 images (times accumulate), since each has its own batch statistics: "
+                "batch_labelled and batch_pseudo, or, with saug_share below 1, weak and strong; raise them, lower "
+                "accumulate or set bn: trainable"
+            )
+        return self
+
+
+class PseudoLabelParams(Section):
+    """What is averaged for a pseudo label."""
+
+    scales: Annotated[list[PositiveFloat], Field(min_length=1)]
+    flip: bool
+
+
+class EvaluateParams(Section):
+    """How models are measured."""
+
+    subset: Literal["val", "test"]
+    scales: Annotated[list[PositiveFloat], Field(min_length=1)]
+    flip: bool
+    window: Annotated[int, Field(ge=32)] | None
+    examples: Annotated[int, Field(ge=0)]
+
+
+class MachineParams(Section):
+    """Where and how it runs. Results depend on it by rounding at most, so no stage does."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
+    workers: int | Literal["auto"]
+    cache_mb: Annotated[int, Field(ge=0)]
+    precision: Literal["auto", "fp32", "bf16"]
+    compile: bool
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _auto_or_a_number(cls, value: Any) -> Any:
+        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            raise ValueError("give a number from 0 on, or auto")
+        return value
+
+
+class Params(Section):
+    """The whole of params.yaml; the comments there say what each key means."""
+
+    seed: Annotated[int, Field(ge=0)]
+    data: DataParams
+    split: SplitParams
+    model: ModelParams
+    augment: AugmentParams
+    teacher: TeacherParams
+    rounds: dict[str, str]
+    pseudo_label: PseudoLabelParams
+    student: StudentParams
+    student_model: ModelParams
+    baselines: dict[str, str]
+    evaluate: EvaluateParams
+    machine: MachineParams
+
+    @model_validator(mode="after")
+    def _model_names(self) -> Params:
+        names = [TEACHER, *self.rounds, *self.baselines]
+        for name in names:
+            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
+                raise ValueError(f"model name {name!r}: use letters, digits and underscores, beginning with a letter")
+        for name in (*self.rounds, *self.baselines):
+            if names.count(name) > 1:
+                raise ValueError(f"model name {name!r} stands twice among {TEACHER}, rounds and baselines")
+        for student, teacher in self.rounds.items():
+            if teacher not in (TEACHER, *self.rounds):
+                raise ValueError(
+                    f"rounds.{student}: unknown teacher {teacher!r}; expected {TEACHER} or a key of rounds"
+                )
+            if TEACHER not in list(_ancestors(self.rounds, student)):
+                raise ValueError(f"rounds.{student}: its chain of teachers never reaches {TEACHER}; break the cycle")
+        for baseline, student in self.baselines.items():
+            if student not in self.rounds:
+                raise ValueError(
+                    f"baselines.{baseline}: {student!r} is no key of rounds; name the student it stands beside"
+                )
+        return self
+
+
+def _ancestors(rounds: dict[str, str], student: str) -> Iterator[str]:
+    """The teachers of `student`, nearest first; stops at `teacher` or when a name comes back."""
+    name, seen = student, set()
+    while name in rounds and name not in seen:
+        seen.add(name)
+        name = rounds[name]
+        yield name
+
+
+def total_steps(rounds: dict[str, str], name: str, *, teacher_steps: int, student_steps: int) -> int:
+    """Optimizer steps that went into model `name`: the teacher's, plus one student's training for each round up to it."""
+    return teacher_steps + student_steps * len(list(_ancestors(rounds, name)))
+
+
+def load_params(path: Path | str = "params.yaml") -> Params:
+    """Read and check params.yaml.
+
+    ruamel.yaml reads YAML 1.2, in which `1e-05`, as `dvc exp run -S` writes small numbers, is a number.
+
+    Raises:
+        UserError: naming each key that is unknown, missing, or has a wrong type or value.
+    """
+    return parse_params(load_values(path), source=str(path))
+
+
+def load_values(path: Path | str = "params.yaml") -> Any:
+    """params.yaml as nested dicts, unchecked.
+
+    Raises:
+        UserError: if it is missing or no YAML.
+    """
+    try:
+        return YAML(typ="safe").load(Path(path))
+    except FileNotFoundError:
+        raise UserError(f"{path} not found: run from the root of the repository") from None
+    except YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def parse_params(values: Any, *, source: str = "params.yaml") -> Params:
+    """Check already parsed values (nested dicts) against the typed parameters; errors as in `load_params`."""
+    try:
+        return Params.model_validate(values)
+    except ValidationError as error:
+        lines = [_explain(dict(item)) for item in error.errors()]
+        raise UserError(f"{source}: " + "; ".join(lines)) from None
+
+
+def _explain(item: dict[str, Any]) -> str:
+    """One pydantic error as `key: what is wrong (found ...)`, with the nearest known key for a misspelt one."""
+    path = [str(part) for part in item["loc"]]
+    key = ".".join(path) or "the file as a whole"
+    if item["type"] == "extra_forbidden":
+        known = _fields_at(path[:-1])
+        close = difflib.get_close_matches(path[-1], known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
+        return f"{key}: unknown key; {hint}"
+    if item["type"] == "missing":
+        return f"{key}: missing; add it (see the committed params.yaml)"
+    message = item["msg"].removeprefix("Value error, ")
+    found = "" if isinstance(item.get("input"), dict | BaseModel) else f" (found {item.get('input')!r})"
+    return f"{key}: {message}{found}"
+
+
+def _fields_at(path: list[str]) -> list[str]:
+    model: Any = Params
+    for part in path:
+        model = model.model_fields[part].annotation
+    return list(model.model_fields)

@@ -1,0 +1,39 @@
+"""What git says of the pipeline's code and params, for reports and tables."""
+
+from __future__ import annotations
+
+import subprocess
+
+from segsemi.core.errors import UserError
+
+PIPELINE = ("segsemi", "stages", "dvc.yaml", "params.yaml")  # what decides results
+
+
+def git(*arguments: str) -> str:
+    """The output of a git command in this repository.
+
+    Raises:
+        UserError: git is missing or fails.
+    """
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+    except OSError as error:
+        raise UserError(f"git cannot be run ({error}); install it") from None
+    if done.returncode:
+        raise UserError(f"git {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+def pipeline_revision() -> str:
+    """The last commit that changed the pipeline, and whether it has been changed since.
+
+    Not HEAD: a commit of the report itself would make it another one.
+    """
+    try:
+        return f"git {git('log', '-1', '--format=%h', '--', *PIPELINE).strip()}{_changes()}"
+    except UserError:
+        return "not in git"
+
+
+def _changes() -> str:
+    return " and changes" if git("status", "--porcelain", "--", *PIPELINE) else ""

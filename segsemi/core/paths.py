@@ -1,0 +1,61 @@
+"""The data contract: where each stage's outputs lie, relative to the root of the repository (as in dvc.yaml)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segsemi.core.config import DataParams
+
+PREPARED = Path("data/prepared")
+MANIFEST = PREPARED / "manifest.csv"
+CLASSES = PREPARED / "classes.json"
+
+SPLIT = Path("data/split")
+LABELLED = SPLIT / "labelled.csv"
+CORRECTED = SPLIT / "corrected.csv"  # images with mended pseudo labels; their label paths start at SPLIT
+UNLABELLED = SPLIT / "unlabelled.csv"  # no label column
+HIDDEN = SPLIT / "hidden.csv"  # the labels of the unlabelled images: to measure with, never to train with
+VAL = SPLIT / "val.csv"
+TEST = SPLIT / "test.csv"  # without rows where the data set has none
+
+REPORTS = Path("reports")
+
+
+def evaluation_list(subset: str) -> Path:
+    """The list of the images on which models are measured: those of `val` or `test`."""
+    return {"val": VAL, "test": TEST}[subset]
+
+
+def model_folder(name: str) -> Path:
+    """model.safetensors, model.json, curve.csv and, after DSBN, bn.csv of a model."""
+    return Path("models") / name
+
+
+def model_files(name: str) -> list[Path]:
+    """The files of that folder that decide what the model predicts."""
+    return [model_folder(name) / "model.safetensors", model_folder(name) / "model.json"]
+
+
+def pseudo_folder(student: str) -> Path:
+    """ID.png and summary.csv: the pseudo labels from which `student` learns."""
+    return Path("data/pseudo") / student
+
+
+def evaluated_folder(name: str) -> Path:
+    """metrics.json, confusion.csv, examples/ and predictions/ of a model."""
+    return Path("data/evaluated") / name
+
+
+def quality_file(student: str) -> Path:
+    """The pseudo labels of `student`, measured against the hidden labels."""
+    return Path("data/evaluated") / f"{student}_pseudo_labels.json"
+
+
+def steps_file(baseline: str) -> Path:
+    """The number of steps for which a labels-only baseline trains."""
+    return Path("data/steps") / f"{baseline}.txt"
+
+
+def data_root(data: DataParams) -> Path:
+    """Where the paths of the manifest start: the embedded data set lies beside it, others at data.root."""
+    return PREPARED if data.name == "synthetic" else Path(data.root)

@@ -1,0 +1,56 @@
+"""Pictures for people: panels of image, truth and prediction, and SAUG's operations on one image."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from segsemi.core.files import write_bytes
+
+BAR = 16  # pixels for the caption above a picture
+GAP = 4
+
+
+def captioned(image: np.ndarray, caption: str) -> np.ndarray:
+    """(H, W, 3) uint8 -> (BAR + H, W, 3) uint8 with a line of text above it."""
+    bar = Image.new("RGB", (image.shape[1], BAR), "white")
+    ImageDraw.Draw(bar).text((2, 2), caption, fill="black", font=ImageFont.load_default(11))
+    return np.concatenate([np.asarray(bar), image])
+
+
+def shrunk(image: np.ndarray, width: int) -> np.ndarray:
+    """(H, W, 3) uint8 -> the same, at most `width` pixels wide."""
+    if image.shape[1] <= width:
+        return image
+    size = (width, max(1, round(image.shape[0] * width / image.shape[1])))
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+
+
+def marked(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 -> the same, pale, with the `pixels`, (H, W) bool, in red."""
+    return np.where(pixels[..., None], np.array([255, 0, 0], dtype=np.uint8), image // 2 + np.uint8(96))
+
+
+def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
+    """Pictures of any size, (H, W, 3) uint8, in rows of `columns`, on white."""
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    rows = -(-len(images) // columns)
+    canvas = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, dtype=np.uint8)
+    for index, image in enumerate(images):
+        top, left = (index // columns) * (height + GAP), (index % columns) * (width + GAP)
+        canvas[top : top + image.shape[0], left : left + image.shape[1]] = image
+    return canvas
+
+
+def save_png(path: Path, image: np.ndarray, *, palette: bool = False) -> None:
+    """Write (H, W, 3) uint8 RGB, atomically; with `palette` in 256 colours, a third of the bytes, for what is kept in git."""
+    picture = Image.fromarray(image)
+    if palette:
+        picture = picture.quantize(256, dither=Image.Dither.NONE)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    write_bytes(path, buffer.getvalue())

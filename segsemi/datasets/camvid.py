@@ -1,0 +1,57 @@
+"""CamVid (Brostow et al. 2009) in the 11-class version distributed with SegNet; the embedded data set has its layout."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from segsemi.core.classes import Classes
+from segsemi.core.errors import UserError
+from segsemi.data.images import IMAGE_ENDINGS
+from segsemi.datasets import scenes as synthetic
+from segsemi.datasets.entry import DataSet, Entry, stems
+
+CAMVID = Classes(
+    names=(
+        *("sky", "building", "pole", "road", "pavement", "tree"),
+        *("sign", "fence", "car", "pedestrian", "bicyclist"),
+    ),
+    colours=(
+        *((128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0)),
+        *((192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)),
+    ),
+    ignore_ids=(11, 255),
+)  # colours as published with it
+SYNTHETIC = Classes(names=synthetic.CLASSES, colours=synthetic.COLOURS)
+
+
+def find_camvid(root: Path) -> DataSet:
+    """train/, trainannot/, val/, valannot/, and test/, testannot/ where they are there."""
+    return DataSet(CAMVID, find_annot_pairs(root))
+
+
+def find_synthetic(root: Path) -> DataSet:
+    """The embedded data set, once it is written."""
+    return DataSet(SYNTHETIC, find_annot_pairs(root))
+
+
+def find_annot_pairs(root: Path) -> list[Entry]:
+    """The images of SUBSET/ with the labels of equal stem in SUBSETannot/.
+
+    The id is the file's stem, with the subset before it where a stem occurs in several subsets.
+
+    Raises:
+        UserError: a folder is missing or empty; an image has no label or a label no image; two files share a stem.
+    """
+    found: list[tuple[str, str, Path, Path]] = []
+    for subset in ("train", "val", *(("test",) if (root / "test").is_dir() else ())):
+        images = stems(root, subset, IMAGE_ENDINGS)
+        labels = stems(root, f"{subset}annot", (".png",))
+        for stem in sorted(images.keys() | labels.keys()):
+            if stem not in labels:
+                raise UserError(f"image {root / images[stem]} has no label {subset}annot/{stem}.png; add or remove it")
+            if stem not in images:
+                raise UserError(f"label {root / labels[stem]} has no image {subset}/{stem}.(png|jpg); add or remove it")
+            found.append((subset, stem.replace("/", "__"), images[stem], labels[stem]))
+    shared = max(Counter(stem for _, stem, _, _ in found).values()) > 1
+    return [Entry(f"{subset}_{stem}" if shared else stem, subset, image, label) for subset, stem, image, label in found]

@@ -1,0 +1,79 @@
+"""What a reader of a data set's layout returns, and the file search that readers share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from segsemi.core.classes import Classes
+from segsemi.core.errors import UserError
+from segsemi.core.files import visible_files
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image of a data set, before it is checked; paths are relative to the root.
+
+    Attributes:
+        subset: train, val, test, or extra: images beside the training images, usually without labels.
+        label: None where there is none.
+    """
+
+    id: str
+    subset: str
+    image: Path
+    label: Path | None
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """The classes of a data set, with the ids or colours of its label files, and its images."""
+
+    classes: Classes
+    entries: list[Entry]
+
+
+def stems(root: Path, folder: str, endings: Sequence[str]) -> dict[str, Path]:
+    """The files under root/folder with one of the `endings`: path below the folder without its ending -> path below root.
+
+    Raises:
+        UserError: the folder is missing or has no such file; two files differ only in their endings.
+    """
+    base = root / folder
+    if not base.is_dir():
+        below = next((path for path in sorted(root.glob(f"*/{folder}")) if path.is_dir()), None)
+        found = f" ({below} is there: each archive belongs into the same folder)" if below else ""
+        raise UserError(f"folder {base} not found{found}; set data.root to the folder that holds {folder}/")
+    files: dict[str, Path] = {}
+    for path in visible_files(base, endings):
+        stem = path.relative_to(base).with_suffix("").as_posix()
+        if stem in files:
+            raise UserError(f"{path} and {files[stem].name} are the same image twice; remove one")
+        files[stem] = path.relative_to(root)
+    if not files:
+        raise UserError(f"folder {base} has no {' or '.join(endings)} files")
+    return files
+
+
+def read_names(path: Path) -> list[str]:
+    """The lines of a list file.
+
+    Raises:
+        UserError: the file is missing, no text, or names nothing.
+    """
+    try:
+        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"list {path} cannot be read ({error})") from None
+    if not names:
+        raise UserError(f"list {path} is empty; name one image a line, or remove the file")
+    return names
+
+
+def read_ids(path: Path) -> list[str]:
+    """The id in every line of a list file, such as ImageSets/Segmentation/train.txt; errors as `read_names`.
+
+    It is the first word, or the name of its file, without an ending, in lists that name images and labels by path.
+    """
+    return [PurePosixPath(line.split()[0]).stem for line in read_names(path)]

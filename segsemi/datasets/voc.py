@@ -1,0 +1,89 @@
+"""Pascal VOC 2012 (Everingham et al. 2010) in the layout of VOCdevkit, with SBD (Hariharan et al. 2011) beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from segsemi.core.classes import Classes
+from segsemi.core.errors import UserError
+from segsemi.datasets.entry import DataSet, Entry, read_ids, stems
+
+NAMES = (
+    *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
+    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+
+
+def colour_of(index: int) -> tuple[int, int, int]:
+    """VOC's colour map: the bits of the index, three at a time, fill red, green and blue from their highest bit down."""
+    channels = [0, 0, 0]
+    for bit in range(8):
+        for channel in range(3):
+            channels[channel] |= ((index >> (3 * bit + channel)) & 1) << (7 - bit)
+    return channels[0], channels[1], channels[2]
+
+
+SBD_FOLDERS = ("SBD/cls", "sbd/cls", "benchmark_RELEASE/dataset/cls")
+VOC = Classes(NAMES, tuple(colour_of(index) for index in range(len(NAMES))))
+
+
+def find_voc(root: Path) -> DataSet:
+    """train (1,464) and val (1,449) of ImageSets/Segmentation; the rest of SBD, where it is there, as extra.
+
+    SBD's labels are SegmentationClassAug/ID.png beside VOC's own, or the original .mat files, in one of SBD_FOLDERS in VOC2012/
+    or above it, but below root; those of trainaug.txt where that list is there. `split.extra: labelled` counts them as
+    training images: trainaug, 10,582 in all.
+
+    Args:
+        root: VOC2012/, or a folder above it: VOCdevkit/ or the one that holds VOCdevkit/.
+
+    Raises:
+        UserError: a folder, list, image or label is missing; SBD is there, but outside root.
+    """
+    places = ("", "VOC2012", "VOCdevkit/VOC2012")
+    base = next((Path(place) for place in places if (root / place / "ImageSets/Segmentation").is_dir()), None)
+    if base is None:
+        raise UserError(
+            f"{root} holds no VOC2012/ImageSets/Segmentation; set data.root to VOC2012, or a folder above it"
+        )
+    lists = root / base / "ImageSets/Segmentation"
+    train, val = read_ids(lists / "train.txt"), read_ids(lists / "val.txt")
+    more = _sbd_labels(root, base)
+    known = {*train, *val}
+    if more and (lists / "trainaug.txt").exists():
+        wanted = read_ids(lists / "trainaug.txt")
+        missing = [id_ for id_ in wanted if id_ not in known and id_ not in more]
+        if missing:
+            raise UserError(
+                f"{lists / 'trainaug.txt'} names {missing[0]}, which has no label; add it, or mend the list"
+            )
+    else:
+        wanted = sorted(more)
+    entries = [_entry(root, base, id_, "train", base / f"SegmentationClass/{id_}.png") for id_ in train]
+    entries += [_entry(root, base, id_, "extra", more[id_]) for id_ in wanted if id_ not in known]
+    entries += [_entry(root, base, id_, "val", base / f"SegmentationClass/{id_}.png") for id_ in val]
+    return DataSet(VOC, entries)
+
+
+def _sbd_labels(root: Path, base: Path) -> dict[str, Path]:
+    """id -> label, of SegmentationClassAug or of SBD's .mat files."""
+    if (root / base / "SegmentationClassAug").is_dir():
+        return stems(root, (base / "SegmentationClassAug").as_posix(), (".png",))
+    for place in SBD_FOLDERS:
+        for parent in (base, base.parent, base.parent.parent):
+            if (root / parent / place).is_dir():
+                return stems(root, (parent / place).as_posix(), (".mat",))
+    whole = (root / base).resolve()
+    for place in SBD_FOLDERS:
+        for parent in list(whole.parents)[:2]:  # VOCdevkit/, and what it lies in
+            if (parent / place).is_dir():
+                raise UserError(f"SBD is in {parent / place}, outside of data.root, {root}; set data.root to {parent}")
+    return {}
+
+
+def _entry(root: Path, base: Path, id_: str, subset: str, label: Path) -> Entry:
+    image = base / f"JPEGImages/{id_}.jpg"
+    for path, kind in ((image, "image"), (label, "label")):
+        if not (root / path).exists():
+            raise UserError(f"{kind} {root / path} of the list {subset} not found; add it, or mend the list")
+    return Entry(id_, subset, image, label)

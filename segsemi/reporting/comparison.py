@@ -1,0 +1,101 @@
+"""Pictures that show what models make of the same images, side by side (paper, Figure 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from segsemi.core.classes import Classes, colourise
+from segsemi.core.pictures import GAP, captioned, grid, shrunk
+from segsemi.data.images import read_image, read_label
+from segsemi.data.manifest import Row
+
+WIDTH = 1280  # pixels; such pictures are kept in git
+
+
+def with_predictions(rows: Sequence[Row], predicted: Mapping[str, Path]) -> list[Row]:
+    """The example images: those `rows` of which all models have kept their prediction, ID.png in the folder `predicted`."""
+    return [row for row in rows if all((folder / f"{row.id}.png").exists() for folder in predicted.values())]
+
+
+def comparisons(
+    rows: Sequence[Row], root: Path, predicted: Mapping[str, Path], classes: Classes, *, before: str, after: str
+) -> Iterator[tuple[str, np.ndarray]]:
+    """The id and the picture of each image.
+
+    Args:
+        rows: images and labels, whose paths start at `root`; all have predictions.
+        predicted: name of a model -> folder of its predictions, ID.png.
+        before, after: see `comparison`.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    for row in rows:
+        predictions = {
+            name: read_label(folder / f"{row.id}.png", classes.as_written()) for name, folder in predicted.items()
+        }
+        truth = read_label(root / row.label, classes)
+        yield (
+            row.id,
+            comparison(
+                read_image(root / row.image),
+                row.id,
+                truth,
+                predictions,
+                classes,
+                before=before,
+                after=after,
+                width=WIDTH,
+            ),
+        )
+
+
+def comparison(
+    image: np.ndarray,
+    caption: str,
+    truth: np.ndarray,
+    predictions: Mapping[str, np.ndarray],
+    classes: Classes,
+    *,
+    before: str,
+    after: str,
+    width: int,
+) -> np.ndarray:
+    """An image, its truth, what each model makes of it, and what changed, side by side.
+
+    Args:
+        image: (H, W, 3) uint8.
+        truth: (H, W) class ids, like each of the `predictions` by its model's name.
+        before, after: the names of two of them that are compared; if they are one, nothing is.
+        width: of the whole at most, in pixels.
+
+    Returns:
+        (H', W', 3) uint8.
+    """
+    panel = [(caption, image), ("truth", colourise(truth, classes))]
+    panel += [(name, colourise(prediction, classes)) for name, prediction in predictions.items()]
+    if before != after:
+        difference = changed(truth, predictions[before], predictions[after], classes.ignore_index)
+        panel.append((f"better, worse: {after}", difference))
+    each = (width + GAP) // len(panel) - GAP
+    return grid([captioned(shrunk(picture, each), text) for text, picture in panel], columns=len(panel))
+
+
+def changed(truth: np.ndarray, before: np.ndarray, after: np.ndarray, ignore_index: int) -> np.ndarray:
+    """What a prediction makes of another one's errors.
+
+    Args:
+        truth, before, after: (H, W) class ids.
+
+    Returns:
+        (H, W, 3) uint8: green where `after` mends an error of `before`, red where it makes one; the truth's ignored pixels
+        and all others are grey.
+    """
+    counted = truth != ignore_index
+    picture = np.full((*truth.shape, 3), 225, dtype=np.uint8)
+    picture[counted & (before != truth) & (after == truth)] = (42, 127, 63)
+    picture[counted & (before == truth) & (after != truth)] = (179, 64, 47)
+    return picture

@@ -1,0 +1,211 @@
+"""Merge what was measured into reports/: the few numbers people compare, the tables behind them, and one page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from segsemi.core.classes import Classes
+from segsemi.core.files import write_json, write_text
+from segsemi.core.paths import evaluated_folder, model_folder, quality_file
+from segsemi.core.pictures import save_png
+from segsemi.data.manifest import Row
+from segsemi.reporting import figures
+from segsemi.reporting.comparison import comparisons, with_predictions
+from segsemi.reporting.page import render_page
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is known of one model.
+
+    Attributes:
+        teacher: the name of the model that made its pseudo labels; None for teacher and labels-only baselines.
+        evaluated: the folder that stage evaluate wrote.
+        metrics: metrics.json of that folder.
+        steps: optimizer steps in all, those of its teachers included.
+        keep: `last`, or `best` if its checkpoint was chosen on val.
+        curve: the training curve, columns step, loss, lr, val_miou.
+        bn: bn.csv, the statistics of both batch norms of each layer; None without DSBN.
+        quality: its pseudo labels against the hidden labels; None without pseudo labels.
+    """
+
+    name: str
+    teacher: str | None
+    evaluated: Path
+    metrics: dict[str, Any]
+    steps: int
+    keep: str
+    curve: pd.DataFrame
+    bn: pd.DataFrame | None
+    quality: dict[str, Any] | None
+
+
+def read_measured(name: str, teacher: str | None) -> Measured:
+    """Read one model's evaluation, training curve and, for a student, the quality of the labels it learnt from."""
+    evaluated, model = evaluated_folder(name), model_folder(name)
+    training = json.loads((model / "model.json").read_text())["training"]
+    return Measured(
+        name=name,
+        teacher=teacher,
+        evaluated=evaluated,
+        metrics=json.loads((evaluated / "metrics.json").read_text()),
+        steps=training["steps_in_all"],
+        keep=training["keep"],
+        curve=pd.read_csv(model / "curve.csv"),
+        bn=pd.read_csv(model / "bn.csv") if (model / "bn.csv").exists() else None,
+        quality=json.loads(quality_file(name).read_text()) if teacher is not None else None,
+    )
+
+
+def write_report(
+    models: Sequence[Measured],
+    classes: Classes,
+    rows: Sequence[Row],
+    root: Path,
+    facts: Mapping[str, Any],
+    settings: Mapping[str, Mapping[str, Any]],
+    out: Path,
+) -> str:
+    """Write metrics.json, per_class.csv, curves.csv, validation.csv, confusion.csv, table.md, examples/ and index.html.
+
+    Args:
+        models: in the order of the report, `teacher` first; the confusion matrix is that of the last student of the longest
+            chain.
+        rows: the images that were evaluated; their paths start at `root`.
+        facts: what to state at the head of the page.
+        settings: params to list on the page.
+        out: the folder of the report.
+
+    Returns:
+        The table, as plain text for the terminal.
+    """
+    write_json(out / "metrics.json", {model.name: _key_numbers(model) for model in models})
+    per_class = pd.DataFrame(
+        [{"model": m.name, "class": c, "iou": percent(m.metrics["iou"][c])} for m in models for c in classes.names]
+    )
+    _write_csv(out / "per_class.csv", per_class)
+    curves = pd.concat([model.curve.assign(model=model.name) for model in models])
+    curves = curves.assign(val_miou=(100 * curves["val_miou"]).round(2))[["model", "step", "loss", "lr", "val_miou"]]
+    _write_csv(out / "curves.csv", curves)
+    _write_csv(out / "validation.csv", curves.dropna(subset=["val_miou"])[["model", "step", "val_miou"]])
+    first, last = models[0], longest_chain(models)[-1]
+    _write_csv(out / "confusion.csv", _confusion(last))
+
+    table = summary_table(models)
+    write_text(out / "table.md", table.to_markdown(index=False, disable_numparse=True) + "\n")
+    examples = _write_examples(models, first, last, classes, rows, root, out / "examples")
+    by_class = per_class.pivot(index="class", columns="model", values="iou")
+    by_class = by_class.loc[list(classes.names), [model.name for model in models]]
+    drawn = _figures(models, curves, by_class, first, last)
+    write_text(out / "index.html", render_page(table, by_class, drawn, facts, settings, examples, classes))
+    return table.to_string(index=False)
+
+
+def longest_chain(models: Sequence[Measured]) -> list[Measured]:
+    """The first model, its student, that one's student, and so on: the longest such chain, the latest of equals."""
+    by_name = {model.name: model for model in models}
+    chains = [[models[0]]]
+    for model in models:
+        if model.teacher is None:
+            continue
+        chain = [model]
+        while (teacher := chain[0].teacher) is not None:
+            chain.insert(0, by_name[teacher])
+        chains.append(chain)
+    return max(reversed(chains), key=len)
+
+
+def _figures(
+    models: Sequence[Measured], curves: pd.DataFrame, by_class: pd.DataFrame, first: Measured, last: Measured
+) -> dict[str, str]:
+    """Heading -> SVG of each figure of the page that these models have."""
+    found = {"Training": figures.curves(curves)}
+    if last is not first:
+        numbers = [{"model": model.name, "teacher": model.teacher, **_key_numbers(model)} for model in models]
+        columns = ["model", "teacher", "miou", "pseudo_label_miou"]
+        found["Rounds"] = figures.rounds(pd.DataFrame(numbers).reindex(columns=columns))
+        found[f"Gain of each class, {first.name} to {last.name}"] = figures.class_gains(by_class, first.name, last.name)
+    found[f"Confusion matrix of {last.name}, percent of the truth's pixels"] = figures.confusion(_confusion(last))
+    statistics = [(model.name, model.bn) for model in models if model.bn is not None]
+    if statistics:
+        name, table = statistics[-1]
+        found[f"Batch norm statistics of {name}"] = figures.bn_branches(table)
+        found["Batch norm statistics: parallel against standard batch norm"] = figures.bn_shift(statistics)
+    return found
+
+
+def _key_numbers(model: Measured) -> dict[str, float | None]:
+    """The few numbers, in percent, that `dvc metrics` shows and compares."""
+    numbers = {"miou": percent(model.metrics["miou"]), "pixel_accuracy": percent(model.metrics["pixel_accuracy"])}
+    if model.quality and model.quality["images"]:
+        numbers["pseudo_label_miou"] = percent(model.quality["miou"])
+    return numbers
+
+
+def percent(share: float | None) -> float | None:
+    """A share as a percentage with two decimals; None stays None."""
+    return None if share is None else round(100 * share, 2)
+
+
+def summary_table(models: Sequence[Measured]) -> pd.DataFrame:
+    """One row a model: steps that went into it, mIoU, gain on its teacher, quality of the labels it learnt from."""
+    by_name = {model.name: model for model in models}
+    rows = []
+    for model in models:
+        miou, gain = model.metrics["miou"], None
+        if model.teacher and miou is not None:
+            gain = miou - by_name[model.teacher].metrics["miou"]
+        rows.append(
+            {
+                "model": model.name,
+                "steps in all": str(model.steps),
+                "mIoU": _cell(miou),
+                "gain on its teacher": _cell(gain, "+.2f"),
+                "pixel accuracy": _cell(model.metrics["pixel_accuracy"]),
+                "mIoU of its pseudo labels": _cell((model.quality or {}).get("miou")),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _cell(share: float | None, style: str = ".2f") -> str:
+    return "" if share is None else format(100 * share, style)
+
+
+def _confusion(model: Measured) -> pd.DataFrame:
+    """The confusion matrix as one row a cell, in percent of the truth's pixels."""
+    cells = pd.read_csv(model.evaluated / "confusion.csv", keep_default_na=False)  # a class may be named "None"
+    total = cells.groupby("truth")["pixels"].transform("sum")
+    cells["percent"] = (100 * cells["pixels"] / total.where(total > 0)).round(2)
+    return cells[["truth", "prediction", "percent"]]
+
+
+def _write_csv(path: Path, frame: pd.DataFrame) -> None:
+    write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+
+
+def _write_examples(
+    models: Sequence[Measured],
+    first: Measured,
+    last: Measured,
+    classes: Classes,
+    rows: Sequence[Row],
+    root: Path,
+    out: Path,
+) -> list[Path]:
+    """One picture an example image: image, truth, every model's prediction, and what changed from `first` to `last`;
+    the paths written."""
+    out.mkdir(parents=True, exist_ok=True)  # declared in dvc.yaml, also where there is no example
+    predicted = {model.name: model.evaluated / "predictions" for model in models}
+    paths = []
+    shown = with_predictions(rows, predicted)
+    for name, picture in comparisons(shown, root, predicted, classes, before=first.name, after=last.name):
+        paths.append(out / f"{name}.png")
+        save_png(paths[-1], picture, palette=True)
+    return paths

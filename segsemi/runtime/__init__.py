@@ -1,0 +1,1 @@
+"""Where a stage runs: device, processes, work folder, a clean stop."""

@@ -1,0 +1,128 @@
+"""Several processes of one stage, as torchrun starts them: who does what, and how the parts come together.
+
+Batch sizes are global and every random choice belongs to an image or a step, so what is learnt does not depend on the number
+of processes. Processes on several machines need one file system for the repository.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from segsemi.core.errors import UserError
+from segsemi.runtime.device import choose_device
+from segsemi.runtime.work_folder import work_folder
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """One of `count` processes, `here` of them on this machine; alone (the default) methods give back what they got.
+
+    Methods named collective must be called by all processes in the same order.
+    """
+
+    device: torch.device
+    rank: int = 0
+    count: int = 1
+    here: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes files and speaks."""
+        return self.rank == 0
+
+    def loaders(self, workers: int | Literal["auto"]) -> int:
+        """How many processes make batches for this one. `auto`: none on the CPU, whose cores the network needs; for a GPU this
+        process's share of the cores but one, from 1 to 8."""
+        if workers != "auto":
+            return workers
+        if self.device.type == "cpu":
+            return 0
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return min(max(cores // self.here - 1, 1), 8)
+
+    def share_of(self, items: Sequence[T]) -> Sequence[T]:
+        """Every count-th item, beginning with the rank-th."""
+        return items if self.count == 1 else [items[i] for i in range(self.rank, len(items), self.count)]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Collective: the mean over the processes, without a gradient."""
+        return self.sum(values) / self.count if self.count > 1 else values
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Collective: the sum over the processes, without a gradient."""
+        if self.count == 1:
+            return values
+        values = values.detach().clone()
+        dist.all_reduce(values)
+        return values
+
+    def wait(self) -> None:
+        """Collective: goes on when all are here."""
+        if self.count > 1:
+            dist.barrier()
+
+    def from_first(self, value: T) -> T:
+        """Collective: the value that the first process has."""
+        if self.count == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+    @contextmanager
+    def work_folder(self, stage: str, params: Any, inputs: Iterable[Path] = ()) -> Iterator[Path]:
+        """Collective: `segsemi.runtime.work_folder.work_folder`, locked and removed by the first process, used by all."""
+        with ExitStack() as stack:
+            folder = stack.enter_context(work_folder(stage, params, inputs)) if self.first else Path()
+            yield self.from_first(folder)
+            self.wait()
+
+
+@contextmanager
+def start_processes(device: str) -> Iterator[Processes]:
+    """This process among those that torchrun started with it; alone where none did.
+
+    Each takes the GPU of its local rank, or the CPU.
+
+    Args:
+        device: machine.device.
+
+    Raises:
+        UserError: the device is not there, or one GPU is named for several processes.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        yield Processes(choose_device(device))
+        return
+    if ":" in device or device == "mps":
+        raise UserError(f"machine.device {device!r} names one GPU for {count} processes; use auto or cuda")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and torch.cuda.is_available():
+        local = int(os.environ["LOCAL_RANK"])
+        if local >= torch.cuda.device_count():
+            raise UserError(
+                f"{local + 1} processes on a machine with {torch.cuda.device_count()} GPUs; start one a GPU"
+            )
+        device = f"cuda:{local}"  # and no other: each context takes half a GB of its GPU
+    chosen = choose_device(device)
+    # A process may wait for hours while the first one holds another run's lock; torchrun ends all when one fails.
+    # NCCL is told of its GPU at once, so that a broken network shows before a lock is waited for.
+    on_gpu = chosen.type == "cuda"
+    dist.init_process_group(
+        "nccl" if on_gpu else "gloo", timeout=timedelta(days=1), device_id=chosen if on_gpu else None
+    )
+    yield Processes(chosen, dist.get_rank(), count, int(os.environ.get("LOCAL_WORLD_SIZE", count)))
+    dist.destroy_process_group()  # not after an error: it would wait for the others

@@ -1,0 +1,1 @@
+"""Training: Algorithm 1 of the paper."""
