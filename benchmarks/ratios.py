@@ -29,8 +29,9 @@ from torch import Tensor
 
 from segsemi.core.classes import Classes, write_label_png
 from segsemi.core.config import load_params
-from segsemi.data.batches import Part, StepBatches, batch_loader, labelled_samples, pseudo_samples
+from segsemi.data.batches import Part, StepBatches, labelled_samples, pseudo_samples
 from segsemi.data.images import LabelledPairs, read_image
+from segsemi.data.loaders import batch_loader
 from segsemi.data.manifest import Row
 from segsemi.datasets import check_entries, find_dataset
 from segsemi.datasets import scenes as synthetic

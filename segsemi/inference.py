@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segsemi.augment.weak import scaled_to_short_side
+from segsemi.core.resize import scaled_to_short_side
 from segsemi.metrics import ConfusionMatrix
 from segsemi.models.build import SegmentationModel, most_probable
 from segsemi.runtime.background import behind, file_readers, mapped_ahead

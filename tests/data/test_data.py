@@ -23,8 +23,9 @@ from segsemi.core.classes import Classes, write_label_png
 from segsemi.core.config import SAUG_OPERATIONS, AugmentParams
 from segsemi.core.errors import UserError
 from segsemi.core.files import file_hash
-from segsemi.data.batches import Group, Sample, StepBatches, batch_loader, labelled_samples, pseudo_samples
+from segsemi.data.batches import Group, Sample, StepBatches, labelled_samples, pseudo_samples
 from segsemi.data.images import read_image, read_label
+from segsemi.data.loaders import batch_loader
 from segsemi.data.manifest import COLUMNS, Row, read_rows, write_rows
 from segsemi.datasets import check_entries
 from segsemi.datasets import scenes as synthetic
@@ -306,7 +307,7 @@ def test_an_error_of_a_loader_process_ends_the_run(raw: Path, tmp_path: Path) ->
     samples = [replace(parts[0].samples[0], image=broken)]
     (tmp_path / "batches").write_bytes(pickle.dumps(make([replace(parts[0], samples=samples), *parts[1:]])))
     script = (
-        "import pickle, sys\nfrom segsemi.data.batches import batch_loader\nfrom segsemi.core.errors import run_stage\n"
+        "import pickle, sys\nfrom segsemi.data.loaders import batch_loader\nfrom segsemi.core.errors import run_stage\n"
         "def main():\n    batches = pickle.load(open(sys.argv[1], 'rb'))\n"
         "    for batch in batch_loader(batches, start=0, workers=2):\n        kept = batch\n"
         "if __name__ == '__main__':\n    run_stage(main)\n"
@@ -326,7 +327,7 @@ def test_an_error_of_a_loader_process_ends_the_run(raw: Path, tmp_path: Path) ->
 
 LOADING = """
 import pickle, signal, sys, torch
-from segsemi.data.batches import batch_loader
+from segsemi.data.loaders import batch_loader
 def main():
     batches = iter(batch_loader(pickle.load(open(sys.argv[1], 'rb')), start=0, workers=2, device=torch.device('cuda')))
     signal.signal(signal.SIGTERM, lambda *_: print('noted', flush=True))

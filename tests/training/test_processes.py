@@ -28,7 +28,7 @@ from segsemi.runtime.distributed import Processes, start_processes  # noqa: E402
 from segsemi.training.batch_norm import SyncedBatchNorm, _OnGPU, sync_layers, unsync_layers  # noqa: E402
 from segsemi.training.dropout import SteadyDropout  # noqa: E402
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def python(*arguments: object, processes: int = 1, machines: int = 1) -> None:

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from segsemi.augment.weak import FILL, resize_pair, scaled_to_short_side, weak_augment
+from segsemi.augment.weak import FILL, weak_augment
+from segsemi.core.resize import resize_pair, scaled_to_short_side
 
 INK = 200  # value of the one channel that stands for a pixel's class; no channel: ignored
 

@@ -18,7 +18,9 @@ from conftest import ROOT
 from small_training import ALONE, CPU, batches, new_model, optim
 from torch import nn
 
+import segsemi.training.checkpoint
 import segsemi.training.loop
+import segsemi.training.optimiser
 from segsemi.core.config import StudentParams, load_params
 from segsemi.core.errors import UserError
 from segsemi.data.batches import Group, Part
@@ -170,7 +172,7 @@ def test_slow_checkpoints_are_rare(groups: list[Group], tmp_path: Path, monkeypa
         return real(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(segsemi.training.loop.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(segsemi.training.loop, "_save", save)
+    monkeypatch.setattr(segsemi.training.loop, "save_training", save)
     monkeypatch.setattr(StepPasses, "__call__", step)
     run(new_model(), groups[:1], tmp_path, 10, bn="trainable")
     assert written == [3, 7, 10]  # 90 s: more than a minute; then 120 s: more than 100; the last step
@@ -211,7 +213,7 @@ def test_accumulated_step_is_the_step_of_the_mean_loss_of_its_pieces(groups: lis
     for whole, first, second in zip(batch, *pieces, strict=True):
         assert len(first.ids) == len(second.ids) and first.ids + second.ids == whole.ids
     set_train_mode(reference, "fixed")
-    optimizer = segsemi.training.loop._optimizer(reference, optim(1))
+    optimizer = segsemi.training.optimiser.sgd(reference, optim(1))
     images = {part.pseudo: len(part.ids) // 2 for part in batch}
     passes = StepPasses(reference, reference, batches(groups, 1), ALONE, "ce", "fixed", "fp32")
     losses = [passes._loss(reference, piece, images) for piece in pieces]
@@ -230,7 +232,7 @@ def test_parts_one_after_the_other_are_the_step_of_the_concatenated_batch(groups
     labelled, pseudo = batches(groups, 1)[0]
     convert_dsbn(reference.network)
     reference.train()
-    optimizer = segsemi.training.loop._optimizer(reference, optim(1))
+    optimizer = segsemi.training.optimiser.sgd(reference, optim(1))
     with labelled_first(reference, len(labelled.ids)):
         (images, targets), (pseudo_images, pseudo_targets) = labelled.on(CPU), pseudo.on(CPU)
         logits = reference(torch.cat([images, pseudo_images]).contiguous(memory_format=torch.channels_last))
@@ -277,7 +279,7 @@ def test_parts_of_one_kind_count_by_their_images(groups: list[Group], tmp_path: 
     losses = [F.cross_entropy(reference(images), targets.long(), ignore_index=255) for images, targets in pairs]
     loss = (losses[0] + 3 * losses[1]) / 4
     loss.backward()
-    optimizer = segsemi.training.loop._optimizer(reference, optim(1))
+    optimizer = segsemi.training.optimiser.sgd(reference, optim(1))
     optimizer.step()
     assert curve[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
     for (name, value), expected in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):
@@ -285,14 +287,14 @@ def test_parts_of_one_kind_count_by_their_images(groups: list[Group], tmp_path: 
 
 
 def test_decoder_learns_faster_and_batch_norms_and_biases_do_not_decay() -> None:
-    optimizer = segsemi.training.loop._optimizer(new_model(), optim(1))
+    optimizer = segsemi.training.optimiser.sgd(new_model(), optim(1))
     settings = {(group["lr"], group["weight_decay"]) for group in optimizer.param_groups}
     assert settings == {(0.01, 4e-5), (0.01, 0.0), (0.1, 4e-5), (0.1, 0.0)}
     for group in optimizer.param_groups:
         assert all((parameter.ndim > 1) == (group["weight_decay"] > 0) for parameter in group["params"])
     model = new_model()
     encoder = {id(parameter) for parameter in model.encoder.parameters()}
-    for group in segsemi.training.loop._optimizer(model, optim(1)).param_groups:
+    for group in segsemi.training.optimiser.sgd(model, optim(1)).param_groups:
         assert {id(parameter) in encoder for parameter in group["params"]} == {group["lr"] == 0.01}
 
 
@@ -399,16 +401,16 @@ def test_a_stop_in_the_last_moment_is_heard(
     groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = run(new_model(), groups, tmp_path / "whole", 2)
-    real = segsemi.training.loop._save
+    real = segsemi.training.loop.save_training
 
     def interrupted(path: Path, *arguments: Any) -> None:
         real(path, *arguments)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(segsemi.training.loop, "_save", interrupted)
+    monkeypatch.setattr(segsemi.training.loop, "save_training", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run(new_model(), groups, tmp_path / "work", 2)
-    monkeypatch.setattr(segsemi.training.loop, "_save", real)
+    monkeypatch.setattr(segsemi.training.loop, "save_training", real)
     assert run(new_model(), groups, tmp_path / "work", 2) == expected  # nothing is trained anew
     (tmp_path / "work/checkpoint.pt").write_bytes(b"")  # as after a power cut
     assert run(new_model(), groups, tmp_path / "work", 2) == expected
@@ -420,8 +422,8 @@ def test_a_checkpoint_of_another_device_keeps_this_ones_optimizer(tmp_path: Path
     there, here = (torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, fused=fused) for fused in (True, False))
     network(torch.ones(1, 2)).sum().backward()
     there.step()
-    segsemi.training.loop._save(tmp_path / "c.pt", network, there, 1, [], [])
-    assert segsemi.training.loop._restore(tmp_path / "c.pt", network, here)[0] == 1
+    segsemi.training.checkpoint.save_training(tmp_path / "c.pt", network, there, 1, [], [])
+    assert segsemi.training.checkpoint.restore_training(tmp_path / "c.pt", network, here)[0] == 1
     assert not here.param_groups[0]["fused"]
     weight = network.weight
     torch.testing.assert_close(here.state[weight]["momentum_buffer"], there.state[weight]["momentum_buffer"])
@@ -435,8 +437,8 @@ def test_a_checkpoint_of_another_memory_format_goes_on_as_it_would_have(tmp_path
     image = torch.rand(1, 3, 5, 5)
     contiguous(image).square().sum().backward()
     there.step()
-    segsemi.training.loop._save(tmp_path / "c.pt", contiguous, there, 1, [], [])
-    segsemi.training.loop._restore(tmp_path / "c.pt", networks[1], here)
+    segsemi.training.checkpoint.save_training(tmp_path / "c.pt", contiguous, there, 1, [], [])
+    segsemi.training.checkpoint.restore_training(tmp_path / "c.pt", networks[1], here)
     for network, optimizer in zip(networks, (there, here), strict=True):
         optimizer.zero_grad()
         network(image).square().sum().backward()

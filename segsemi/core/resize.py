@@ -1,0 +1,33 @@
+"""Resizing of images and their labels."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def resize_pair(
+    image: np.ndarray, label: np.ndarray | None, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Resize an image (bilinear; pixel areas when shrinking a lot) and its label (nearest) to (height, width).
+
+    Args:
+        image: (H, W, 3) uint8.
+        label: (H, W) uint8, or None.
+    """
+    if image.shape[:2] == (height, width):
+        return image, label
+    shrinks = height < image.shape[0] and width < image.shape[1]
+    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    if label is None:
+        return resized, None
+    # _EXACT: the same pixel centres as the bilinear image; plain INTER_NEAREST shifts labels by half a pixel.
+    return resized, cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def scaled_to_short_side(height: int, width: int, short_side: int | None) -> tuple[int, int]:
+    """The size at which an image enters the network: shrunk, never enlarged, so that its shorter side is `short_side`."""
+    if short_side is None or min(height, width) <= short_side:
+        return height, width
+    factor = short_side / min(height, width)
+    return max(1, round(height * factor)), max(1, round(width * factor))
