@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping
 from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,9 @@ from ruamel.yaml import YAML
 
 from segsemi.core.config import load_params, parse_params
 from segsemi.core.errors import UserError
-from segsemi.core.files import write_text
+from segsemi.core.files import write_text, yaml_names
 
-_FOLDER = resources.files("segsemi") / "presets"
-
-
-def yaml_names(folder: Traversable) -> list[str]:
-    """The YAML files of a folder of the package, without their ending."""
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+_FOLDER = resources.files("segsemi.commands") / "presets"
 
 
 def preset_names() -> list[str]:

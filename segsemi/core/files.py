@@ -8,6 +8,7 @@ import io
 import json
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +77,8 @@ def file_hash(path: Path) -> str:
     """MD5 of the content, in hex (what dvc uses; it finds equal files, it protects nothing)."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def yaml_names(folder: Traversable) -> list[str]:
+    """The YAML files of a folder of the package, without their ending."""
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))

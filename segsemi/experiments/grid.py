@@ -14,13 +14,13 @@ from pydantic import Field, ValidationError, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from segsemi.commands.preset import yaml_names
 from segsemi.core.config import TEACHER, Params, Section, parse_params, total_steps
 from segsemi.core.errors import UserError
+from segsemi.core.files import yaml_names
 from segsemi.datasets.split import read_list
 
 SUPERVISED = "supervised"  # the name of a model that a grid trains on labels alone beside a student
-_FOLDER = resources.files("segsemi") / "grids"
+_FOLDER = resources.files("segsemi.experiments") / "grids"
 _BESIDE = ("_classes", "_summary", "_validation")  # endings of CSV files beside a table's own
 _LABELLED = {"split.fraction", "split.count", "split.labelled_list"}  # each says which images are labelled
 
