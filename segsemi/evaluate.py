@@ -94,7 +94,9 @@ def write_evaluation(
     bar.close()
     for name in ("examples", "predictions"):
         if (work / name).exists():
-            shutil.copytree(work / name, out / name, dirs_exist_ok=True)
+            shutil.copytree(
+                work / name, out / name, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True
+            )  # half a file
     metrics = {"images": len(rows), **confusion.summary(classes.names)}
     write_json(out / "metrics.json", metrics)
     cells = [

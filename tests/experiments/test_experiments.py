@@ -1061,8 +1061,8 @@ def check_examples(project: Project, name: str) -> None:
 
 
 @pytest.mark.pipeline
-def test_experiment_runs_what_is_missing_and_nothing_else(finished: tuple[Project, list[str]]) -> None:
-    project, _ = finished
+def test_experiment_runs_what_is_missing_and_nothing_else(finished: Project) -> None:
+    project = finished
     (project.folder / "mine.yaml").write_text(GRID)
     command = ("python", "-m", "segsemi", "experiment", "mine.yaml", "--seeds", "0")
     try:

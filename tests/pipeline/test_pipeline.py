@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import sys
-import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,9 +21,12 @@ pytestmark = pytest.mark.pipeline
 MODELS = ("teacher", "student_1", "student_2")
 
 
-def locked(project: Project, revision: str = "") -> dict[str, dict[str, str]]:
-    """Return the hash of each output of each stage in dvc.lock; of a commit or of the working tree."""
-    text = project.run("git", "show", f"{revision}:dvc.lock") if revision else project.bytes_of("dvc.lock").decode()
+def locked(project: Project, experiment: str = "") -> dict[str, dict[str, str]]:
+    """Return the hash of each output of each stage: of dvc.lock, or of an experiment's."""
+    text = project.bytes_of("dvc.lock").decode()
+    if experiment:
+        (ref,) = project.run("git", "for-each-ref", f"refs/exps/**/{experiment}", "--format=%(refname)").split()
+        text = project.run("git", "show", f"{ref}:dvc.lock")
     stages = YAML(typ="safe").load(text)["stages"]
     return {name: {out["path"]: out["md5"] for out in stage["outs"]} for name, stage in stages.items()}
 
@@ -50,7 +53,7 @@ def test_first_run_runs_every_stage_and_writes_what_the_contract_says(
             assert np.asarray(png).max() < 11
     summary = finished.bytes_of("data/pseudo/student_1/summary.csv").decode().splitlines()
     assert len(summary) == 7 and summary[0].startswith("id,confidence,sky,")
-    written = "index.html table.md saug.png per_class.csv curves.csv validation.csv confusion.csv".split()
+    written = ["index.html", "table.md", "saug.png", "per_class.csv", "curves.csv", "validation.csv", "confusion.csv"]
     assert all(finished.bytes_of(f"reports/{name}") for name in written)
     layers = finished.bytes_of("models/student_1/bn.csv").splitlines()
     assert len(layers) > 40 and not (finished.folder / "models/teacher/bn.csv").exists()
@@ -79,6 +82,11 @@ def test_hidden_labels_and_loader_workers_change_no_model(finished: Project) -> 
     assert {name: after[name] for name in models} == {name: before[name] for name in models}
 
 
+def cached(project: Project, name: str) -> Any:
+    """Return what a JSON file in dvc's cache says."""
+    return json.loads(project.bytes_of(f".dvc/cache/files/md5/{name[:2]}/{name[2:]}"))
+
+
 def test_two_queue_workers_leave_each_other_alone(finished: Project) -> None:
     """Two students at the same moment in two temporary copies, one of them another network: each as if it were alone."""
     data = ("-S", f"data.root={finished.folder / RAW}")  # the copies have no data
@@ -87,20 +95,12 @@ def test_two_queue_workers_leave_each_other_alone(finished: Project) -> None:
     for name, changes in queued.items():
         options = [word for change in changes for word in ("-S", change)]
         finished.run("dvc", "exp", "run", "--queue", "--name", name, *options, *data, "train_student@student_1")
-    finished.run("dvc", "queue", "start", "--jobs", "2")
-    deadline = time.monotonic() + 300
-    while any(word in (status := finished.run("dvc", "queue", "status")) for word in ("Queued", "Running")):
-        assert time.monotonic() < deadline, status
-        time.sleep(1)
+    finished.run("dvc", "exp", "run", "--run-all", "--jobs", "2")  # its exit code says nothing about the experiments
+    status = finished.run("dvc", "queue", "status")
     assert status.count("Success") == 2, "\n".join(finished.run("dvc", "queue", "logs", name) for name in queued)
-    made = {}
-    for name in queued:
-        folder = locked(finished, name)["train_student@student_1"]["models/student_1"]
-        files = json.loads(finished.bytes_of(f".dvc/cache/files/md5/{folder[:2]}/{folder[2:]}"))
-        made[name] = {file["relpath"]: file["md5"] for file in files}
-    description = made["other"]["model.json"]
-    architecture = json.loads(finished.bytes_of(f".dvc/cache/files/md5/{description[:2]}/{description[2:]}"))
-    assert architecture["architecture"]["decoder"] == "FPN"
+    folder = cached(finished, locked(finished, "other")["train_student@student_1"]["models/student_1"])
+    (description,) = [file["md5"] for file in folder if file["relpath"] == "model.json"]
+    assert cached(finished, description)["architecture"]["decoder"] == "FPN"
     finished.set_params({"student": {"lr": 0.02}})
     finished.run("dvc", "repro", "--force", "--single-item", "train_student@student_1")
     assert locked(finished)["train_student@student_1"] == locked(finished, "slow")["train_student@student_1"]
@@ -122,26 +122,25 @@ def test_two_processes_by_launch(finished: Project) -> None:
     assert run("pseudo_label@student_1").count("pseudo labels for student_1: 0/") == 1  # one process speaks
     assert finished.bytes_of("dvc.lock") == lock
     run("train_student@student_1")
-    assert loss_of(finished) == pytest.approx(loss, rel=0.05)  # of two steps; the first one's is equal, see test_processes
-    assert run("train_teacher").count("teacher: 0/") == 1
-    for name, steps in (("teacher", 3), ("student_1", 5)):
-        description = json.loads(finished.bytes_of(f"models/{name}/model.json"))
-        assert description["training"]["steps_in_all"] == steps
-        assert finished.bytes_of(f"models/{name}/model.safetensors")
-    assert finished.bytes_of("models/teacher/curve.csv").decode().splitlines()[-1].startswith("3,")
+    assert loss_of(finished) == pytest.approx(
+        loss, rel=0.05
+    )  # of two steps; the first one's is equal, see test_processes
+    description = json.loads(finished.bytes_of("models/student_1/model.json"))
+    assert description["training"]["steps_in_all"] == 5
+    assert finished.bytes_of("models/student_1/model.safetensors")
 
 
 def test_dvc_compares_an_experiment_of_one_round_fewer_with_the_commit(finished: Project) -> None:
-    output = finished.run("dvc", "exp", "run", "-S", "~rounds.student_2", "-S", "evaluate.flip=true")
-    assert set(ran_stages(output)) == {"check_params", "evaluate_teacher", "evaluate@student_1", "report"}
+    output = finished.run("dvc", "exp", "run", "-S", "~rounds.student_2")
+    assert set(ran_stages(output)) == {"check_params", "report"}
     assert list(json.loads(finished.bytes_of("reports/metrics.json"))) == ["teacher", "student_1"]
     difference = finished.run("dvc", "metrics", "diff", "--all", "HEAD")
-    assert "student_1.miou" in difference and "teacher.miou" in difference
+    assert "student_2.miou" in difference and "teacher.miou" in difference
     assert len(difference.splitlines()) < 20  # one line per number
-    assert "evaluate.flip" in finished.run("dvc", "params", "diff", "HEAD")
+    assert "rounds.student_2" in finished.run("dvc", "params", "diff", "HEAD")
     shorter = ("--only-changed", "--drop", "(segsemi|stages|models|data)/")  # as README has it
     shown = finished.run("dvc", "exp", "show", *shorter, "--csv").splitlines()[0].split(",")
-    assert {"evaluate.flip", "student_1.miou"} <= set(shown) and "student.momentum" not in shown
+    assert {"rounds.student_2", "student_2.miou"} <= set(shown) and "student.momentum" not in shown
     assert len(shown) < 30, shown
     assert not [name for name in shown if name.startswith(("segsemi/", "stages/", "models/", "data/"))], shown
     finished.run("dvc", "plots", "diff", "HEAD", "workspace", "-o", "plots")
