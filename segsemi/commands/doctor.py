@@ -25,8 +25,7 @@ from segsemi.core.paths import data_root
 from segsemi.core.pictures import captioned, grid, save_png, shrunk
 from segsemi.data.images import read_image, read_label, require_equal_size
 from segsemi.data.manifest import Row
-from segsemi.datasets import DataSet, find_dataset
-from segsemi.datasets.camvid import SYNTHETIC
+from segsemi.datasets import DataSet, find_dataset, scenes
 from segsemi.datasets.split import split_as
 from segsemi.dsbn import branch_of
 from segsemi.models.build import SegmentationModel, architecture_of
@@ -56,7 +55,7 @@ def find_data(params: Params) -> DataSet:
         UserError: it is not as expected; the embedded one has not been written yet.
     """
     root = data_root(params.data)
-    if params.data.name == "synthetic" and not root.exists():
+    if params.data.embedded and not root.exists():
         raise UserError("the embedded data set is not there yet: `dvc repro prepare` writes it")
     return find_dataset(params.data.name, root, val_fraction=params.data.val_fraction, seed=params.seed)
 
@@ -185,7 +184,7 @@ def training_seconds(trainings: Iterable[tuple[Params, str, int]]) -> float:
 
 def _classes(params: Params) -> Classes:
     """Those of the data set; the embedded one's are known before it is written."""
-    return SYNTHETIC if params.data.name == "synthetic" else find_data(params).classes
+    return scenes.CLASSES if params.data.embedded else find_data(params).classes
 
 
 def _seconds_of(step: _Step, params: Params, classes: Classes) -> float:

@@ -58,6 +58,11 @@ class DataParams(Section):
     width: Annotated[int, Field(ge=32)]
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
 
+    @property
+    def embedded(self) -> bool:
+        """Return whether stage prepare writes the data set itself (segsemi/datasets/scenes)."""
+        return self.name == "synthetic"
+
     @field_validator("root")
     @classmethod
     def _whole(cls, root: str) -> str:

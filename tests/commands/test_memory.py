@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from segsemi.commands.memory import step_memory
 from segsemi.commands.preset import preset_names, read_preset
 from segsemi.core.classes import Classes
-from segsemi.datasets.camvid import SYNTHETIC
+from segsemi.datasets.scenes import CLASSES as SCENES
 from segsemi.dsbn import convert_dsbn, labelled_first
 from segsemi.losses import cross_entropy, self_correction_loss
 from segsemi.models.build import Architecture, SegmentationModel
@@ -50,7 +50,7 @@ class LiveBytes(TorchDispatchMode):
 def test_estimate_is_near_the_peak_of_a_real_student_step(decoder: str, encoder: str) -> None:
     """The step here has DSBN, one part after the other, and SCL; momentum is added from its size."""
     architecture = Architecture(decoder, encoder, 16)
-    model = SegmentationModel(architecture, SYNTHETIC)
+    model = SegmentationModel(architecture, SCENES)
     convert_dsbn(model.network)
     model.train()
     images, targets = torch.rand(8, 3, 129, 129), torch.randint(11, (8, 129, 129))
@@ -60,7 +60,7 @@ def test_estimate_is_near_the_peak_of_a_real_student_step(decoder: str, encoder:
                 loss(model(images[part]), targets[part]).backward()
     weights = sum(parameter.nbytes for parameter in model.parameters())
     measured = counter.peak + 2 * weights  # the gradients are among the live bytes
-    assert step_memory(architecture, SYNTHETIC, batch=4, crop_size=129).step == pytest.approx(measured, rel=0.15)
+    assert step_memory(architecture, SCENES, batch=4, crop_size=129).step == pytest.approx(measured, rel=0.15)
 
 
 @pytest.mark.parametrize("name", [name for name in preset_names() if name != "camvid_cpu"])

@@ -15,13 +15,13 @@ from conftest import ROOT
 from PIL import Image
 
 from segsemi.core.pictures import BAR, GAP
-from segsemi.datasets.camvid import SYNTHETIC
+from segsemi.datasets.scenes import CLASSES as SCENES
 from segsemi.reporting import figures
 from segsemi.reporting.comparison import changed, comparison
 from segsemi.reporting.page import render_page
 from segsemi.reporting.report import Measured, longest_chain
 
-NAMES = list(SYNTHETIC.names)
+NAMES = list(SCENES.names)
 CURVES = pd.DataFrame({"model": ["teacher"] * 2, "step": [1, 2], "loss": [2.0, 1.0], "val_miou": [np.nan, 40.0]})
 MODELS = pd.DataFrame(
     {
@@ -61,7 +61,7 @@ def page(folder: Path) -> str:
     }
     table = pd.DataFrame({"model": ["teacher"], "mIoU": ["40.00"]})
     facts, settings = {"data set": "a <b> & c"}, {"teacher": {"steps": 600, "window": None}}
-    return render_page(table, BY_CLASS, drawn, facts, settings, [example], SYNTHETIC)
+    return render_page(table, BY_CLASS, drawn, facts, settings, [example], SCENES)
 
 
 def test_page_is_one_file_with_everything(tmp_path: Path) -> None:
@@ -131,13 +131,13 @@ def test_comparison_shows_every_prediction_and_what_changed() -> None:
     truth = np.zeros((20, 30), dtype=np.uint8)
     predictions = {"truth": truth, "a": truth + 1, "b": truth}  # a model may have any name
     options = {"before": "a", "after": "b"}
-    whole = comparison(image, "id", truth, predictions, SYNTHETIC, width=1280, **options)
+    whole = comparison(image, "id", truth, predictions, SCENES, width=1280, **options)
     assert whole.shape == (BAR + 20, 6 * (30 + GAP) - GAP, 3)
     middles = whole[BAR + 10, 15 :: 30 + GAP].tolist()
-    first, second = (list(SYNTHETIC.colours[id_]) for id_ in (0, 1))
+    first, second = (list(SCENES.colours[id_]) for id_ in (0, 1))
     assert middles == [[90] * 3, first, first, second, first, [42, 127, 63]]
-    assert comparison(image, "id", truth, predictions, SYNTHETIC, width=1280, before="b", after="b").shape[1] == 166
-    assert comparison(image, "id", truth, predictions, SYNTHETIC, width=100, **options).shape[1] <= 100
+    assert comparison(image, "id", truth, predictions, SCENES, width=1280, before="b", after="b").shape[1] == 166
+    assert comparison(image, "id", truth, predictions, SCENES, width=100, **options).shape[1] <= 100
 
 
 def screenshot(path: Path, folder: Path) -> np.ndarray:
