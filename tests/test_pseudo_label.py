@@ -17,9 +17,9 @@ from segsemi.inference import predict_image
 from segsemi.models.build import Architecture, SegmentationModel, build_model
 from segsemi.pseudo_label import write_pseudo_labels
 from segsemi.pseudo_quality import measure_quality
-from segsemi.runtime.distributed import Processes
+from segsemi.runtime.distributed import Runtime
 
-ALONE = Processes(torch.device("cpu"))
+ALONE = Runtime(torch.device("cpu"))
 
 
 def network(classes: Classes) -> SegmentationModel:
@@ -36,7 +36,7 @@ def test_labels_are_the_most_probable_classes_over_scales_and_flips(tmp_path: Pa
     out, work = tmp_path / "out", tmp_path / "work"
     work.mkdir()
     write_pseudo_labels(
-        model, rows, tmp_path, out, scales=[0.5, 1.0], flip=True, work=work, processes=ALONE, progress="test"
+        model, rows, tmp_path, out, scales=[0.5, 1.0], flip=True, work=work, runtime=ALONE, progress="test"
     )
     with (out / "summary.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
@@ -59,9 +59,7 @@ def test_classes_named_like_other_columns(tmp_path: Path) -> None:
     work.mkdir()
     model = network(Classes(("id", "confidence"), ((0, 0, 0), (9, 9, 9))))
     rows = [Row("a", "train", "a.png", "", 16, 24, "", "")]
-    write_pseudo_labels(
-        model, rows, tmp_path, out, scales=[1.0], flip=False, work=work, processes=ALONE, progress="test"
-    )
+    write_pseudo_labels(model, rows, tmp_path, out, scales=[1.0], flip=False, work=work, runtime=ALONE, progress="test")
     header, line = (out / "summary.csv").read_text().splitlines()
     assert header == "id,confidence,class id,class confidence"
     name, confidence, *shares = line.split(",")

@@ -255,7 +255,17 @@ def test_every_step_has_its_rate_and_its_mode(data: Data, tmp_path: Path, monkey
     assert modes == [True] * 4
 
 
-def test_poly_schedule_is_the_papers_formula() -> None:
-    assert [poly_factor(step, 10) for step in (0, 5, 10)] == pytest.approx([1.0, 0.5**0.9, 0.0])
-    with pytest.raises(ValueError, match=r"step 11 is outside 0\.\.10"):
-        poly_factor(11, 10)
+def test_poly_equals_torchs_schedule() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+    scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=40, power=0.9)
+    for step in range(40):
+        assert 0.01 * poly_factor(step, 40) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9)
+        optimizer.step()
+        scheduler.step()
+    assert poly_factor(40, 40) == 0 and poly_factor(3, 10, power=0.0) == 1
+
+
+@pytest.mark.parametrize(("step", "steps"), [(-1, 10), (11, 10), (0, 0), (0, -5)])
+def test_poly_outside_its_steps_is_refused(step: int, steps: int) -> None:
+    with pytest.raises(ValueError, match=f"step {step} is outside 0..{steps}"):
+        poly_factor(step, steps)
