@@ -1,11 +1,12 @@
-"""What annotation tools write -> label PNGs and classes.json of a folder of one's own (docs/own-data.md)."""
+"""Conversion of annotations (labelme, COCO) to label PNGs and classes.json of a folder (docs/own-data.md)."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -13,14 +14,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+from pycocotools import mask as rle
 
 from segsemi.core.classes import IGNORE_INDEX, Classes, write_label_png
 from segsemi.core.errors import UserError
 from segsemi.core.files import visible_files, write_json
 from segsemi.datasets.folder import read_classes
 from segsemi.datasets.voc import colour_of
-
-Mask = Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Annotated:
 
     Attributes:
         name: the image's path below its folder, without ending.
-        shapes: (class name, a function that gives the (height, width) bool mask), those that lie on top last; class None: no
-            class (crowds). Functions, since the masks of thousands of images do not fit in memory.
+        shapes: (class name, a function that returns the (height, width) bool mask), those that lie on top last; class None:
+            no class (crowds). Functions, since the masks of thousands of images do not fit in memory.
     """
 
     name: str
     height: int
     width: int
-    shapes: list[tuple[str | None, Mask]]
+    shapes: Sequence[tuple[str | None, Callable[[], np.ndarray]]]
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -44,7 +44,7 @@ class Annotated:
 
 
 def read_labelme(folder: Path) -> list[Annotated]:
-    """The JSON files of labelme below `folder`, later shapes on top of earlier ones.
+    """Read the JSON files of labelme below `folder`, later shapes on top of earlier ones.
 
     Raises:
         UserError: there is none, or one is broken or has a shape without an area.
@@ -59,15 +59,11 @@ def _read_labelme(path: Path, name: str) -> Annotated:
     content = _read_json(path)
     try:
         height, width = int(content["imageHeight"]), int(content["imageWidth"])
-        shapes: list[tuple[str | None, Mask]] = [
-            (
-                None if shape["label"] == "__ignore__" else str(shape["label"]),
-                partial(_labelme_mask, shape, height, width),
-            )
-            for shape in content["shapes"]
-        ]
-        for _, mask in shapes:  # so that an error comes before anything is written
-            mask()
+        shapes = []
+        for shape in content["shapes"]:
+            mask = partial(_labelme_mask, shape, height, width)
+            mask()  # so that an error comes before anything is written
+            shapes.append((None if shape["label"] == "__ignore__" else str(shape["label"]), mask))
         return Annotated(name, height, width, shapes)
     except (KeyError, TypeError, ValueError, OSError) as error:
         raise UserError(f"{path} is no annotation of labelme ({type(error).__name__}: {error})") from None
@@ -98,74 +94,67 @@ def _labelme_mask(shape: dict[str, Any], height: int, width: int) -> np.ndarray:
 
 
 def read_coco(path: Path) -> list[Annotated]:
-    """The images of a COCO file of instances that have annotations: smaller ones on top of larger ones; crowds are no class.
+    """Read the images of a COCO file of instances that have annotations: smaller ones on top; crowds are no class.
 
     An image without any is one that nobody has labelled yet.
 
     Raises:
-        UserError: it is missing, broken, without annotations, or no COCO file; pycocotools is not installed.
+        UserError: it is missing, broken, without annotations, or no COCO file.
     """
-    try:
-        from pycocotools import mask as rle
-    except ModuleNotFoundError:
-        raise UserError("COCO files need the package pycocotools: pip install pycocotools") from None
     content = _read_json(path)
+    masks = defaultdict(list)  # image id -> (area, class, mask)
     try:
         names = {item["id"]: str(item["name"]) for item in content["categories"]}
-        found = {
-            item["id"]: Annotated(
-                Path(item["file_name"]).with_suffix("").as_posix(), int(item["height"]), int(item["width"]), []
-            )
-            for item in content["images"]
-        }
-        coded_masks: dict[int, list[tuple[int, str | None, Any]]] = {}
+        images = {item["id"]: item for item in content["images"]}
         for item in content["annotations"]:
-            for key, known in (("image_id", found), ("category_id", names)):
+            for key, known in (("image_id", images), ("category_id", names)):
                 if item[key] not in known:
                     raise ValueError(f"annotation {item['id']} has {key} {item[key]}, which the file does not explain")
-            image = found[item["image_id"]]
-            coded = _coded(item, image.height, image.width)
-            if list(coded["size"]) != [image.height, image.width]:
-                raise ValueError(f"annotation {item['id']} is {coded['size']}, its image {[image.height, image.width]}")
+            image = images[item["image_id"]]
+            coded = _coded(item, image["height"], image["width"])
             name = None if item.get("iscrowd") else names[item["category_id"]]
-            coded_masks.setdefault(item["image_id"], []).append((int(rle.area(coded)), name, coded))
+            masks[item["image_id"]].append((int(rle.area(coded)), name, partial(_decoded, coded)))
+        found = [
+            Annotated(
+                name=PurePosixPath(image["file_name"]).with_suffix("").as_posix(),
+                height=int(image["height"]),
+                width=int(image["width"]),
+                shapes=[(name, mask) for _, name, mask in sorted(masks[id_], key=lambda item: -item[0])],
+            )
+            for id_, image in images.items()
+            if id_ in masks
+        ]
     except Exception as error:  # pycocotools fails in its own ways
         raise UserError(f"{path} is no COCO file of masks ({type(error).__name__}: {error})") from None
-    for id_, items in coded_masks.items():
-        items.sort(key=lambda item: -item[0])
-        found[id_].shapes.extend((name, partial(_decoded, coded)) for _, name, coded in items)
-    if not coded_masks:
+    if not found:
         raise UserError(f"{path} has no annotation; export it with them")
-    return [image for id_, image in found.items() if id_ in coded_masks]
+    return found
 
 
 def _coded(annotation: dict[str, Any], height: int, width: int) -> Any:
-    """The mask of one annotation of COCO in pycocotools' run-length code."""
-    from pycocotools import mask as rle
-
-    segmentation = annotation.get("segmentation")
-    if isinstance(segmentation, dict):
-        if isinstance(segmentation["counts"], list):
-            return rle.frPyObjects(segmentation, height, width)
-        rle.decode(segmentation)  # so that an error comes before anything is written
-        return segmentation
-    polygons = [polygon for polygon in segmentation or [] if len(polygon) > 4]  # two points have no area
-    if not polygons:
-        raise ValueError(f"annotation {annotation['id']} has no polygon, and a box alone is no mask: draw or remove it")
-    return rle.merge(rle.frPyObjects(polygons, height, width))
+    """Return the mask of one annotation of COCO in pycocotools' run-length code."""
+    coded = annotation.get("segmentation")
+    if not isinstance(coded, dict):
+        polygons = [polygon for polygon in coded or [] if len(polygon) > 4]  # two points have no area
+        if not polygons:
+            raise ValueError(
+                f"annotation {annotation['id']} has no polygon, and a box alone is no mask: draw or remove it"
+            )
+        coded = rle.merge(rle.frPyObjects(polygons, height, width))
+    elif isinstance(coded["counts"], list):
+        coded = rle.frPyObjects(coded, height, width)
+    if list(_decoded(coded).shape) != [height, width]:
+        raise ValueError(f"annotation {annotation['id']} is {coded['size']}, its image {[height, width]}")
+    return coded
 
 
 def _decoded(coded: Any) -> np.ndarray:
-    from pycocotools import mask as rle
-
     return rle.decode(coded).astype(bool)
 
 
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} not found") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error})") from None
 
@@ -178,13 +167,36 @@ def write_labels(
     Args:
         names: the classes, in the order of their ids; none: all that occur, in alphabetical order.
         background: the class of all pixels outside the shapes, the first one if `names` does not hold it; None: they are
-            no class and are passed over in training.
+            no class and are ignored in training.
 
     Raises:
         UserError: a shape has a class that is not in `names`; there is no class, or more than a label can hold; two images
             have one name, or one that leads out of the folder.
     """
-    _check_names([image.name for image in images])
+    seen = set()
+    for image in images:
+        if PurePosixPath(image.name).is_absolute() or ".." in PurePosixPath(image.name).parts:
+            raise UserError(f"image {image.name!r} lies outside the folder of the images; give paths below it")
+        if image.name in seen:
+            raise UserError(f"two images have the name {image.name!r} (endings do not count); rename one")
+        seen.add(image.name)
+    classes = _choose_classes(images, names, background, out / "classes.json")
+    ids: dict[str | None, int] = {name: index for index, name in enumerate(classes.names)} | {None: IGNORE_INDEX}
+    for image in images:
+        label = np.full((image.height, image.width), ids[background], dtype=np.uint8)
+        for name, mask in image.shapes:
+            label[mask()] = ids[name]
+        write_label_png(out / "labels" / f"{image.name}.png", label, classes)
+    write_json(out / "classes.json", {"names": classes.names, "colours": classes.colours})
+    return classes
+
+
+def _choose_classes(images: Sequence[Annotated], names: Sequence[str], background: str | None, path: Path) -> Classes:
+    """Return the classes, with the colours that they have in `path` already.
+
+    Raises:
+        UserError: see `write_labels`, or labels beside `path` would change their meaning.
+    """
     present = sorted({name for image in images for name, _ in image.shapes if name is not None})
     chosen = list(names or present)
     if background is not None and background not in chosen:
@@ -200,44 +212,12 @@ def write_labels(
         classes = Classes(tuple(chosen), tuple(colour_of(index) for index in range(len(chosen))))
     except ValueError as error:
         raise UserError(f"classes: {error}") from None
-    classes = _beside_earlier(out / "classes.json", classes)
-    ids: dict[str | None, int] = {name: index for index, name in enumerate(chosen)} | {None: IGNORE_INDEX}
-    for name, label in _labels(images, ids, IGNORE_INDEX if background is None else ids[background]):
-        write_label_png(out / "labels" / f"{name}.png", label, classes)
-    write_json(out / "classes.json", {"names": classes.names, "colours": classes.colours})
-    return classes
-
-
-def _beside_earlier(path: Path, classes: Classes) -> Classes:
-    """The classes with the colours that they have in `path` already.
-
-    Raises:
-        UserError: labels beside `path` would change their meaning.
-    """
     if not path.exists():
         return classes
     there = read_classes(path)
-    if there.names != classes.names[: len(there)] or there != Classes(there.names, there.colours):
+    if there.names != classes.names[: len(there)] or there != there.as_written():
         raise UserError(
             f"{path} has other classes, by which the labels beside it were written: {', '.join(there.names)}; begin "
             "--classes with these, in this order, or give another folder with -o"
         )
     return Classes(classes.names, there.colours + classes.colours[len(there) :])
-
-
-def _check_names(names: Sequence[str]) -> None:
-    seen = set()
-    for name in names:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise UserError(f"image {name!r} lies outside the folder of the images; give paths below it")
-        if name in seen:
-            raise UserError(f"two images have the name {name!r} (endings do not count); rename one")
-        seen.add(name)
-
-
-def _labels(images: Sequence[Annotated], ids: dict[str | None, int], rest: int) -> Iterator[tuple[str, np.ndarray]]:
-    for image in images:
-        label = np.full((image.height, image.width), rest, dtype=np.uint8)
-        for name, mask in image.shapes:
-            label[mask()] = ids[name]
-        yield image.name, label

@@ -1,4 +1,4 @@
-"""What a reader of a data set's layout returns, and the file search that readers share."""
+"""The images of a data set as its reader finds them, and the file search that readers share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from segsemi.core.files import visible_files
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of a data set, before it is checked; paths are relative to the root.
+    """One image of a data set that is not checked yet; paths are relative to the root.
 
     Attributes:
         subset: train, val, test, or extra: images beside the training images, usually without labels.
@@ -35,7 +35,7 @@ class DataSet:
 
 
 def stems(root: Path, folder: str, endings: Sequence[str]) -> dict[str, Path]:
-    """The files under root/folder with one of the `endings`: path below the folder without its ending -> path below root.
+    """Return path below the folder, without ending -> path below root, of the files with one of the `endings`.
 
     Raises:
         UserError: the folder is missing or has no such file; two files differ only in their endings.
@@ -57,7 +57,7 @@ def stems(root: Path, folder: str, endings: Sequence[str]) -> dict[str, Path]:
 
 
 def read_names(path: Path) -> list[str]:
-    """The lines of a list file.
+    """Return the lines of a list file.
 
     Raises:
         UserError: the file is missing, no text, or names nothing.
@@ -67,13 +67,13 @@ def read_names(path: Path) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"list {path} cannot be read ({error})") from None
     if not names:
-        raise UserError(f"list {path} is empty; name one image a line, or remove the file")
+        raise UserError(f"list {path} is empty; name one image per line, or remove the file")
     return names
 
 
 def read_ids(path: Path) -> list[str]:
-    """The id in every line of a list file, such as ImageSets/Segmentation/train.txt; errors as `read_names`.
+    """Return the id in every line of a list file, such as ImageSets/Segmentation/train.txt; errors as `read_names`.
 
-    It is the first word, or the name of its file, without an ending, in lists that name images and labels by path.
+    The id is the first word, or the name of its file, without an ending, in lists of images and labels by path.
     """
     return [PurePosixPath(line.split()[0]).stem for line in read_names(path)]
