@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
-from pycocotools import mask as rle
+from pycocotools.coco import COCO
 
 from segsemi.core.classes import IGNORE_INDEX, Classes, write_label_png
 from segsemi.core.errors import UserError
@@ -102,28 +102,25 @@ def read_coco(path: Path) -> list[Annotated]:
         UserError: it is missing, broken, without annotations, or no COCO file.
     """
     content = _read_json(path)
-    masks = defaultdict(list)  # image id -> (area, class, mask)
+    coco, shapes = COCO(), defaultdict(list)
     try:
         names = {item["id"]: str(item["name"]) for item in content["categories"]}
-        images = {item["id"]: item for item in content["images"]}
+        coco.imgs = {
+            item["id"]: item | {"height": int(item["height"]), "width": int(item["width"])}
+            for item in content["images"]
+        }
         for item in content["annotations"]:
-            for key, known in (("image_id", images), ("category_id", names)):
+            for key, known in (("image_id", coco.imgs), ("category_id", names)):
                 if item[key] not in known:
                     raise ValueError(f"annotation {item['id']} has {key} {item[key]}, which the file does not explain")
-            image = images[item["image_id"]]
-            coded = _coded(item, image["height"], image["width"])
-            name = None if item.get("iscrowd") else names[item["category_id"]]
-            masks[item["image_id"]].append((int(rle.area(coded)), name, partial(_decoded, coded)))
-        found = [
-            Annotated(
-                name=PurePosixPath(image["file_name"]).with_suffix("").as_posix(),
-                height=int(image["height"]),
-                width=int(image["width"]),
-                shapes=[(name, mask) for _, name, mask in sorted(masks[id_], key=lambda item: -item[0])],
-            )
-            for id_, image in images.items()
-            if id_ in masks
-        ]
+            mask = partial(_coco_mask, coco, item)
+            area = mask().sum()  # also, so that an error comes before anything is written
+            shapes[item["image_id"]].append((area, None if item.get("iscrowd") else names[item["category_id"]], mask))
+        found = []
+        for id_ in [id_ for id_ in coco.imgs if id_ in shapes]:
+            image, ordered = coco.imgs[id_], sorted(shapes[id_], key=lambda shape: -shape[0])
+            name = PurePosixPath(image["file_name"]).with_suffix("").as_posix()
+            found.append(Annotated(name, image["height"], image["width"], [shape[1:] for shape in ordered]))
     except Exception as error:  # pycocotools fails in its own ways
         raise UserError(f"{path} is no COCO file of masks ({type(error).__name__}: {error})") from None
     if not found:
@@ -131,25 +128,18 @@ def read_coco(path: Path) -> list[Annotated]:
     return found
 
 
-def _coded(annotation: dict[str, Any], height: int, width: int) -> Any:
-    """Return the mask of one annotation of COCO in pycocotools' run-length code."""
-    coded = annotation.get("segmentation")
-    if not isinstance(coded, dict):
-        polygons = [polygon for polygon in coded or [] if len(polygon) > 4]  # two points have no area
-        if not polygons:
-            raise ValueError(
-                f"annotation {annotation['id']} has no polygon, and a box alone is no mask: draw or remove it"
-            )
-        coded = rle.merge(rle.frPyObjects(polygons, height, width))
-    elif isinstance(coded["counts"], list):
-        coded = rle.frPyObjects(coded, height, width)
-    if list(_decoded(coded).shape) != [height, width]:
-        raise ValueError(f"annotation {annotation['id']} is {coded['size']}, its image {[height, width]}")
-    return coded
-
-
-def _decoded(coded: Any) -> np.ndarray:
-    return rle.decode(coded).astype(bool)
+def _coco_mask(coco: COCO, annotation: dict[str, Any]) -> np.ndarray:
+    image, segmentation = coco.imgs[annotation["image_id"]], annotation.get("segmentation") or []
+    if isinstance(segmentation, list):
+        segmentation = [polygon for polygon in segmentation if len(polygon) > 4]  # two points have no area
+    if not segmentation:
+        raise ValueError(f"annotation {annotation['id']} has no polygon, and a box alone is no mask: draw or remove it")
+    mask = coco.annToMask({**annotation, "segmentation": segmentation}).astype(bool)
+    if mask.shape != (image["height"], image["width"]):
+        raise ValueError(
+            f"annotation {annotation['id']} is {mask.shape}, its image {(image['height'], image['width'])}"
+        )
+    return mask
 
 
 def _read_json(path: Path) -> Any:
@@ -171,7 +161,7 @@ def write_labels(
 
     Raises:
         UserError: a shape has a class that is not in `names`; there is no class, or more than a label can hold; two images
-            have one name, or one that leads out of the folder.
+            have one name, or one that leads out of the folder; labels that are there would change their meaning.
     """
     seen = set()
     for image in images:
@@ -192,11 +182,7 @@ def write_labels(
 
 
 def _choose_classes(images: Sequence[Annotated], names: Sequence[str], background: str | None, path: Path) -> Classes:
-    """Return the classes, with the colours that they have in `path` already.
-
-    Raises:
-        UserError: see `write_labels`, or labels beside `path` would change their meaning.
-    """
+    """Return the classes, with the colours that they have in `path` already; errors as `write_labels`."""
     present = sorted({name for image in images for name, _ in image.shapes if name is not None})
     chosen = list(names or present)
     if background is not None and background not in chosen:

@@ -43,9 +43,6 @@ def find_cityscapes(root: Path) -> DataSet:
 
     The ids of labelIds files are mapped to train ids; labelTrainIds files are used instead unless fewer images have one.
     The test images are left out: their labels are not public.
-
-    Raises:
-        UserError: a folder is missing or empty, or an image has no label.
     """
     images = [
         (subset, image)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
 from segsemi.core.files import visible_files
+from segsemi.data.images import IMAGE_ENDINGS
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,22 @@ def stems(root: Path, folder: str, endings: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def read_names(path: Path) -> list[str]:
-    """Return the lines of a list file.
+def read_lines(path: Path) -> list[str]:
+    """Return the lines of a list file that are neither empty nor a comment (# ...).
 
     Raises:
-        UserError: the file is missing, no text, or names nothing.
+        UserError: the file is missing or no text.
     """
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"list {path} cannot be read ({error})") from None
-    if not names:
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def read_names(path: Path) -> list[str]:
+    """Return the lines of a data set's own list file; refuse an empty one."""
+    if not (names := read_lines(path)):
         raise UserError(f"list {path} is empty; name one image per line, or remove the file")
     return names
 
@@ -77,3 +83,13 @@ def read_ids(path: Path) -> list[str]:
     The id is the first word, or the name of its file, without an ending, in lists of images and labels by path.
     """
     return [PurePosixPath(line.split()[0]).stem for line in read_names(path)]
+
+
+def path_ends(path: str) -> Iterator[str]:
+    """Yield what a line of a list may mean, longest first: a/b.png -> a/b.png, a/b, b.png, b."""
+    parts = PurePosixPath(path).parts
+    for start in range(len(parts)):
+        end = PurePosixPath(*parts[start:])
+        yield str(end)
+        if end.suffix.lower() in IMAGE_ENDINGS:
+            yield str(end.with_suffix(""))

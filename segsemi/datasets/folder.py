@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
 from segsemi.data.images import IMAGE_ENDINGS
-from segsemi.datasets.entry import DataSet, Entry, read_names, stems
+from segsemi.datasets.entry import DataSet, Entry, path_ends, read_names, stems
 
 EXAMPLE = '{"names": ["background", "cat"], "colours": [[0, 0, 0], [255, 0, 0]]}'
+WORDS = {"extra_forbidden": "unknown key", "missing": "no such key"}
 
 
 def find_folder(root: Path, *, val_fraction: float, seed: int) -> DataSet:
@@ -23,9 +23,6 @@ def find_folder(root: Path, *, val_fraction: float, seed: int) -> DataSet:
     train.txt, val.txt and test.txt name the images of these subsets. Without val.txt, the labelled images that train.txt
     leaves out are val; without that list too, `val_fraction` of them, drawn from `seed`. Without train.txt, train is the
     rest.
-
-    Raises:
-        UserError: a folder or classes.json is missing or wrong; a label has no image; a list names an unknown image.
     """
     classes = read_classes(root / "classes.json")
     images, labels = stems(root, "images", IMAGE_ENDINGS), stems(root, "labels", (".png",))
@@ -55,7 +52,7 @@ def _subsets(
     for subset, lines in lists.items():
         for line in lines:
             names = (line, line.split()[0])  # a name may have spaces; other lists have the label's name behind one
-            stem = next((stem for name in names for stem in _tails(name) if stem in images), None)
+            stem = next((stem for name in names for stem in path_ends(name) if stem in images), None)
             if stem is None:
                 raise UserError(f"{root / subset}.txt names {line!r}, which is not in {root / 'images'}; mend the list")
             if stem not in labelled:
@@ -81,16 +78,6 @@ def _subsets(
         )
     chosen = set(np.random.default_rng(seed).permutation(len(rest))[:number].tolist())
     return subsets | {stem: "val" if index in chosen else "train" for index, stem in enumerate(rest)}
-
-
-def _tails(name: str) -> Iterator[str]:
-    """Yield what a line of a list may mean, longest first, with an ending and without: images/a/1.png, ..., a/1, ..., 1."""
-    parts = PurePosixPath(name).parts
-    for start in range(len(parts)):
-        tail = PurePosixPath(*parts[start:])
-        yield str(tail)
-        if tail.name:
-            yield str(tail.with_suffix(""))
 
 
 class _ClassesFile(BaseModel):
@@ -119,7 +106,9 @@ def read_classes(path: Path) -> Classes:
             f"{path} not found; it names the classes in the order of their ids, such as {EXAMPLE}"
         ) from None
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()[:3]]
+        problems = [
+            f"{'.'.join(map(str, item['loc']))}: {WORDS.get(item['type'], item['msg'])}" for item in error.errors()
+        ]
         raise UserError(f"{path} is wrong ({'; '.join(problems)}); expected something like {EXAMPLE}") from None
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is wrong ({error}); expected something like {EXAMPLE}") from None

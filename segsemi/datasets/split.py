@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -16,8 +16,9 @@ from segsemi.core.classes import Classes
 from segsemi.core.config import SplitParams
 from segsemi.core.errors import UserError
 from segsemi.core.files import file_hash, visible_pngs
-from segsemi.data.images import IMAGE_ENDINGS, read_label
+from segsemi.data.images import read_label
 from segsemi.data.manifest import HELD_OUT, HIDDEN_COLUMNS, LABELLED_COLUMNS, UNLABELLED_COLUMNS, Row, write_rows
+from segsemi.datasets.entry import path_ends, read_lines
 
 CORRECTED_FOLDER = "corrected"  # in the folder of the lists
 
@@ -103,16 +104,8 @@ def split_as(rows: list[Row], wanted: SplitParams, *, corrected: Collection[str]
 
 
 def read_list(path: Path) -> list[str] | None:
-    """Return the lines that name an image, without comments (`# ...`), or None if there is none.
-
-    Raises:
-        UserError: the file is missing or no text.
-    """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"split.labelled_list: {path} cannot be read ({error})") from None
-    return [line for line in lines if line and not line.startswith("#")] or None
+    """Return the lines of split.labelled_list, or None if it names no image; errors as `read_lines`."""
+    return read_lines(path) or None
 
 
 def _known_ids(lines: list[str], train: list[Row]) -> set[str]:
@@ -122,27 +115,19 @@ def _known_ids(lines: list[str], train: list[Row]) -> set[str]:
     """
     by_name: dict[str, set[str]] = {}
     for row in train:
-        for name in {row.id, *_ends(row.image)}:
+        for name in {row.id, *path_ends(row.image)}:
             by_name.setdefault(name, set()).add(row.id)
     ids = {row.id for row in train}
     return {line if line in ids else _find_id(line, by_name) for line in lines}
 
 
-def _ends(path: str) -> set[str]:
-    """`a/b.png` -> a/b.png, b.png, a/b, b."""
-    parts = path.split("/")
-    paths = [PurePosixPath(*parts[start:]) for start in range(len(parts)) if parts[-1]]
-    whole = [path for path in paths if path.suffix.lower() in IMAGE_ENDINGS]
-    return {str(path) for path in paths} | {str(path.with_suffix("")) for path in whole}
-
-
 def _find_id(line: str, by_name: dict[str, set[str]]) -> str:
     """Return the image with the longest name with which the line ends, or a part of it before a separator."""
     stops = [len(line), *(match.start() for match in re.finditer(r"[\s,;]+", line))]  # names may have spaces
-    names = {line}.union(*(_ends(line[:stop]) for stop in stops))
-    ids = by_name[max(names & by_name.keys(), key=len)] if names & by_name.keys() else set()
-    if not ids:
+    names = [name for stop in stops for name in path_ends(line[:stop]) if name in by_name]
+    if not names:
         raise UserError(f"split.labelled_list names {line!r}, which is no training image; see the ids in manifest.csv")
+    ids = by_name[max(names, key=len)]
     if len(ids) > 1:
         some = ", ".join(sorted(ids)[:3])
         raise UserError(f"split.labelled_list: {line!r} may mean {some}; write one of these ids, or a path")

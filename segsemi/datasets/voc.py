@@ -36,9 +36,6 @@ def find_voc(root: Path) -> DataSet:
 
     Args:
         root: VOC2012/, or a folder above it: VOCdevkit/ or the one that holds VOCdevkit/.
-
-    Raises:
-        UserError: a folder, list, image or label is missing; SBD is there, but outside root.
     """
     places = ("", "VOC2012", "VOCdevkit/VOC2012")
     base = next((Path(place) for place in places if (root / place / "ImageSets/Segmentation").is_dir()), None)

@@ -42,9 +42,8 @@ def draw_ground(street: Street, crossing: Point | None) -> None:
     stain = street.coarse[height : 2 * height, width : 2 * width] - 0.5
     colours = road_colours(street, x, z)
     joints = ((x % town.tile < 0.06) | (z % town.tile < 0.08)) & (z < 14)
-    pavement = (
-        jitter(rng, town.pavement) - 0.12 * joints[..., None] + 0.12 * (outside < 0.2)[..., None]
-    )  # the kerb is light
+    kerb = 0.12 * (outside < 0.2)[..., None]  # is light
+    pavement = jitter(rng, town.pavement) - 0.12 * joints[..., None] + kerb
     colours[~road] = pavement[~road]
     colours[grass] = (jitter(rng, town.lawn) * (1 + 1.1 * grain[..., None]))[grass]
     colours *= 1 + (rng.uniform(0.1, 0.3) * grain + rng.uniform(0.05, 0.2) * stain)[..., None]
