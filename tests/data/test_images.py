@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from scipy.io import savemat
 
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
@@ -73,13 +72,3 @@ def test_labels_in_colours(tmp_path: Path) -> None:
     Image.fromarray(np.full((6, 8, 3), 7, np.uint8)).save(tmp_path / "other.png")
     with pytest.raises(UserError, match=r"other\.png has 1 colours that are no class, first \[\[7, 7, 7\]\]"):
         read_label(tmp_path / "other.png", classes)
-
-
-def test_labels_of_sbd(tmp_path: Path) -> None:
-    ids = np.resize(np.arange(3, dtype=np.uint8), (6, 8))
-    path = tmp_path / "2008_000001.mat"
-    savemat(path, {"GTcls": {"Segmentation": ids, "Boundaries": np.zeros(3)}})
-    assert np.array_equal(read_label(path, CLASSES), ids)
-    path.write_bytes(path.read_bytes()[:50])
-    with pytest.raises(UserError, match=r"2008_000001\.mat cannot be read"):
-        read_label(path, CLASSES)

@@ -17,9 +17,8 @@ from segsemi.core.errors import UserError
 from segsemi.data.images import read_label
 from segsemi.data.manifest import Row
 from segsemi.datasets import check_entries, find_dataset
-from segsemi.datasets.camvid import CAMVID, find_camvid
+from segsemi.datasets.camvid import CAMVID
 from segsemi.datasets.cityscapes import CITYSCAPES, CITYSCAPES_TRAIN_IDS
-from segsemi.datasets.entry import read_ids
 from segsemi.datasets.folder import read_classes
 from segsemi.datasets.split import split_rows
 from segsemi.datasets.voc import VOC
@@ -61,16 +60,16 @@ def test_camvid_layout(tmp_path: Path) -> None:
     camvid(tmp_path, {"train": "a", "val": "b", "test": "c"})
     classes, rows = rows_of("camvid", tmp_path)
     assert subsets(rows) == {"a": "train", "b": "val", "c": "test"}
-    assert [(row.image, row.label, row.height, row.width) for row in rows[:1]] == [
-        ("train/a.png", "trainannot/a.png", 6, 8)
-    ]
+    assert (rows[0].image, rows[0].label, rows[0].height, rows[0].width) == ("train/a.png", "trainannot/a.png", 6, 8)
     label = read_label(tmp_path / rows[0].label, classes)
     assert classes == CAMVID and label.ravel()[:12].tolist() == [*range(11), 255]  # 11 is void
-
-
-def test_stems_that_occur_twice_get_their_subset_before_them(tmp_path: Path) -> None:
-    camvid(tmp_path, {"train": "0000", "val": "0000"})
-    assert [entry.id for entry in find_camvid(tmp_path).entries] == ["train_0000", "val_0000"]
+    camvid(tmp_path, {"val": "a"})  # a stem that occurs twice
+    assert subsets(rows_of("camvid", tmp_path)[1]) == {
+        "train_a": "train",
+        "val_a": "val",
+        "val_b": "val",
+        "test_c": "test",
+    }
 
 
 @pytest.mark.parametrize("subset", ["val", "test"])
@@ -87,26 +86,19 @@ def test_image_that_is_learnt_and_measured_on(subset: str, tmp_path: Path) -> No
 def cityscapes(root: Path, kind: str = "labelIds") -> np.ndarray:
     """Two train, one val, one test and one train_extra image; the label of all ids, 255 (licence plate) among them."""
     ids = np.resize(np.array([*range(34), 255], dtype=np.uint8), (6, 8))
-    for place in (
-        "train/aachen/aachen_000000",
-        "train/ulm/ulm_000001",
-        "val/munster/munster_000000",
-        "test/bonn/bonn_000000",
-    ):
-        write_image(root / f"leftImg8bit/{place}_000019_leftImg8bit.png")
-        write(
-            root / f"gtFine/{place}_000019_gtFine_{kind}.png", ids if kind == "labelIds" else CITYSCAPES.lookup()[ids]
-        )
+    label = ids if kind == "labelIds" else CITYSCAPES.lookup()[ids]
+    for city in ("train/aachen/aachen", "train/ulm/ulm", "val/munster/munster", "test/bonn/bonn"):
+        write_image(root / f"leftImg8bit/{city}_000000_000019_leftImg8bit.png")
+        write(root / f"gtFine/{city}_000000_000019_gtFine_{kind}.png", label)
     write_image(root / "leftImg8bit/train_extra/augsburg/augsburg_000000_000000_leftImg8bit.png")
     return ids
 
 
 def test_cityscapes_ids_are_those_of_the_official_scripts() -> None:
     labels = pytest.importorskip("cityscapesscripts.helpers.labels").labels
-    evaluated = sorted((label for label in labels if 0 <= label.trainId < 255), key=lambda label: label.trainId)
-    assert CITYSCAPES.names == tuple(label.name for label in evaluated)
-    assert CITYSCAPES.colours == tuple(label.color for label in evaluated)
-    assert CITYSCAPES.file_ids == tuple(label.id for label in evaluated)
+    evaluated = sorted((label.trainId, label) for label in labels if 0 <= label.trainId < 255)
+    expected = [(label.name, label.color, label.id) for _, label in evaluated]
+    assert list(zip(CITYSCAPES.names, CITYSCAPES.colours, CITYSCAPES.file_ids, strict=True)) == expected
     table = CITYSCAPES.lookup()
     for label in labels:
         assert table[label.id % 256] == (label.trainId if 0 <= label.trainId < 255 else 255), label.name
@@ -118,7 +110,7 @@ def test_cityscapes_layout(kind: str, expected: Classes, tmp_path: Path) -> None
     classes, rows = rows_of("cityscapes", tmp_path)
     assert subsets(rows) == {
         "aachen_000000_000019": "train",
-        "ulm_000001_000019": "train",
+        "ulm_000000_000019": "train",
         "munster_000000_000019": "val",
         "augsburg_000000_000000": "extra",
     }
@@ -148,8 +140,8 @@ def test_cityscapes_coarse_labels_measure_the_extra_images(tmp_path: Path) -> No
 @pytest.mark.parametrize("kind", ["labelIds", "labelTrainIds"])
 def test_cityscapes_image_without_label(kind: str, tmp_path: Path) -> None:
     cityscapes(tmp_path, kind)
-    (tmp_path / f"gtFine/train/ulm/ulm_000001_000019_gtFine_{kind}.png").unlink()
-    with pytest.raises(UserError, match=rf"ulm_000001_000019_leftImg8bit\.png has no label .*_{kind}\.png"):
+    (tmp_path / f"gtFine/train/ulm/ulm_000000_000019_gtFine_{kind}.png").unlink()
+    with pytest.raises(UserError, match=rf"ulm_000000_000019_leftImg8bit\.png has no label .*_{kind}\.png"):
         rows_of("cityscapes", tmp_path)
 
 
@@ -216,12 +208,6 @@ def test_sbd_outside_of_the_root_is_named(root: str, place: str, tmp_path: Path)
         rows_of("voc", tmp_path / root)
 
 
-def test_published_lists_of_paths_name_ids(tmp_path: Path) -> None:
-    path = tmp_path / "trainaug.txt"
-    path.write_text("/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png\n2008_000001\n")
-    assert read_ids(path) == ["2007_000032", "2008_000001"]
-
-
 def test_sbd_as_png_is_extra_and_may_be_labelled(tmp_path: Path) -> None:
     ids = voc(tmp_path)
     base = tmp_path / "VOCdevkit/VOC2012"
@@ -234,19 +220,23 @@ def test_sbd_as_png_is_extra_and_may_be_labelled(tmp_path: Path) -> None:
     for extra, labelled, unlabelled in (("unlabelled", 2, 2), ("labelled", 4, 0), ("unused", 2, 0)):
         split = split_rows(rows, fraction=1.0, extra=extra, seed=0)
         assert (len(split.labelled), len(split.unlabelled)) == (labelled, unlabelled)
-    (base / "ImageSets/Segmentation/trainaug.txt").write_text("2007_000001\n2008_000002\n")
-    assert "2008_000001" not in subsets(rows_of("voc", tmp_path)[1])
+    lines = "2007_000001\n/JPEGImages/2008_000002.jpg /SegmentationClassAug/2008_000002.png\n"  # as it is published
+    (base / "ImageSets/Segmentation/trainaug.txt").write_text(lines)
+    assert [row.id for row in rows_of("voc", tmp_path)[1] if row.subset == "extra"] == ["2008_000002"]
 
 
 def test_sbd_mat_files_are_extra(tmp_path: Path) -> None:
-    ids = np.where(voc(tmp_path) == 255, 0, 1)
+    ids = np.where(voc(tmp_path) == 255, 0, 1).astype(np.uint8)
     write_image(tmp_path / "VOCdevkit/VOC2012/JPEGImages/2008_000001.jpg")
-    mat = tmp_path / "benchmark_RELEASE/dataset/cls/2008_000001.mat"
-    mat.parent.mkdir(parents=True)
-    savemat(mat, {"GTcls": {"Segmentation": ids.astype(np.uint8), "Boundaries": np.zeros(3)}})
-    assert [row.label for row in rows_of("voc", tmp_path)[1] if row.subset == "extra"] == [
-        str(mat.relative_to(tmp_path))
-    ]
+    label = tmp_path / "benchmark_RELEASE/dataset/cls/2008_000001.mat"
+    label.parent.mkdir(parents=True)
+    savemat(label, {"GTcls": {"Segmentation": ids, "Boundaries": np.zeros(3)}})
+    classes, rows = rows_of("voc", tmp_path)
+    assert [tmp_path / row.label for row in rows if row.subset == "extra"] == [label]
+    assert np.array_equal(read_label(label, classes), ids)
+    label.write_bytes(label.read_bytes()[:50])
+    with pytest.raises(UserError, match=r"2008_000001\.mat cannot be read"):
+        read_label(label, classes)
 
 
 # a folder of one's own
@@ -274,65 +264,40 @@ def test_folder_holds_out_a_validation_set(tmp_path: Path) -> None:
     assert subsets(rows_of("folder", tmp_path)[1]) == subsets(rows)
 
 
-def test_hidden_files_and_folders_are_no_images(tmp_path: Path) -> None:
-    """What notebooks and macOS leave behind."""
-    folder(tmp_path)
-    for path in ("images/a/._0.png", "images/.ipynb_checkpoints/0-checkpoint.png", "unlabelled/.thumbs/u0.jpg"):
-        write_image(tmp_path / path)
-    assert set(subsets(rows_of("folder", tmp_path)[1])) == {*(f"a__{index}" for index in range(9)), "u0", "u1", "u2"}
-
-
-def test_linked_folders_are_searched_once_and_named(tmp_path: Path) -> None:
+def test_hidden_files_are_no_images_and_linked_folders_are_searched_once(tmp_path: Path) -> None:
     folder(tmp_path / "data")
+    for path in ("images/a/._0.png", "images/.ipynb_checkpoints/0-checkpoint.png", "unlabelled/.thumbs/u0.jpg"):
+        write_image(tmp_path / "data" / path)  # what notebooks and macOS leave behind
     write_image(tmp_path / "elsewhere/9.png")
     (tmp_path / "data/images/b").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data/images/loop").symlink_to(tmp_path / "data/images")
     (tmp_path / "root").symlink_to(tmp_path / "data")  # may be a link itself
     said: list[str] = []
-    _, rows = rows_of("folder", tmp_path / "root", warn=said.append)
-    assert [row.id for row in rows if not row.id.startswith(("a__", "u"))] == ["b__9"]
-    assert [line.split(" links to a folder")[0] for line in said if "link" in line] == [
-        f"warning: {tmp_path}/root/images/b"
-    ]
+    found = subsets(rows_of("folder", tmp_path / "root", warn=said.append)[1])
+    assert set(found) == {*(f"a__{index}" for index in range(9)), "b__9", "u0", "u1", "u2"}
+    (line,) = (line for line in said if "link" in line)
+    assert line.startswith(f"warning: {tmp_path}/root/images/b links to a folder")
 
 
-def test_folder_with_its_own_lists(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("lists", "expected"),
+    [
+        ({"val": "a/0\na/1.png\n", "test": "a/2\n"}, {"a__0": "val", "a__1": "val", "a__2": "test", "a__3": "train"}),
+        ({"train": "a/3\n"}, {"a__3": "train", "a__4": "val"}),
+        ({"train": "a/3\n", "val": "a/0\n"}, {"a__3": "train", "a__0": "val", "a__4": None, "a__8": "extra"}),
+        ({"val": "a/2 words\na/3.png labels/a/3.png\n"}, {"a__2 words": "val", "a__2": "train", "a__3": "val"}),
+        ({"val": "\ufeffimages/a/0.png\n", "test": "/elsewhere/0.png\n"}, {"a__0": "val", "0": "test"}),  # the longest
+    ],
+)
+def test_lists_choose_the_subsets(lists: dict[str, str], expected: dict[str, str | None], tmp_path: Path) -> None:
     folder(tmp_path)
-    (tmp_path / "val.txt").write_text("a/0\na/1.png\n")
-    (tmp_path / "test.txt").write_text("a/2\n")
-    count = subsets(rows_of("folder", tmp_path)[1])
-    assert {id_ for id_, subset in count.items() if subset == "val"} == {"a__0", "a__1"}
-    assert count["a__2"] == "test" and count["a__3"] == "train"
-    (tmp_path / "train.txt").write_text("a/3\n")
-    rows = rows_of("folder", tmp_path)[1]
-    assert "a__4" not in subsets(rows)  # labelled, but in no list
-    split = split_rows(rows, fraction=1.0, seed=0)
-    assert [row.id for row in split.labelled] == ["a__3"] and [row.id for row in split.test] == ["a__2"]
-    assert {row.id for row in split.unlabelled} == {"a__8", "u0", "u1", "u2"}
-
-
-def test_names_in_lists_may_have_spaces(tmp_path: Path) -> None:
-    folder(tmp_path)
-    for kind in ("images", "labels"):
-        for path in (tmp_path / kind / "a").glob("[01].*"):
-            path.rename(path.with_name(f"2 {path.name}"))
-    (tmp_path / "val.txt").write_text("a/2 0\na/2 1.png\n")
-    (tmp_path / "test.txt").write_text("a/3.png labels/a/3.png\n")  # as other lists have it
+    for stem in ("0", "a/2 words"):
+        write_image(tmp_path / f"images/{stem}.png")
+        shutil.copy(tmp_path / "labels/a/0.png", tmp_path / f"labels/{stem}.png")
+    for subset, text in lists.items():
+        (tmp_path / f"{subset}.txt").write_text(text, encoding="utf-8")
     found = subsets(rows_of("folder", tmp_path)[1])
-    assert {id_ for id_, subset in found.items() if subset == "val"} == {"a__2 0", "a__2 1"}
-    assert found["a__2"] == "train" and found["a__3"] == "test"
-
-
-def test_a_path_in_a_list_is_the_longest_that_there_is(tmp_path: Path) -> None:
-    """The same name twice: at the top and in a folder, of which the list names the one or the other."""
-    folder(tmp_path)
-    for kind in ("images", "labels"):
-        shutil.copy(tmp_path / kind / "a/0.png", tmp_path / kind / "0.png")
-    write_image(tmp_path / "images/0.png")
-    (tmp_path / "val.txt").write_text("\ufeffimages/a/0.png\na/1\n", encoding="utf-8")  # with an editor's mark
-    (tmp_path / "test.txt").write_text("/elsewhere/0.png\n")
-    found = subsets(rows_of("folder", tmp_path)[1])
-    assert (found["a__0"], found["a__1"], found["0"]) == ("val", "val", "test")
+    assert {id_: found.get(id_) for id_ in expected} == expected
 
 
 def test_a_single_class_is_refused(tmp_path: Path) -> None:
@@ -343,40 +308,24 @@ def test_a_single_class_is_refused(tmp_path: Path) -> None:
         rows_of("folder", tmp_path)
 
 
-def test_validation_is_what_a_list_of_training_images_leaves_out(tmp_path: Path) -> None:
-    folder(tmp_path)
-    (tmp_path / "train.txt").write_text("".join(f"a/{index}\n" for index in range(5)))
-    found = subsets(rows_of("folder", tmp_path)[1])
-    assert {id_ for id_, subset in found.items() if subset == "train"} == {f"a__{index}" for index in range(5)}
-    assert {id_ for id_, subset in found.items() if subset == "val"} == {"a__5", "a__6", "a__7"}
-    (tmp_path / "train.txt").write_text("".join(f"a/{index}\n" for index in range(8)))
-    with pytest.raises(UserError, match=r"train\.txt leaves no labelled image for validation; name them in .*val\.txt"):
-        rows_of("folder", tmp_path)
+def test_classes_json(tmp_path: Path) -> None:
+    path, (names, colours) = tmp_path / "classes.json", (("cat", "dog"), ((0, 0, 0), (0, 0, 0)))
+    path.write_text(json.dumps({"names": names, "colours": colours}))  # ids: the colours are for pictures alone
+    assert read_classes(path) == Classes(names, colours)
+    more = {"labels": "colours", "ids": [7, 8], "ignore_ids": [0], "ignore_colours": [[9, 9, 9]]}
+    path.write_text(
+        "\ufeff" + json.dumps({"names": names, "colours": [[1, 1, 1], [2, 2, 2]], **more}), encoding="utf-8"
+    )
+    expected = Classes(names, ((1, 1, 1), (2, 2, 2)), (0,), (7, 8), "colours", ((9, 9, 9),))
+    assert read_classes(path) == expected == Classes.from_dict(json.loads(json.dumps(expected.to_dict())))
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
-        {"labels": "colours", "ignore_colours": [[255, 255, 255]]},
-        {"ids": [10, 20, 30], "ignore_ids": [0]},
-    ],
-)
-def test_classes_json_says_what_labels_hold(more: dict, tmp_path: Path) -> None:
-    folder(tmp_path, {**THREE, **more})
-    held = np.array([*THREE["colours"], *more.get("ignore_colours", [])], np.uint8) if "labels" in more else None
-    for index in range(8):
-        ids = RNG.integers(0, 4, (6, 8))
-        write(
-            tmp_path / f"labels/a/{index}.png", np.array([10, 20, 30, 0], np.uint8)[ids] if held is None else held[ids]
-        )
-    classes, rows = rows_of("folder", tmp_path)
-    (row,) = (row for row in rows if row.id == "a__7")
-    assert np.array_equal(read_label(tmp_path / row.label, classes), np.where(ids == 3, 255, ids))
-    assert Classes.from_dict(json.loads(json.dumps(classes.to_dict()))) == classes
+def text(name: str, content: str) -> Callable[[Path], object]:
+    return lambda root: (root / name).write_text(content)
 
 
 def wrong(**changes: object) -> Callable[[Path], object]:
-    return lambda root: (root / "classes.json").write_text(json.dumps({**THREE, **changes}))
+    return text("classes.json", json.dumps({**THREE, **changes}))
 
 
 BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
@@ -384,24 +333,26 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: (root / "classes.json").unlink(),
         r"classes\.json not found; it names the classes",
     ),
-    "no JSON": (lambda root: (root / "classes.json").write_text("{"), r"classes\.json is wrong \(.*Invalid JSON"),
-    "no colours": (
-        lambda root: (root / "classes.json").write_text('{"names": ["a"]}'),
-        r"classes\.json is wrong \(colours: no such key\)",
-    ),
+    "no JSON": (text("classes.json", "{"), r"classes\.json is wrong \(.*Invalid JSON"),
+    "no colours": (text("classes.json", '{"names": ["a"]}'), r"classes\.json is wrong \(colours: no such key\)"),
     "too few colours": (wrong(colours=[[0, 0, 0]]), r"colours must be 3"),
     "unknown key": (wrong(color=1), r"classes\.json is wrong \(color: unknown key\)"),
     "names in one text": (wrong(names="abc"), r"\(names: Input should be a valid"),
     "equal colours": (wrong(colours=[[0, 0, 0]] * 3, labels="colours"), r"must all differ"),
     "label without image": (lambda root: (root / "images/a/3.png").unlink(), r"labels/a/3\.png has no image"),
     "no labels": (lambda root: (root / "labels").rename(root / "other"), r"folder .*labels not found"),
-    "unknown name": (lambda root: (root / "val.txt").write_text("zebra\n"), r"val\.txt names 'zebra'"),
-    "list of an unlabelled image": (lambda root: (root / "val.txt").write_text("a/8\n"), r"names 'a/8', which has no"),
+    "unknown name": (text("val.txt", "zebra\n"), r"val\.txt names 'zebra'"),
+    "list of an unlabelled image": (text("val.txt", "a/8\n"), r"names 'a/8', which has no"),
+    "nothing left": (text("train.txt", "\n".join(f"a/{i}" for i in range(8))), r"train\.txt leaves no labelled image"),
+    "one id twice": (
+        lambda root: write_image(root / "unlabelled/a__0.png"),
+        r"a/0\.png and .*a__0\.png have the same id",
+    ),
     "in two lists": (
         lambda root: [(root / f"{name}.txt").write_text("a/1\n") for name in ("train", "val")],
         r"'a/1' is in val\.txt and in train\.txt",
     ),
-    "empty list": (lambda root: (root / "val.txt").write_text("\n"), r"val\.txt is empty"),
+    "empty list": (text("val.txt", "\n"), r"val\.txt is empty"),
     "one name twice": (lambda root: write_image(root / "unlabelled/a/1.png"), r"have one name"),
     "ids beyond the classes": (
         lambda root: write(root / "labels/a/2.png", np.full((6, 8), 3, np.uint8)),
@@ -423,8 +374,3 @@ def test_too_few_labels_to_hold_any_out(tmp_path: Path) -> None:
     folder(tmp_path, labelled=1)
     with pytest.raises(UserError, match=r"data\.val_fraction 0\.25 of 1 labelled images leaves none for validation"):
         rows_of("folder", tmp_path)
-
-
-def test_equal_colours_do_not_matter_where_labels_hold_ids(tmp_path: Path) -> None:
-    (tmp_path / "classes.json").write_text(json.dumps({**THREE, "colours": [[0, 0, 0]] * 3}))
-    assert read_classes(tmp_path / "classes.json").names == ("ground", "cat", "dog")
