@@ -52,21 +52,20 @@ def read_labelme(folder: Path) -> list[Annotated]:
     paths = [path for path in visible_files(folder, (".json",)) if path.name != "classes.json"]  # which we wrote
     if not paths:
         raise UserError(f"{folder} has no JSON file of labelme; name the folder that holds them")
-    return [_read_labelme(path, path.relative_to(folder).with_suffix("").as_posix()) for path in paths]
-
-
-def _read_labelme(path: Path, name: str) -> Annotated:
-    content = _read_json(path)
-    try:
-        height, width = int(content["imageHeight"]), int(content["imageWidth"])
-        shapes = []
-        for shape in content["shapes"]:
-            mask = partial(_labelme_mask, shape, height, width)
-            mask()  # so that an error comes before anything is written
-            shapes.append((None if shape["label"] == "__ignore__" else str(shape["label"]), mask))
-        return Annotated(name, height, width, shapes)
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(f"{path} is no annotation of labelme ({type(error).__name__}: {error})") from None
+    found = []
+    for path in paths:
+        content, shapes = _read_json(path), []
+        try:
+            height, width = int(content["imageHeight"]), int(content["imageWidth"])
+            for shape in content["shapes"]:
+                mask = partial(_labelme_mask, shape, height, width)
+                mask()  # so that an error comes before anything is written
+                shapes.append((None if shape["label"] == "__ignore__" else str(shape["label"]), mask))
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            found.append(Annotated(name, height, width, shapes))
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise UserError(f"{path} is no annotation of labelme ({type(error).__name__}: {error})") from None
+    return found
 
 
 def _labelme_mask(shape: dict[str, Any], height: int, width: int) -> np.ndarray:
@@ -136,9 +135,7 @@ def _coco_mask(coco: COCO, annotation: dict[str, Any]) -> np.ndarray:
         raise ValueError(f"annotation {annotation['id']} has no polygon, and a box alone is no mask: draw or remove it")
     mask = coco.annToMask({**annotation, "segmentation": segmentation}).astype(bool)
     if mask.shape != (image["height"], image["width"]):
-        raise ValueError(
-            f"annotation {annotation['id']} is {mask.shape}, its image {(image['height'], image['width'])}"
-        )
+        raise ValueError(f"annotation {annotation['id']} has a mask of {mask.shape}, its image another size")
     return mask
 
 
@@ -191,9 +188,7 @@ def _choose_classes(images: Sequence[Annotated], names: Sequence[str], backgroun
     if unknown:
         raise UserError(f"shapes of {', '.join(unknown[:5])}, which --classes does not name; add or rename them")
     if len(chosen) == 1:
-        raise UserError(
-            f"{chosen[0]} is the only class, so there is nothing to tell apart; name the rest by --background"
-        )
+        raise UserError(f"{chosen[0]} is the only class; name the pixels outside the shapes by --background")
     try:
         classes = Classes(tuple(chosen), tuple(colour_of(index) for index in range(len(chosen))))
     except ValueError as error:
@@ -202,8 +197,6 @@ def _choose_classes(images: Sequence[Annotated], names: Sequence[str], backgroun
         return classes
     there = read_classes(path)
     if there.names != classes.names[: len(there)] or there != there.as_written():
-        raise UserError(
-            f"{path} has other classes, by which the labels beside it were written: {', '.join(there.names)}; begin "
-            "--classes with these, in this order, or give another folder with -o"
-        )
+        known = ", ".join(there.names)
+        raise UserError(f"{path} has other classes: {known}; begin --classes with these, or give -o another folder")
     return Classes(classes.names, there.colours + classes.colours[len(there) :])

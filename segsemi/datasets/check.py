@@ -31,10 +31,8 @@ def check_entries(
     named: dict[str, Path] = {}
     for entry in entries:
         if (other := named.setdefault(entry.id, entry.image)) is not entry.image:
-            raise UserError(
-                f"{root / other} and {root / entry.image} have the same id, {entry.id}, so one's files would be the "
-                "other's; rename or remove one, or name it once in its list"
-            )
+            both = f"{root / other} and {root / entry.image}"
+            raise UserError(f"{both} have the same id, {entry.id}; rename or remove one, or list it once")
     rows: list[Row] = []
     pixels: dict[str, np.ndarray] = {}  # subset -> (256,)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as readers:
@@ -65,9 +63,7 @@ def _warn_of_links(root: Path, entries: list[Entry], warn: Callable[[str], None]
     paths = [path for entry in entries for path in (entry.image, entry.label) if path is not None]
     for folder in sorted({parent for path in paths for parent in path.parents} - {Path()}):
         if (root / folder).is_symlink():
-            warn(
-                f"warning: {root / folder} links to a folder, where dvc sees no change; make data.root itself the link"
-            )
+            warn(f"warning: {root / folder} is a link, behind which dvc sees no change; make data.root the link")
 
 
 def _refuse_leakage(rows: list[Row]) -> None:
@@ -76,10 +72,8 @@ def _refuse_leakage(rows: list[Row]) -> None:
     for row in rows:
         if row.subset in HELD_OUT and row.image_hash in learnt:
             other = learnt[row.image_hash]
-            raise UserError(
-                f"{row.image} ({row.subset}) and {other.image} ({other.subset}) are the same image: results on "
-                f"{row.subset} would be worthless; remove one"
-            )
+            both = f"{row.image} ({row.subset}) and {other.image} ({other.subset})"
+            raise UserError(f"{both} are the same image: results on {row.subset} would be worthless; remove one")
 
 
 def _check_classes(root: Path, classes: Classes, pixels: dict[str, np.ndarray], warn: Callable[[str], None]) -> None:

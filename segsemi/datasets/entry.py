@@ -57,32 +57,20 @@ def stems(root: Path, folder: str, endings: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def read_lines(path: Path) -> list[str]:
+def read_lines(path: Path, *, may_be_empty: bool = False) -> list[str]:
     """Return the lines of a list file that are neither empty nor a comment (# ...).
 
     Raises:
-        UserError: the file is missing or no text.
+        UserError: the file is missing, no text, or names nothing although it must.
     """
     try:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"list {path} cannot be read ({error})") from None
-    return [line for line in lines if line and not line.startswith("#")]
-
-
-def read_names(path: Path) -> list[str]:
-    """Return the lines of a data set's own list file; refuse an empty one."""
-    if not (names := read_lines(path)):
+    named = [line for line in lines if line and not line.startswith("#")]
+    if not named and not may_be_empty:
         raise UserError(f"list {path} is empty; name one image per line, or remove the file")
-    return names
-
-
-def read_ids(path: Path) -> list[str]:
-    """Return the id in every line of a list file, such as ImageSets/Segmentation/train.txt; errors as `read_names`.
-
-    The id is the first word, or the name of its file, without an ending, in lists of images and labels by path.
-    """
-    return [PurePosixPath(line.split()[0]).stem for line in read_names(path)]
+    return named
 
 
 def path_ends(path: str) -> Iterator[str]:

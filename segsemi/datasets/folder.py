@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
 from segsemi.data.images import IMAGE_ENDINGS
-from segsemi.datasets.entry import DataSet, Entry, path_ends, read_names, stems
+from segsemi.datasets.entry import DataSet, Entry, path_ends, read_lines, stems
 
 EXAMPLE = '{"names": ["background", "cat"], "colours": [[0, 0, 0], [255, 0, 0]]}'
 WORDS = {"extra_forbidden": "unknown key", "missing": "no such key"}
@@ -47,18 +47,16 @@ def _subsets(
 ) -> dict[str, str]:
     """Return stem -> train, val or test of the labelled images, without those that complete lists leave out."""
     paths = [root / f"{subset}.txt" for subset in ("train", "val", "test")]
-    lists = {path.stem: read_names(path) for path in paths if path.exists()}
+    lists = {path.stem: read_lines(path) for path in paths if path.exists()}
     subsets: dict[str, str] = {}
     for subset, lines in lists.items():
         for line in lines:
             names = (line, line.split()[0])  # a name may have spaces; other lists have the label's name behind one
             stem = next((stem for name in names for stem in path_ends(name) if stem in images), None)
             if stem is None:
-                raise UserError(f"{root / subset}.txt names {line!r}, which is not in {root / 'images'}; mend the list")
+                raise UserError(f"{root / subset}.txt names {line!r}, which is not in {root / 'images'}; fix the list")
             if stem not in labelled:
-                raise UserError(
-                    f"{root / subset}.txt names {line!r}, which has no label in {root / 'labels'}; mend the list"
-                )
+                raise UserError(f"{root / subset}.txt names {line!r}, which has no label; add it, or fix the list")
             if subsets.setdefault(stem, subset) != subset:
                 raise UserError(f"{line!r} is in {subset}.txt and in {subsets[stem]}.txt; remove it from one")
     rest = [stem for stem in labelled if stem not in subsets]
@@ -72,10 +70,8 @@ def _subsets(
         return subsets | dict.fromkeys(rest, "val")
     number = round(val_fraction * len(rest))
     if not 0 < number < len(rest):
-        raise UserError(
-            f"data.val_fraction {val_fraction} of {len(rest)} labelled images leaves none for "
-            f"{'validation' if number == 0 else 'training'}; change it, or name them in {paths[1]}"
-        )
+        lacking = f"leaves none for {'validation' if number == 0 else 'training'}"
+        raise UserError(f"data.val_fraction {val_fraction} of {len(rest)} labelled images {lacking}; change it")
     chosen = set(np.random.default_rng(seed).permutation(len(rest))[:number].tolist())
     return subsets | {stem: "val" if index in chosen else "train" for index, stem in enumerate(rest)}
 
@@ -102,9 +98,7 @@ def read_classes(path: Path) -> Classes:
         found = _ClassesFile.model_validate_json(path.read_text(encoding="utf-8-sig"))  # some editors write a mark
         return Classes(found.names, found.colours, found.ignore_ids, found.ids, found.labels, found.ignore_colours)
     except FileNotFoundError:
-        raise UserError(
-            f"{path} not found; it names the classes in the order of their ids, such as {EXAMPLE}"
-        ) from None
+        raise UserError(f"{path} not found; it names the classes in the order of their ids: {EXAMPLE}") from None
     except ValidationError as error:
         problems = [
             f"{'.'.join(map(str, item['loc']))}: {WORDS.get(item['type'], item['msg'])}" for item in error.errors()

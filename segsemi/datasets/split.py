@@ -61,21 +61,18 @@ def split_rows(
     """
     if extra == "labelled" and not any(row.subset == "extra" for row in rows):
         raise UserError(
-            "split.extra is labelled, but the data set has no images beside its training images (SBD, train_extra, "
-            "unlabelled/); add them, or set it to unlabelled"
+            "split.extra is labelled, but there are no extra images (SBD, unlabelled/, ...); set it to unlabelled"
         )
     learnt = [row for row in rows if row.subset == "train" or (row.subset == "extra" and extra != "unused")]
     train = [row for row in learnt if row.label and (row.subset == "train" or extra == "labelled")]
     if ids is not None:
         chosen = _known_ids(ids, train)
     else:
-        number = round(fraction * len(train)) if count is None else count
+        number, images = round(fraction * len(train)) if count is None else count, f"{len(train)} training images"
         if number < 1:
-            raise UserError(
-                f"split.fraction {fraction} of {len(train)} training images leaves no labelled one; raise it"
-            )
+            raise UserError(f"split.fraction {fraction} of {images} leaves no labelled one; raise it")
         if number > len(train):
-            raise UserError(f"split.count {number} is more than the {len(train)} training images; lower it")
+            raise UserError(f"split.count {number} is more than the {images}; lower it")
         order = np.random.default_rng(seed).permutation(len(train))
         chosen = {train[index].id for index in order[:number]}
     labelled = [row for row in train if row.id in chosen]
@@ -87,10 +84,8 @@ def split_rows(
     if unlabelled_ratio is not None:
         number = round(unlabelled_ratio * (len(labelled) + len(mended)))
         if number > len(unlabelled):
-            raise UserError(
-                f"split.unlabelled_ratio {unlabelled_ratio} asks for {number} unlabelled images, there are "
-                f"{len(unlabelled)}; lower it"
-            )
+            wanted = f"split.unlabelled_ratio {unlabelled_ratio} asks for {number}"
+            raise UserError(f"{wanted} unlabelled images, there are {len(unlabelled)}; lower it")
         order = np.random.default_rng([seed, 1]).permutation(len(unlabelled))
         unlabelled = [unlabelled[index] for index in sorted(order[:number])]
     val, test = ([row for row in rows if row.subset == subset] for subset in HELD_OUT)
@@ -105,7 +100,7 @@ def split_as(rows: list[Row], wanted: SplitParams, *, corrected: Collection[str]
 
 def read_list(path: Path) -> list[str] | None:
     """Return the lines of split.labelled_list, or None if it names no image; errors as `read_lines`."""
-    return read_lines(path) or None
+    return read_lines(path, may_be_empty=True) or None
 
 
 def _known_ids(lines: list[str], train: list[Row]) -> set[str]:
@@ -154,9 +149,8 @@ def read_corrected(folder: Path, rows: list[Row], classes: Classes) -> dict[str,
         (height, width), row = read_label(path, classes.as_written()).shape, by_id[id_]
         _check_palette(path, classes)
         if (height, width) != (row.height, row.width):
-            raise UserError(
-                f"{path} is {height}x{width}, its image {row.height}x{row.width} (height x width); they must be equal"
-            )
+            sizes = f"{height}x{width}, its image {row.height}x{row.width}"
+            raise UserError(f"{path} is {sizes} (height x width); they must be equal")
     return found
 
 

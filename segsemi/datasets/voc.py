@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
-from segsemi.datasets.entry import DataSet, Entry, read_ids, stems
+from segsemi.datasets.entry import DataSet, Entry, read_lines, stems
 
 NAMES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -40,22 +40,18 @@ def find_voc(root: Path) -> DataSet:
     places = ("", "VOC2012", "VOCdevkit/VOC2012")
     base = next((Path(place) for place in places if (root / place / "ImageSets/Segmentation").is_dir()), None)
     if base is None:
-        raise UserError(
-            f"{root} holds no VOC2012/ImageSets/Segmentation; set data.root to VOC2012, or a folder above it"
-        )
+        raise UserError(f"{root} holds no VOC2012/ImageSets/Segmentation; set data.root to a folder that does")
     lists = root / base / "ImageSets/Segmentation"
-    ids = {subset: read_ids(lists / f"{subset}.txt") for subset in ("train", "val")}
+    ids = {subset: _read_ids(lists / f"{subset}.txt") for subset in ("train", "val")}
     known = {*ids["train"], *ids["val"]}
     sbd = _sbd_labels(root, base)
     labels = sbd | {id_: base / f"SegmentationClass/{id_}.png" for id_ in known}
     more = sorted(sbd)
     if sbd and (lists / "trainaug.txt").exists():
-        more = read_ids(lists / "trainaug.txt")
+        more = _read_ids(lists / "trainaug.txt")
         missing = [id_ for id_ in more if id_ not in labels]
         if missing:
-            raise UserError(
-                f"{lists / 'trainaug.txt'} names {missing[0]}, which has no label; add it, or mend the list"
-            )
+            raise UserError(f"{lists}/trainaug.txt names {missing[0]}, which has no label; add it, or fix the list")
     extra = [id_ for id_ in more if id_ not in known]
     entries = []
     for subset, listed in (("train", ids["train"]), ("extra", extra), ("val", ids["val"])):
@@ -63,9 +59,14 @@ def find_voc(root: Path) -> DataSet:
             image = base / f"JPEGImages/{id_}.jpg"
             for path, kind in ((image, "image"), (labels[id_], "label")):
                 if not (root / path).exists():
-                    raise UserError(f"{kind} {root / path} of the list {subset} not found; add it, or mend the list")
+                    raise UserError(f"{kind} {root / path} of the list {subset} not found; add it, or fix the list")
             entries.append(Entry(id_, subset, image, labels[id_]))
     return DataSet(VOC, entries)
+
+
+def _read_ids(path: Path) -> list[str]:
+    """Return the first word of every line, or the name of its file without an ending, as some lists have paths."""
+    return [PurePosixPath(line.split()[0]).stem for line in read_lines(path)]
 
 
 def _sbd_labels(root: Path, base: Path) -> dict[str, Path]:
@@ -78,8 +79,6 @@ def _sbd_labels(root: Path, base: Path) -> dict[str, Path]:
         for place in SBD_FOLDERS:
             if (parent / place).is_dir():
                 if not parent.is_relative_to(root):
-                    raise UserError(
-                        f"SBD is in {parent / place}, outside of data.root, {root}; set data.root to {parent}"
-                    )
+                    raise UserError(f"SBD is in {parent / place}, outside of data.root; set data.root to {parent}")
                 return stems(root, (parent / place).relative_to(root).as_posix(), (".mat",))
     return {}

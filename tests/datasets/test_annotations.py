@@ -179,7 +179,7 @@ def test_names_that_cannot_be_files_are_refused(names: list[str], message: str, 
         ("segmentation", [], "has no polygon"),
         ("segmentation", None, "has no polygon"),
         ("segmentation", [[1, 1, 4, 4]], "has no polygon"),  # which pycocotools takes for a box
-        ("segmentation", {"size": [2, 2], "counts": [4]}, r"is \(2, 2\), its image \(40, 60\)"),
+        ("segmentation", {"size": [2, 2], "counts": [4]}, r"has a mask of \(2, 2\), its image another size"),
     ],
 )
 def test_annotation_without_a_mask_is_refused(key: str, value: object, message: str, tmp_path: Path) -> None:

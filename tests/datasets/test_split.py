@@ -66,7 +66,7 @@ def test_ratio_of_unlabelled_images() -> None:
         ({"count": 101}, r"split\.count 101 is more than the 100"),
         ({"ids": ["nobody"]}, r"split\.labelled_list names 'nobody', which is no training image"),
         ({"count": 2, "unlabelled_ratio": 50.0}, r"split\.unlabelled_ratio 50\.0 asks for 100"),
-        ({"extra": "labelled"}, r"split\.extra is labelled, but the data set has no images beside"),
+        ({"extra": "labelled"}, r"split\.extra is labelled, but there are no extra images"),
     ],
 )
 def test_impossible_split_is_refused(choice: dict, message: str) -> None:
