@@ -188,7 +188,7 @@ def _choose_classes(images: Sequence[Annotated], names: Sequence[str], backgroun
     if unknown:
         raise UserError(f"shapes of {', '.join(unknown[:5])}, which --classes does not name; add or rename them")
     if len(chosen) == 1:
-        raise UserError(f"{chosen[0]} is the only class; name the pixels outside the shapes by --background")
+        raise UserError(f"{chosen[0]} is the only class, and there must be two; name the rest by --background")
     try:
         classes = Classes(tuple(chosen), tuple(colour_of(index) for index in range(len(chosen))))
     except ValueError as error:
