@@ -16,13 +16,6 @@ from segsemi.datasets.voc import find_voc
 
 __all__ = ["DataSet", "Entry", "check_entries", "find_dataset"]
 
-READERS: dict[str, Callable[[Path], DataSet]] = {
-    "synthetic": partial(find_camvid, classes=scenes.CLASSES),
-    "camvid": find_camvid,
-    "cityscapes": find_cityscapes,
-    "voc": find_voc,
-}
-
 
 def find_dataset(name: str, root: Path, *, val_fraction: float, seed: int) -> DataSet:
     """Return the classes and images of the data set `name` (data.name in params.yaml) at `root`.
@@ -31,8 +24,14 @@ def find_dataset(name: str, root: Path, *, val_fraction: float, seed: int) -> Da
         val_fraction, seed: choose the validation images of a `folder` without lists.
 
     Raises:
-        UserError: the layout is not as expected; names the file or folder.
+        UserError: a folder, list, image, label or classes.json is missing, wrong or superfluous; names it and the remedy.
     """
     if name == "folder":
         return find_folder(root, val_fraction=val_fraction, seed=seed)
-    return READERS[name](root)
+    readers: dict[str, Callable[[Path], DataSet]] = {
+        "synthetic": partial(find_camvid, classes=scenes.CLASSES),
+        "camvid": find_camvid,
+        "cityscapes": find_cityscapes,
+        "voc": find_voc,
+    }
+    return readers[name](root)

@@ -27,9 +27,6 @@ def find_camvid(root: Path, classes: Classes = CAMVID) -> DataSet:
     """Return the images of SUBSET/ with the labels of equal stem in SUBSETannot/; the subset test may be missing.
 
     The id is the file's stem, with the subset before it if a stem occurs in several subsets.
-
-    Raises:
-        UserError: a folder is missing or empty; an image has no label or a label no image; two files share a stem.
     """
     found: list[tuple[str, str, Path, Path]] = []
     for subset in ("train", "val", *(("test",) if (root / "test").is_dir() else ())):

@@ -22,15 +22,13 @@ from segsemi.augment.strong import StrongAugment
 from segsemi.core.classes import Classes, write_label_png
 from segsemi.core.config import SAUG_OPERATIONS, AugmentParams
 from segsemi.core.errors import UserError
-from segsemi.core.files import file_hash
 from segsemi.data.batches import Group, Sample, StepBatches, labelled_samples, pseudo_samples
 from segsemi.data.images import read_image, read_label
 from segsemi.data.loaders import batch_loader
-from segsemi.data.manifest import COLUMNS, Row, read_rows, write_rows
+from segsemi.data.manifest import Row
 from segsemi.datasets import check_entries, scenes
-from segsemi.datasets.camvid import CAMVID, find_camvid
+from segsemi.datasets.camvid import find_camvid
 from segsemi.datasets.scenes import CLASSES as SCENES
-from segsemi.datasets.split import read_corrected, read_list, split_rows, write_split
 
 AUGMENT = AugmentParams(short_side=None, crop_size=40, scale_min=0.5, scale_max=2.0, flip=True)
 
@@ -47,173 +45,14 @@ def manifest(raw: Path) -> list[Row]:
     return check_entries(raw, find_camvid(raw).entries, SCENES, warn=lambda _: None)
 
 
-def test_manifest_lists_every_image_with_unique_ids_and_survives_the_disk(raw: Path, tmp_path: Path) -> None:
+def test_corrected_labels_are_read_as_written(raw: Path, tmp_path: Path) -> None:
     rows = manifest(raw)
-    assert [row.subset for row in rows] == ["train"] * 4 + ["val"] * 2
-    assert len({row.id for row in rows}) == 6
-    assert {(row.height, row.width) for row in rows} == {(48, 64)}
-    write_rows(tmp_path / "manifest.csv", rows)
-    assert read_rows(tmp_path / "manifest.csv") == rows
-
-
-def test_unique_stems_are_the_ids(raw: Path) -> None:
-    for folder in ("val", "valannot"):
-        for path in (raw / folder).iterdir():
-            path.rename(path.with_name(f"v{path.name}"))
-    assert [entry.id for entry in find_camvid(raw).entries] == ["0000", "0001", "0002", "0003", "v0000", "v0001"]
-
-
-def test_camvid_void_is_ignored(tmp_path: Path) -> None:
-    Image.fromarray(np.array([[0, 10, 11]], dtype=np.uint8)).save(tmp_path / "label.png")
-    assert read_label(tmp_path / "label.png", CAMVID).tolist() == [[0, 10, 255]]
-
-
-def rows_of(count: int) -> list[Row]:
-    train = [
-        Row(f"t{i:04d}", "train", f"train/t{i:04d}.png", f"trainannot/t{i:04d}.png", 4, 4, "a", "b")
-        for i in range(count)
-    ]
-    extra = [Row("e", "extra", "extra/e.png", "", 4, 4, "a", "")]
-    return [*train, *extra, Row("v", "val", "val/v.png", "valannot/v.png", 4, 4, "a", "b")]
-
-
-@pytest.mark.parametrize(("fraction", "expected"), [(1 / 8, 46), (1 / 4, 92), (1 / 2, 184), (1.0, 367), (0.01, 4)])
-def test_fraction_of_camvid_gives_as_many_labels(fraction: float, expected: int) -> None:
-    split = split_rows(rows_of(367), fraction=fraction, seed=0)
-    assert len(split.labelled) == expected
-    assert len(split.labelled) + len(split.unlabelled) == 368 and len(split.val) == 1
-    assert "e" in {row.id for row in split.unlabelled}
-
-
-def test_split_depends_on_the_seed_and_smaller_ones_lie_within_larger() -> None:
-    rows = rows_of(100)
-
-    def ids(count: int, seed: int) -> set[str]:
-        return {row.id for row in split_rows(rows, count=count, seed=seed).labelled}
-
-    assert ids(10, 1) == ids(10, 1) != ids(10, 2)
-    assert ids(10, 1) < ids(20, 1) < ids(50, 1)
-
-
-@pytest.mark.parametrize("choice", [{"fraction": 0.001}, {"count": 101}, {"ids": ["nobody"]}])
-def test_impossible_split_is_refused(choice: dict) -> None:
-    with pytest.raises(UserError, match=r"split\."):
-        split_rows(rows_of(100), seed=0, **choice)
-
-
-def test_list_file_chooses_by_id_or_path(tmp_path: Path) -> None:
-    path = tmp_path / "list.txt"
-    path.write_text("# comment only\n\n")
-    assert read_list(path) is None
-    path.write_text("# three ways\nt0001\ntrain/t0003.png trainannot/t0003.png\nt0000.png\n")
-    split = split_rows(rows_of(5), ids=read_list(path), seed=0)
-    assert [row.id for row in split.labelled] == ["t0000", "t0001", "t0003"]
-    with pytest.raises(UserError, match="missing.txt"):
-        read_list(tmp_path / "missing.txt")
-
-
-PUBLISHED = [  # lines of the lists that the field shares
-    ("leftImg8bit/train/ulm/ulm_0_1_leftImg8bit.png gtFine/train/ulm/ulm_0_1_gtFine_labelIds.png", "ulm_0_1"),
-    ("/data/cityscapes/leftImg8bit/train/ulm/ulm_0_1_leftImg8bit.png\t/data/gt.png", "ulm_0_1"),
-    ("leftImg8bit/train/ulm/ulm_0_1_leftImg8bit.png,gtFine/train/ulm/x.png", "ulm_0_1"),
-    ("ulm_0_1_leftImg8bit", "ulm_0_1"),
-    ("/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png", "2007_000032"),
-    ("2007_000032", "2007_000032"),
-    ("day 1/a cat.jpg", "day 1__a cat"),
-    ("day 1/a cat", "day 1__a cat"),
-    ("images/day 2/a cat.jpg labels/day 2/a cat.png", "day 2__a cat"),
-]
-
-
-def listed_rows() -> list[Row]:
-    images = {
-        "ulm_0_1": "leftImg8bit/train/ulm/ulm_0_1_leftImg8bit.png",
-        "2007_000032": "VOC2012/JPEGImages/2007_000032.jpg",
-        "day 1__a cat": "images/day 1/a cat.jpg",
-        "day 2__a cat": "images/day 2/a cat.jpg",
-    }
-    return [Row(id_, "train", image, "label.png", 4, 4, "a", "b") for id_, image in images.items()]
-
-
-@pytest.mark.parametrize(("line", "expected"), PUBLISHED)
-def test_lists_as_the_field_shares_them(line: str, expected: str) -> None:
-    assert [row.id for row in split_rows(listed_rows(), ids=[line], seed=0).labelled] == [expected]
-
-
-def test_a_whole_id_is_never_ambiguous() -> None:
-    rows = [
-        Row(id_, "train", image, "l.png", 4, 4, "a", "b") for id_, image in (("x", "x.png"), ("sub__x", "sub/x.png"))
-    ]
-    assert [row.id for row in split_rows(rows, ids=["x"], seed=0).labelled] == ["x"]
-    with pytest.raises(UserError, match="no training image"):  # a dot in a name is no ending
-        split_rows(rows, ids=["x.v2"], seed=0)
-
-
-@pytest.mark.parametrize("line", ["a cat.jpg", "/", "other/2007_000033.jpg", "."])
-def test_list_line_of_two_or_no_images_is_refused(line: str) -> None:
-    with pytest.raises(UserError, match=r"split.labelled_list.*(day 1__a cat, day 2__a cat|no training image)"):
-        split_rows(listed_rows(), ids=[line], seed=0)
-
-
-def test_unlabelled_list_has_no_trace_of_labels(tmp_path: Path) -> None:
-    write_split(split_rows(rows_of(8), count=2, seed=0), tmp_path)
-    assert "label" not in (tmp_path / "unlabelled.csv").read_text().splitlines()[0]
-    assert "annot" not in (tmp_path / "unlabelled.csv").read_text()
-    assert [row.label for row in read_rows(tmp_path / "unlabelled.csv")] == [""] * 7
-    assert (tmp_path / "labelled.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
-    assert len(read_rows(tmp_path / "hidden.csv")) == 6  # the extra image has no label to hide
-
-
-def test_mended_labels_count_as_labelled_and_are_read_as_written(tmp_path: Path) -> None:
-    raw, mended, lists = tmp_path / "raw", tmp_path / "mended", tmp_path / "lists"
-    scenes.write(raw, train=4, val=2, height=48, width=64, seed=3)
-    rows = manifest(raw)
-    for name, value in (("train_0001", 7), ("train_0003", 255)):
-        write_label_png(mended / f"{name}.png", np.full((48, 64), value, dtype=np.uint8), SCENES)
-    (mended / "README.md").write_text("no label")
-    files = read_corrected(mended, rows, SCENES)
-    split = split_rows(rows, ids=["train_0000", "train_0003"], corrected=files, seed=0)
-    write_split(split, lists, files)
-    assert [row.id for row in read_rows(lists / "labelled.csv")] == ["train_0000", "train_0003"]  # its own label wins
-    assert [row.id for row in read_rows(lists / "unlabelled.csv")] == ["train_0002"]
-    assert [row.id for row in read_rows(lists / "hidden.csv")] == ["train_0002"]
-    (row,) = corrected = read_rows(lists / "corrected.csv")
-    assert row.id == "train_0001" and row.label_hash == file_hash(mended / "train_0001.png")
-    samples = labelled_samples(read_rows(lists / "labelled.csv"), raw, corrected, lists)
-    assert [sample.id for sample in samples] == ["train_0000", "train_0003", "train_0001"]
+    write_label_png(tmp_path / "lists/corrected/x.png", np.full((48, 64), 7, dtype=np.uint8), SCENES)
+    samples = labelled_samples(rows[:1], raw, [replace(rows[1], label="corrected/x.png")], tmp_path / "lists")
+    assert [sample.id for sample in samples] == ["train_0000", "train_0001"]
     shifted = Classes(SCENES.names, SCENES.colours, file_ids=tuple(range(100, 111)))  # the data set's own ids
-    batches = StepBatches([Group("labelled", samples[2:], 1, shifted)], AUGMENT, steps=1, seed=0, stage="s", cache_mb=1)
+    batches = StepBatches([Group("labelled", samples[1:], 1, shifted)], AUGMENT, steps=1, seed=0, stage="s", cache_mb=1)
     assert set(batches[0][0].targets.unique().tolist()) <= {7, 255}
-
-
-@pytest.mark.parametrize(
-    ("name", "size", "value", "message"),
-    [
-        ("train_9999", (48, 64), 1, r"train_9999\.png: no training image has the id"),
-        ("val_0000", (48, 64), 1, r"val_0000\.png: no training image has the id"),
-        ("train_0001", (48, 60), 1, r"train_0001\.png is 48x60, its image 48x64"),
-        ("train_0001", (48, 64), 11, r"train_0001\.png has ids \[11\] outside 0\.\.10"),
-    ],
-)
-def test_wrong_mended_label_is_refused(
-    raw: Path, tmp_path: Path, name: str, size: tuple[int, int], value: int, message: str
-) -> None:
-    write_label_png(tmp_path / "mended" / f"{name}.png", np.full(size, value, dtype=np.uint8), SCENES)
-    with pytest.raises(UserError, match=message):
-        read_corrected(tmp_path / "mended", manifest(raw), SCENES)
-
-
-def test_missing_folder_of_mended_labels_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"split\.corrected: there is no folder"):
-        read_corrected(tmp_path / "nowhere", [], SCENES)
-
-
-def test_two_mended_labels_of_one_image_are_refused(raw: Path, tmp_path: Path) -> None:
-    for ending in ("png", "PNG"):
-        (tmp_path / f"twice/train_0001.{ending}").parent.mkdir(exist_ok=True)
-        (tmp_path / f"twice/train_0001.{ending}").touch()
-    with pytest.raises(UserError, match=r"train_0001\.PNG and .*train_0001\.png are labels of the same image"):
-        read_corrected(tmp_path / "twice", manifest(raw), SCENES)
 
 
 def groups(raw: Path, tmp_path: Path) -> list[Group]:
@@ -449,23 +288,3 @@ def test_operations_that_are_left_out_are_never_drawn(raw: Path, tmp_path: Path)
     for step in range(8):
         (part,) = batches[step]
         assert (part.images[0] == torch.tensor([0, 128, 255], dtype=torch.uint8)[:, None, None]).all()
-
-
-def test_images_of_every_kind_become_rgb(tmp_path: Path) -> None:
-    grey = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
-    rgb = np.repeat(grey[..., None], 3, axis=2)
-    half = np.dstack([rgb, np.full((6, 8), 128, np.uint8)])
-    files = {
-        "grey": Image.fromarray(grey),
-        "sixteen": Image.fromarray(grey.astype(np.uint16) * 256 + 77),
-        "opaque": Image.fromarray(np.dstack([rgb, np.full((6, 8), 255, np.uint8)])),
-    }
-    for name, image in files.items():
-        image.save(tmp_path / f"{name}.png")
-        assert np.array_equal(read_image(tmp_path / f"{name}.png"), rgb), name
-    Image.fromarray(half).save(tmp_path / "half.png")
-    mixed = (rgb * (128 / 255) + 255 * (127 / 255)).round()
-    assert np.abs(read_image(tmp_path / "half.png") - mixed).max() <= 1
-    Image.fromarray(grey.astype(np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(UserError, match=r"float\.tif cannot be read \(its pixels are floating-point"):
-        read_image(tmp_path / "float.tif")

@@ -149,9 +149,9 @@ class Street:
         self.things: list[tuple[float, Callable[[], None]]] = []  # with their rank from near to far
         self.taken: list[tuple[float, float, float, float]] = []  # x, z and half sizes
 
-    def add(self, x: float, z: float, draw: Callable[[], None]) -> None:
-        """Have something painted in its turn; of two things in one line of sight the outer one is farther."""
-        self.things.append((z + 1.2 * abs(x), draw))
+    def later(self, x: float, z: float) -> Callable[[Callable[[], None]], None]:
+        """Decorate a function that paints in its turn; of two things in one line of sight the outer one is farther."""
+        return lambda draw: self.things.append((z + 1.2 * abs(x), draw))
 
     def claim(self, x: float, z: float, half_x: float, half_z: float) -> bool:
         """Reserve ground, unless some of it is taken: things do not stand in one another."""

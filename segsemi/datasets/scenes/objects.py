@@ -131,7 +131,7 @@ def add_car(street: Street, x: float, z: float, yaw: float) -> None:
     corners = np.concatenate([car.upright(end, [(-width / 2, 0), (width / 2, 0)]) for end in (-0.5, 0.5)])
     street.cast(corners[:, [0, 2]], height * 0.8)
     street.canvas.darken(street.area(corners, hull=True), 0.7)  # also without sun
-    street.add(x, z, car.draw)
+    street.later(x, z)(car.draw)
 
 
 def limb(start: Point, end: Point, width: float) -> np.ndarray:
@@ -174,6 +174,7 @@ def add_pedestrian(street: Street, x: float, z: float) -> None:
     umbrella = rng.random() < 0.35 * (street.weather.wet > 0.5)
     colour = vivid(rng, 1.0, rng.uniform(0.1, 0.8))
 
+    @street.later(x, z)
     def draw() -> None:
         scaled = [(across * size, up * size) for across, up in ends]
         draw_body(street, x, z, (0, 0.85 * size), (0.02, 1.42 * size), scaled, Id.PEDESTRIAN)
@@ -181,8 +182,6 @@ def add_pedestrian(street: Street, x: float, z: float) -> None:
             dome = ellipse((0, 1.75 * size), 0.55, 0.35)
             dome[:, 1] = np.maximum(dome[:, 1], 1.75 * size)
             street.put(x, z, dome, colour, Id.PEDESTRIAN)
-
-    street.add(x, z, draw)
 
 
 def add_bicyclist(street: Street, x: float, z: float) -> None:
@@ -196,6 +195,7 @@ def add_bicyclist(street: Street, x: float, z: float) -> None:
     street.cast([(x - 0.5 * squeeze, z), (x + 0.5 * squeeze, z)], 1.6)
     street.shade_foot(x, z, 0.7 * squeeze)
 
+    @street.later(x, z)
     def draw() -> None:
         for wheel in (-0.52, 0.52):
             rim = ellipse((wheel * ahead, 0.34), max(0.34 * squeeze, 0.03), 0.34)
@@ -209,8 +209,6 @@ def add_bicyclist(street: Street, x: float, z: float) -> None:
         hands = [(0.42 * ahead + 2 * turn, 1.05), (0.4 * ahead - 2 * turn, 1.05)]
         draw_body(street, x, z, (-0.12 * ahead, 0.95), (0.18 * ahead, 1.48), feet + hands, Id.BICYCLIST)
 
-    street.add(x, z, draw)
-
 
 def add_pole(street: Street, x: float, z: float) -> None:
     """Add a lamp post, a traffic light or a plain mast, perhaps with a sign."""
@@ -222,6 +220,7 @@ def add_pole(street: Street, x: float, z: float) -> None:
     signed = kind == 3 or rng.random() < 0.3
     street.cast([(x - width, z), (x + width, z)], height, 0.9)
 
+    @street.later(x, z)
     def draw() -> None:
         street.line(x, z, [(0, 0), (0, height)], width, colour, Id.POLE)
         if kind == 0:
@@ -236,8 +235,6 @@ def add_pole(street: Street, x: float, z: float) -> None:
             street.put(x, z, ellipse((0, height - 1 + up), 0.12, 0.12), tint, Id.POLE, glow)
         if signed:
             draw_sign(street, x, z, min(height - 0.3, rng.uniform(2.0, 2.7)))
-
-    street.add(x, z, draw)
 
 
 def draw_sign(street: Street, x: float, z: float, up: float) -> None:
@@ -262,6 +259,7 @@ def add_gantry(street: Street, z: float) -> None:
     colour, post = pick(rng, SIGN_PALETTE), pick(rng, CAR_PALETTE[1:4])
     foot = street.kerb(x) + math.copysign(0.6, x)
 
+    @street.later(x, z)
     def draw() -> None:
         street.line(0, z, [(foot, 0), (foot, up), (x, up)], 0.2, post, Id.POLE)
         for factor, tone in ((1.0, colour * 0.9 + 0.1), (0.9, colour)):
@@ -269,8 +267,6 @@ def add_gantry(street: Street, z: float) -> None:
         for row in (-0.3, 0.3):
             text = [(-half * 0.7, up + rise * row), (half * rng.uniform(0, 0.7), up + rise * row)]
             street.line(x, z, text, 0.14, (0.9, 0.9, 0.88), Id.SIGN)
-
-    street.add(x, z, draw)
 
 
 def add_void(street: Street, x: float, z: float) -> None:
@@ -280,7 +276,7 @@ def add_void(street: Street, x: float, z: float) -> None:
     colour = vivid(rng, 0.8, rng.uniform(0.1, 0.6))
     outline = [(-half, 0), (half, 0), (half * 1.15, height), (-half * 1.15, height)]
     if street.claim(x, z, half, half):
-        street.add(x, z, lambda: street.put(x, z, outline, colour, IGNORE_INDEX))
+        street.later(x, z)(lambda: street.put(x, z, outline, colour, IGNORE_INDEX))
 
 
 def draw_bonnet(street: Street) -> None:

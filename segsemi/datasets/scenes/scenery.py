@@ -42,9 +42,8 @@ def draw_ground(street: Street, crossing: Point | None) -> None:
     stain = street.coarse[height : 2 * height, width : 2 * width] - 0.5
     colours = road_colours(street, x, z)
     joints = ((x % town.tile < 0.06) | (z % town.tile < 0.08)) & (z < 14)
-    pavement = (
-        jitter(rng, town.pavement) - 0.12 * joints[..., None] + 0.12 * (outside < 0.2)[..., None]
-    )  # the kerb is light
+    kerb = 0.12 * (outside < 0.2)[..., None]  # is light
+    pavement = jitter(rng, town.pavement) - 0.12 * joints[..., None] + kerb
     colours[~road] = pavement[~road]
     colours[grass] = (jitter(rng, town.lawn) * (1 + 1.1 * grain[..., None]))[grass]
     colours *= 1 + (rng.uniform(0.1, 0.3) * grain + rng.uniform(0.05, 0.2) * stain)[..., None]
@@ -135,6 +134,7 @@ def add_building(street: Street, side: float, x: float, z: float, length: float,
     tiles = pick(rng, rgb("733829 474547 5c4c42"))
     tiles = tiles + (0.9 - tiles) * street.weather.snow
 
+    @street.later(x, z + length / 2)
     def draw() -> None:
         end, back, inner, top = x + 14 * side, z + length, x + 4 * side, height + roof
         if roof:
@@ -150,8 +150,6 @@ def add_building(street: Street, side: float, x: float, z: float, length: float,
             wall = street.wall((x, z), corner, 0, height)
             if wall is not None:
                 paint_facade(street, wall, look, height, light)
-
-    street.add(x, z + length / 2, draw)
 
 
 def leaf_colour(street: Street) -> np.ndarray:
@@ -206,6 +204,7 @@ def add_tree(street: Street, x: float, z: float) -> None:
         street.cast(spot, 0.0, 0.85)
     street.cast([(x - 0.15, z), (x + 0.15, z)], height * 0.5)
 
+    @street.later(x, z)
     def draw() -> None:
         trunk = 0.02 * height
         stem = [(-trunk, 0), (trunk, 0), (trunk * 0.7, height * 0.4), (-trunk * 0.7, height * 0.4)]
@@ -217,15 +216,13 @@ def add_tree(street: Street, x: float, z: float) -> None:
             low = height * (0.1 if cone else rng.uniform(0.2, 0.38))
             draw_crown(street, x, z, (low, height), half, colour, cone, rng.uniform(0.1, 0.36))
 
-    street.add(x, z, draw)
-
 
 def add_bush(street: Street, x: float, z: float) -> None:
     """Add a bush on the ground."""
     height, half = street.rng.uniform(0.6, 2.2), street.rng.uniform(0.6, 2.0)
     colour = leaf_colour(street)
     street.cast([(x - half, z), (x + half, z)], height)
-    street.add(x, z, lambda: draw_crown(street, x, z, (-0.3, height), half, colour))
+    street.later(x, z)(lambda: draw_crown(street, x, z, (-0.3, height), half, colour))
 
 
 def add_fence(street: Street, side: float, x: float, z: float, length: float) -> None:
@@ -236,6 +233,7 @@ def add_fence(street: Street, side: float, x: float, z: float, length: float) ->
     pitch, post = rng.uniform(0.15, 0.4), rng.uniform(1.5, 3.0)
     street.cast([(x, z), (x, z + length)], height, 0.8)
 
+    @street.later(x, z + length * 0.5)
     def draw() -> None:
         wall = street.wall((x, z), (x, z + length), 0, height)
         if wall is None:
@@ -258,5 +256,3 @@ def add_fence(street: Street, side: float, x: float, z: float, length: float) ->
         behind = street.canvas.image[region.rows, region.columns]
         colour = behind + (base * shade[..., None] - behind) * solid[..., None].astype(np.float32)
         street.canvas.paint(region, colour, Id.FENCE, wall.depth)
-
-    street.add(x, z + length * 0.5, draw)
