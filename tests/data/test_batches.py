@@ -20,12 +20,14 @@ from PIL import Image
 from small_training import AUGMENT, CPU, LABELLED, PSEUDO, Data, a_recipe, small_data
 
 from segsemi.augment.strong import StrongAugment
+from segsemi.core.classes import write_label_png
 from segsemi.core.config import SAUG_OPERATIONS
 from segsemi.core.errors import UserError
 from segsemi.core.recipe import Recipe
-from segsemi.data.batches import Sample, StepBatches
+from segsemi.data.batches import Sample, StepBatches, labelled_samples
 from segsemi.data.images import read_image, read_label
 from segsemi.data.loaders import load_items
+from segsemi.data.manifest import Row
 from segsemi.datasets.scenes import CLASSES
 from segsemi.runtime.distributed import Runtime
 
@@ -136,6 +138,16 @@ def test_pseudo_labels_are_read_as_we_write_them(data: Data) -> None:
         StepBatches(a_recipe(1, parts=(LABELLED,)), *data, classes, Runtime(CPU))[0]
 
 
+def test_corrected_labels_come_after_the_labelled_ones_and_are_read_as_written(data: Data, tmp_path: Path) -> None:
+    rows = [Row(s.id, "train", str(s.image), str(s.label), 48, 64, "", "") for s in data.labelled]
+    write_label_png(tmp_path / "corrected/x.png", np.full((48, 64), 7, dtype=np.uint8), CLASSES)
+    samples = labelled_samples(rows[:1], Path("/"), [replace(rows[1], label="corrected/x.png")], tmp_path)
+    assert [sample.id for sample in samples] == ["train_0000", "train_0001"]
+    shifted = replace(CLASSES, file_ids=tuple(range(100, 111)))  # the data set's own ids
+    batches = StepBatches(a_recipe(1, parts=(LABELLED,)), samples[1:], [], shifted, Runtime(CPU))
+    assert set(batches[0][0].targets.unique().tolist()) <= {7, 255}
+
+
 @pytest.mark.parametrize(
     ("changes", "runtime", "message"),
     [
@@ -212,6 +224,7 @@ FAILING = """
 import pickle, sys, torch
 from segsemi.core.errors import run_stage
 from segsemi.data.loaders import load_items
+from segsemi.data.manifest import Row
 from segsemi.runtime.distributed import Runtime
 def main():
     batches = pickle.load(open(sys.argv[1], 'rb'))
@@ -243,6 +256,7 @@ def test_an_error_of_a_loader_process_ends_the_run(shown: dict[str, str], data: 
 LOADING = """
 import pickle, signal, sys, torch
 from segsemi.data.loaders import load_items
+from segsemi.data.manifest import Row
 from segsemi.runtime.distributed import Runtime
 def main():
     runtime = Runtime(torch.device('cuda'), workers=2, count=2)
