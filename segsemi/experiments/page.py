@@ -13,14 +13,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from segsemi.core.files import write_text
-from segsemi.reporting.page import render, safe
-
-_TABLES = """<ul>{% for name, table in tables.items() %}<li><a href="#{{ name }}">{{ name }}</a></li>
-{% endfor %}</ul>
-{% for name, table in tables.items() %}<section id="{{ name }}">
-{{ table }}</section>
-{% endfor %}"""
-
+from segsemi.reporting.page import render
 
 def write_page(folder: Path) -> Path:
     """Put all tables of `folder`, NAME.md and NAME.csv as tables.write_tables writes them, with their figures into
@@ -32,8 +25,7 @@ def write_page(folder: Path) -> Path:
         for path in sorted(folder.glob("*.md"))
         if path.with_suffix(".csv").exists()  # other texts may lie there
     }
-    page = render("segsemi experiments", _TABLES, tables={name: safe(table) for name, table in tables.items()})
-    write_text(folder / "tables.html", page)
+    write_text(folder / "tables.html", render("tables.html", tables=tables))
     return folder / "tables.html"
 
 

@@ -17,7 +17,7 @@ from segsemi.core.pictures import save_png
 from segsemi.data.manifest import Row
 from segsemi.reporting import figures
 from segsemi.reporting.comparison import comparisons, with_predictions
-from segsemi.reporting.page import render_page
+from segsemi.reporting.page import render
 
 
 @dataclass(frozen=True)
@@ -102,8 +102,17 @@ def write_report(
     examples = _write_examples(models, first, last, classes, rows, root, out / "examples")
     by_class = per_class.pivot(index="class", columns="model", values="iou")
     by_class = by_class.loc[list(classes.names), [model.name for model in models]]
-    drawn = _figures(models, curves, by_class, first, last)
-    write_text(out / "index.html", render_page(table, by_class, drawn, facts, settings, examples, classes))
+    page = render(
+        "report.html",
+        facts=facts,
+        settings=settings,
+        table=table.to_html(index=False, border=0),
+        by_class=by_class,
+        colours=dict(zip(classes.names, classes.colours, strict=True)),
+        figures=_figures(models, curves, by_class, first, last),
+        examples={path.stem: path.read_bytes() for path in examples},
+    )
+    write_text(out / "index.html", page)
     return table.to_string(index=False)
 
 

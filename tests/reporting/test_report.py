@@ -18,7 +18,7 @@ from segsemi.core.pictures import BAR, GAP
 from segsemi.datasets.camvid import SYNTHETIC
 from segsemi.reporting import figures
 from segsemi.reporting.comparison import changed, comparison
-from segsemi.reporting.page import render_page
+from segsemi.reporting.page import render
 from segsemi.reporting.report import Measured, longest_chain
 
 NAMES = list(SYNTHETIC.names)
@@ -61,7 +61,16 @@ def page(folder: Path) -> str:
     }
     table = pd.DataFrame({"model": ["teacher"], "mIoU": ["40.00"]})
     facts, settings = {"data set": "a <b> & c"}, {"teacher": {"steps": 600, "window": None}}
-    return render_page(table, BY_CLASS, drawn, facts, settings, [example], SYNTHETIC)
+    return render(
+        "report.html",
+        facts=facts,
+        settings=settings,
+        table=table.to_html(index=False, border=0),
+        by_class=BY_CLASS,
+        colours=dict(zip(NAMES, SYNTHETIC.colours, strict=True)),
+        figures=drawn,
+        examples={"example": example.read_bytes()},
+    )
 
 
 def test_page_is_one_file_with_everything(tmp_path: Path) -> None:
