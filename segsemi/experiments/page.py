@@ -15,6 +15,7 @@ from markdown_it.token import Token
 from segsemi.core.files import write_text
 from segsemi.reporting.page import render
 
+
 def write_page(folder: Path) -> Path:
     """Put all tables of `folder`, NAME.md and NAME.csv as tables.write_tables writes them, with their figures into
     tables.html there; the path of this page."""

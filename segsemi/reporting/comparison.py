@@ -34,23 +34,11 @@ def comparisons(
         UserError: a file cannot be read.
     """
     for row in rows:
+        image, truth = read_image(root / row.image), read_label(root / row.label, classes)
         predictions = {
             name: read_label(folder / f"{row.id}.png", classes.as_written()) for name, folder in predicted.items()
         }
-        truth = read_label(root / row.label, classes)
-        yield (
-            row.id,
-            comparison(
-                read_image(root / row.image),
-                row.id,
-                truth,
-                predictions,
-                classes,
-                before=before,
-                after=after,
-                width=WIDTH,
-            ),
-        )
+        yield row.id, comparison(image, row.id, truth, predictions, classes, before=before, after=after)
 
 
 def comparison(
@@ -62,7 +50,7 @@ def comparison(
     *,
     before: str,
     after: str,
-    width: int,
+    width: int = WIDTH,
 ) -> np.ndarray:
     """An image, its truth, what each model makes of it, and what changed, side by side.
 
