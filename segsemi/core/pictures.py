@@ -46,11 +46,16 @@ def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
     return canvas
 
 
-def save_png(path: Path, image: np.ndarray, *, palette: bool = False) -> None:
-    """Write (H, W, 3) uint8 RGB, atomically; with `palette` in 256 colours, a third of the bytes, for what is kept in git."""
+def png_bytes(image: np.ndarray, *, palette: bool = False) -> bytes:
+    """(H, W, 3) uint8 RGB as a PNG; with `palette` in 256 colours, a third of the bytes, for what is kept in git."""
     picture = Image.fromarray(image)
     if palette:
         picture = picture.quantize(256, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def save_png(path: Path, image: np.ndarray, *, palette: bool = False) -> None:
+    """Write `png_bytes`, atomically."""
+    write_bytes(path, png_bytes(image, palette=palette))

@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 
 from segsemi.core.classes import Classes
-from segsemi.core.files import write_json, write_text
+from segsemi.core.files import write_bytes, write_json, write_text
 from segsemi.core.paths import evaluated_folder, model_folder, quality_file
-from segsemi.core.pictures import save_png
+from segsemi.core.pictures import png_bytes
 from segsemi.data.manifest import Row
 from segsemi.reporting import figures
 from segsemi.reporting.comparison import comparisons, with_predictions
@@ -197,6 +197,6 @@ def _write_examples(
     shown = with_predictions(rows, predicted)
     found = {}
     for name, picture in comparisons(shown, root, predicted, classes, before=models[0].name, after=last.name):
-        save_png(out / f"{name}.png", picture, palette=True)
-        found[name] = (out / f"{name}.png").read_bytes()
+        found[name] = png_bytes(picture, palette=True)
+        write_bytes(out / f"{name}.png", found[name])
     return found
