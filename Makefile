@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # Stages run `python` and `dvc` by name; these must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint deps docs clean
+.PHONY: demo test lint docs clean
 
 demo: $(VENV)/.ready
 	dvc repro
@@ -20,10 +20,6 @@ lint: $(VENV)/.ready
 	ruff check .
 	ruff format --check .
 	mypy segsemi stages
-
-# Rewrites the code dependencies in dvc.yaml from the stages' imports.
-deps: $(VENV)/.ready
-	python tests/stage_deps.py --write
 
 # Without their dependencies: pyimgaug asks for the desktop build of OpenCV, which needs a screen's libraries (the lock has
 # the headless one), cityscapesScripts, whose table of ids a test reads, for a `typing` that hides Python's own.

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from small_training import two_groups
 
 from segsemi.data.batches import Group
-from segsemi.datasets import scenes as synthetic
+from segsemi.datasets import scenes
 
 ROOT = Path(__file__).parents[1]
 RAW = "data/raw/tiny"
@@ -94,7 +94,7 @@ def copy_project(folder: Path) -> Project:
             shutil.copyfile(source, target)
     project = Project(folder)
     project.run("git", "init", "-q")
-    synthetic.write(folder / RAW, train=12, val=3, height=48, width=64, seed=1)
+    scenes.write(folder / RAW, train=12, val=3, height=48, width=64, seed=1)
     for path in (folder / RAW).rglob("000[2-4].png"):  # a data set may mix sizes; 0002 is in val too
         with Image.open(path) as image:
             resized = image.resize((70, 41), Image.Resampling.NEAREST)

@@ -8,9 +8,9 @@ import torch
 from segsemi.core.classes import write_label_png
 from segsemi.core.config import AugmentParams, OptimParams
 from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
-from segsemi.datasets import check_entries
-from segsemi.datasets import scenes as synthetic
-from segsemi.datasets.camvid import SYNTHETIC, find_synthetic
+from segsemi.datasets import check_entries, scenes
+from segsemi.datasets.camvid import find_camvid
+from segsemi.datasets.scenes import CLASSES as SCENES
 from segsemi.models.build import Architecture, SegmentationModel, build_model
 from segsemi.runtime.distributed import Processes
 
@@ -35,19 +35,19 @@ def optim(steps: int, **changes: object) -> OptimParams:
 
 
 def new_model() -> SegmentationModel:
-    return build_model(ARCHITECTURE, SYNTHETIC, encoder_weights="imagenet", seed=0)
+    return build_model(ARCHITECTURE, SCENES, encoder_weights="imagenet", seed=0)
 
 
 def two_groups(raw: Path) -> list[Group]:
     """2 labelled and 2 pseudo-labelled images of 64x64, written into `raw`; all of a batch of each."""
-    synthetic.write(raw, train=4, val=1, height=64, width=64, seed=0)
-    rows = check_entries(raw, find_synthetic(raw).entries, SYNTHETIC, warn=lambda _: None)
+    scenes.write(raw, train=4, val=1, height=64, width=64, seed=0)
+    rows = check_entries(raw, find_camvid(raw).entries, SCENES, warn=lambda _: None)
     for row in rows[2:4]:
-        write_label_png(raw / "pseudo" / f"{row.id}.png", np.full((64, 64), 3, dtype=np.uint8), SYNTHETIC)
+        write_label_png(raw / "pseudo" / f"{row.id}.png", np.full((64, 64), 3, dtype=np.uint8), SCENES)
     pseudo = pseudo_samples(rows[2:4], raw, raw / "pseudo")
     return [
-        Group("labelled", labelled_samples(rows[:2], raw), 2, SYNTHETIC),
-        Group("pseudo", pseudo, 2, SYNTHETIC, pseudo=True, parallel=True, strong_ops=3),
+        Group("labelled", labelled_samples(rows[:2], raw), 2, SCENES),
+        Group("pseudo", pseudo, 2, SCENES, pseudo=True, parallel=True, strong_ops=3),
     ]
 
 

@@ -18,7 +18,7 @@ from segsemi.core.config import Params, load_params, load_values, parse_params
 from segsemi.core.errors import UserError
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row, read_rows, write_rows
-from segsemi.datasets.camvid import SYNTHETIC
+from segsemi.datasets.scenes import CLASSES as SCENES
 
 quick = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None
@@ -81,7 +81,7 @@ WHOLE = png(np.arange(24, dtype=np.uint8).reshape(4, 6) % 11)
 def test_any_bytes_as_an_image_or_label(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file.png"
     path.write_bytes(content)
-    for read in (lambda: read_label(path, SYNTHETIC), lambda: read_image(path)):
+    for read in (lambda: read_label(path, SCENES), lambda: read_image(path)):
         try:
             shape = read().shape
         except UserError as error:
@@ -97,7 +97,7 @@ def test_one_changed_byte_in_a_label(tmp_path: Path, data: st.DataObject) -> Non
     path = tmp_path / "file.png"
     path.write_bytes(WHOLE[:place] + bytes([value]) + WHOLE[place + 1 :])
     try:
-        label = read_label(path, SYNTHETIC)
+        label = read_label(path, SCENES)
     except UserError:
         return
     assert ((label < 11) | (label == 255)).all()
@@ -109,10 +109,10 @@ def test_any_ids_in_a_label(tmp_path: Path, ids: list[list[int]]) -> None:
     array = np.array(ids, dtype=np.uint8)
     (tmp_path / "label.png").write_bytes(png(array))
     if ((array < 11) | (array == 255)).all():
-        assert np.array_equal(read_label(tmp_path / "label.png", SYNTHETIC), array)
+        assert np.array_equal(read_label(tmp_path / "label.png", SCENES), array)
     else:
         with pytest.raises(UserError, match="has ids"):
-            read_label(tmp_path / "label.png", SYNTHETIC)
+            read_label(tmp_path / "label.png", SCENES)
 
 
 leaves = st.one_of(

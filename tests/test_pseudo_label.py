@@ -12,7 +12,7 @@ from PIL import Image
 
 from segsemi.core.classes import Classes, write_label_png
 from segsemi.data.manifest import Row
-from segsemi.datasets.camvid import SYNTHETIC
+from segsemi.datasets.scenes import CLASSES as SCENES
 from segsemi.inference import predict_image
 from segsemi.models.build import Architecture, SegmentationModel, build_model
 from segsemi.pseudo_label import write_pseudo_labels
@@ -28,7 +28,7 @@ def network(classes: Classes) -> SegmentationModel:
 
 
 def test_labels_are_the_most_probable_classes_over_scales_and_flips(tmp_path: Path) -> None:
-    model, rng = network(SYNTHETIC), np.random.default_rng(0)
+    model, rng = network(SCENES), np.random.default_rng(0)
     rows = []
     for name, size in (("b", (50, 61)), ("a", (40, 48))):
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
@@ -48,7 +48,7 @@ def test_labels_are_the_most_probable_classes_over_scales_and_flips(tmp_path: Pa
         with Image.open(out / f"{row.id}.png") as label:
             assert label.mode == "P" and np.array_equal(np.asarray(label), expected)
         assert float(line["confidence"]) == pytest.approx(float(probabilities.amax(0).mean()), abs=1e-4)
-        for id_, name in enumerate(SYNTHETIC.names):
+        for id_, name in enumerate(SCENES.names):
             assert float(line[name]) == pytest.approx((expected == id_).mean(), abs=1e-4)
 
 
@@ -74,10 +74,10 @@ def test_quality_counts_all_images_and_passes_over_what_is_no_class_on_either_si
         "b": ([[2, 2], [2, 2]], [[2, 255], [2, 2]]),  # 3 of 3
     }
     for name, (label, pseudo) in pairs.items():
-        write_label_png(tmp_path / f"{name}_label.png", np.array(label, np.uint8), SYNTHETIC)
-        write_label_png(tmp_path / f"pseudo/{name}.png", np.array(pseudo, np.uint8), SYNTHETIC)
+        write_label_png(tmp_path / f"{name}_label.png", np.array(label, np.uint8), SCENES)
+        write_label_png(tmp_path / f"pseudo/{name}.png", np.array(pseudo, np.uint8), SCENES)
     rows = [Row(name, "train", "", f"{name}_label.png", 2, 2, "", "") for name in pairs]
-    found = measure_quality(tmp_path / "pseudo", rows, tmp_path, SYNTHETIC)
+    found = measure_quality(tmp_path / "pseudo", rows, tmp_path, SCENES)
     assert found["images"] == 2 and found["pixel_accuracy"] == pytest.approx(5 / 6, abs=1e-6)
     assert found["miou"] == pytest.approx((1 / 2 + 1 / 2 + 1) / 3, abs=1e-6)  # classes 0, 1 and 2
-    assert measure_quality(tmp_path / "pseudo", [], tmp_path, SYNTHETIC) == {"images": 0}
+    assert measure_quality(tmp_path / "pseudo", [], tmp_path, SCENES) == {"images": 0}

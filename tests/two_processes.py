@@ -16,9 +16,8 @@ import torch
 from segsemi.core.config import AugmentParams, OptimParams
 from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
 from segsemi.data.images import LabelledPairs
-from segsemi.datasets import check_entries
-from segsemi.datasets import scenes as synthetic
-from segsemi.datasets.camvid import find_synthetic
+from segsemi.datasets import check_entries, scenes
+from segsemi.datasets.camvid import find_camvid
 from segsemi.models.build import Architecture, build_model
 from segsemi.runtime.distributed import Processes, start_processes
 from segsemi.training.loop import train
@@ -29,8 +28,8 @@ STEPS = 3
 def main(out: Path, accumulate: int, loss: str, bn: str, processes: Processes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder)
-        synthetic.write(raw, train=8, val=3, height=64, width=96, seed=0)
-        found = find_synthetic(raw)
+        scenes.write(raw, train=8, val=3, height=64, width=96, seed=0)
+        found = find_camvid(raw)
         rows = check_entries(raw, found.entries, found.classes, warn=lambda _: None)
         labelled, rest = rows[:4], [row for row in rows[4:] if row.subset == "train"]
         classes = found.classes

@@ -16,21 +16,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from segsemi.commands.predict import laid_over
 from segsemi.core.classes import Classes
-from segsemi.core.config import DataParams, MachineParams, Params, total_steps
+from segsemi.core.config import DataParams, MachineParams, ModelParams, Params, total_steps
 from segsemi.core.errors import UserError
 from segsemi.core.paths import data_root
 from segsemi.core.pictures import captioned, grid, save_png, shrunk
+from segsemi.core.recipe import Recipe
+from segsemi.data.batches import PartBatch
 from segsemi.data.images import read_image, read_label, require_equal_size
 from segsemi.data.manifest import Row
-from segsemi.datasets import DataSet, find_dataset
-from segsemi.datasets.camvid import SYNTHETIC
+from segsemi.datasets import DataSet, find_dataset, scenes
 from segsemi.datasets.split import split_as
-from segsemi.models.build import Architecture, SegmentationModel, architecture_of
-from segsemi.runtime.device import autocast, choose_device, training_format
+from segsemi.models.build import SegmentationModel, architecture_of
+from segsemi.runtime.cpu import fast_atrous_convolutions
+from segsemi.runtime.device import choose_device
+from segsemi.runtime.distributed import Runtime
+from segsemi.training.optimiser import sgd
+from segsemi.training.recipes import student_recipe, supervised_recipe
+from segsemi.training.step import set_train_mode, training_network, training_step
 
 SAMPLE = 200  # labels that are read for the shares of the classes
 PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "pyimgaug", "numpy", "dvc")
@@ -44,7 +49,7 @@ def examine(params: Params, picture: Path | None) -> Iterator[str]:
     """
     yield from machine_lines(params)
     root = data_root(params.data)
-    if params.data.name == "synthetic" and not root.exists():
+    if params.data.embedded and not root.exists():
         raise UserError("the embedded data set is not there yet: `dvc repro prepare` writes it")
     data = find_dataset(params.data.name, root, val_fraction=params.data.val_fraction, seed=params.seed)
     yield from data_lines(data, root)
@@ -158,8 +163,8 @@ def training_seconds(trainings: Iterable[tuple[Params, str, int]]) -> float:
 @cache
 def _classes(data: DataParams) -> Classes:
     """The classes of the data set; those of the embedded one are known before it is written."""
-    if data.name == "synthetic":
-        return SYNTHETIC
+    if data.embedded:
+        return scenes.CLASSES
     return find_dataset(data.name, data_root(data), val_fraction=data.val_fraction, seed=0).classes
 
 
@@ -175,41 +180,39 @@ class Cost(NamedTuple):
 
 def step_cost(params: Params, name: str, classes: Classes) -> Cost:
     """Measure a training step of the `teacher` or of a `student`, without loading and augmenting images."""
-    teacher, student, network = params.teacher, params.student, params.model
+    network = params.model
     if name == "teacher":
-        images, at_once = teacher.batch_size, teacher.batch_size // teacher.accumulate
+        recipe = supervised_recipe(name, params.teacher, params.augment, seed=0)
     else:
-        network = params.student_model if student.init == "pretrained" else network
-        images, at_once = student.batch_labelled + student.batch_pseudo, max(student.passes)
-    at_once = max(2, at_once)  # a fixed batch norm can do with one image, the one measured here cannot
-    architecture = architecture_of(network, params.augment)
-    cost = _pass_cost(architecture, classes, at_once, params.augment.crop_size, params.machine)
-    return Cost(cost.seconds * images / at_once, cost.memory)
+        recipe = student_recipe(name, params.student, params.augment, seed=0)
+        network = params.student_model if params.student.init == "pretrained" else network
+    return _measured(recipe, network, classes, params.machine)
 
 
 @cache
-def _pass_cost(
-    architecture: Architecture, classes: Classes, images: int, crop_size: int, machine: MachineParams
-) -> Cost:
-    """Two steps of SGD on cross entropy with all images at once; the second one is timed."""
-    device = choose_device(machine.device)
-    order = training_format(device)
+def _measured(recipe: Recipe, network: ModelParams, classes: Classes, machine: MachineParams) -> Cost:
+    """Two steps on made-up images, of which the second is timed."""
+    device, size = choose_device(machine.device), recipe.augment.crop_size
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    model = SegmentationModel(architecture, classes).to(device=device, memory_format=order).train()  # type: ignore[call-overload]
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-    batch = torch.rand(images, 3, crop_size, crop_size, device=device).contiguous(memory_format=order)
-    target = torch.zeros(images, crop_size, crop_size, dtype=torch.long, device=device)
-    for _ in range(2):
-        start = time.perf_counter()
-        with autocast(device, machine.precision):
-            logits = model(batch)
-        F.cross_entropy(logits.float(), target).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
-        seconds = time.perf_counter() - start
+    runtime = Runtime(device, machine.precision)
+    model = SegmentationModel(architecture_of(network, recipe.augment), classes)
+    trained, optimizer = training_network(model, recipe, runtime), sgd(model, recipe)
+    set_train_mode(model, recipe)
+    batch = []
+    for part in recipe.parts:
+        images = torch.randint(256, (part.images, 3, size, size), dtype=torch.uint8)
+        targets = torch.zeros(part.images, size, size, dtype=torch.uint8)
+        batch.append(PartBatch(part, images, targets, [""] * part.images))
+    with fast_atrous_convolutions(model):
+        for step in range(2):
+            start = time.perf_counter()
+            training_step(trained, batch, step, recipe, runtime)
+            optimizer.step()
+            optimizer.zero_grad()
+            if device.type != "cpu":
+                torch.accelerator.synchronize(device)
+            seconds = time.perf_counter() - start
     if device.type == "cuda":
         return Cost(seconds, torch.cuda.max_memory_allocated(device))
     unit = 1 if sys.platform == "darwin" else 1024

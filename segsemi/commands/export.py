@@ -12,7 +12,7 @@ from torch import nn
 from segsemi.core.errors import UserError
 from segsemi.core.files import write_text
 from segsemi.models.build import ATROUS_RATES, SegmentationModel
-from segsemi.models.layers import conv_as, replace_modules
+from segsemi.models.layers import replace_modules
 from segsemi.models.saving import load_description, load_model
 
 TOLERANCE = 1e-3  # of probabilities
@@ -88,7 +88,8 @@ def fix_padding(network: nn.Module) -> None:
         sides = zip(layer.kernel_size, layer.dilation, layer.stride, strict=True)
         height, width = (max((kernel - 1) * rate + 1 - stride, 0) for kernel, rate, stride in sides)
         padding = nn.ZeroPad2d((width // 2, width - width // 2, height // 2, height - height // 2))
-        return nn.Sequential(padding, conv_as(nn.Conv2d, layer))
+        layer.__class__ = nn.Conv2d  # whose forward pass pads nothing
+        return nn.Sequential(padding, layer)
 
     replace_modules(network, fixed)
 

@@ -58,6 +58,11 @@ class DataParams(Section):
     width: Annotated[int, Field(ge=32)]
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
 
+    @property
+    def embedded(self) -> bool:
+        """Return whether stage prepare writes the data set itself (segsemi/datasets/scenes)."""
+        return self.name == "synthetic"
+
     @field_validator("root")
     @classmethod
     def _whole(cls, root: str) -> str:
@@ -147,8 +152,8 @@ class TeacherParams(OptimParams):
         return self
 
 
-class StudentPart(NamedTuple):
-    """Images of one kind in a student's batch.
+class Part(NamedTuple):
+    """Images of one kind in a batch.
 
     Attributes:
         name: keeps its random choices apart from the other parts'.
@@ -180,16 +185,16 @@ class StudentParams(OptimParams):
     loss: Literal["scl", "scl_released", "sce", "ce"]
 
     @property
-    def parts(self) -> list[StudentPart]:
+    def parts(self) -> list[Part]:
         """What a batch consists of; parts without images are left out."""
         found = []
         for name, pseudo, batch in (("labelled", False, self.batch_labelled), ("pseudo", True, self.batch_pseudo)):
             strong = round(batch * self.saug_share) if self.saug in (name, "both") else 0
             if self.saug_share == 1:
-                found.append(StudentPart(name, pseudo, strong > 0, pseudo, batch))
+                found.append(Part(name, pseudo, strong > 0, pseudo, batch))
             else:
-                found.append(StudentPart(name, pseudo, False, False, batch - strong))
-                found.append(StudentPart(f"strong {name}", pseudo, True, True, strong))
+                found.append(Part(name, pseudo, False, False, batch - strong))
+                found.append(Part(f"strong {name}", pseudo, True, True, strong))
         return [part for part in found if part.images > 0]
 
     @property
@@ -257,7 +262,6 @@ class MachineParams(Section):
     workers: int | Literal["auto"]
     cache_mb: Annotated[int, Field(ge=0)]
     precision: Literal["auto", "fp32", "bf16"]
-    compile: bool
 
     @field_validator("workers", mode="before")
     @classmethod

@@ -57,5 +57,5 @@ def steps_file(baseline: str) -> Path:
 
 
 def data_root(data: DataParams) -> Path:
-    """Where the paths of the manifest start: the embedded data set lies beside it, others at data.root."""
-    return PREPARED if data.name == "synthetic" else Path(data.root)
+    """Return the folder where the manifest's paths start: that of the manifest for the embedded scenes, else data.root."""
+    return PREPARED if data.embedded else Path(data.root)

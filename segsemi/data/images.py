@@ -165,3 +165,16 @@ class LabelledPairs(Sequence[tuple[np.ndarray, np.ndarray]]):
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         row = self.rows[index]
         return read_image(self.root / row.image), read_label(self.root / row.label, self.classes)
+
+
+class Images(Sequence[np.ndarray]):
+    """The image of every row, read from disk when asked for; paths start at `root`."""
+
+    def __init__(self, rows: Sequence[Row], root: Path) -> None:
+        self.rows, self.root = rows, root
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return read_image(self.root / self.rows[index].image)

@@ -27,9 +27,9 @@ from segsemi.data.batches import Group, Sample, StepBatches, labelled_samples, p
 from segsemi.data.images import read_image, read_label
 from segsemi.data.loaders import batch_loader
 from segsemi.data.manifest import COLUMNS, Row, read_rows, write_rows
-from segsemi.datasets import check_entries
-from segsemi.datasets import scenes as synthetic
-from segsemi.datasets.camvid import CAMVID, SYNTHETIC, find_annot_pairs
+from segsemi.datasets import check_entries, scenes
+from segsemi.datasets.camvid import CAMVID, find_camvid
+from segsemi.datasets.scenes import CLASSES as SCENES
 from segsemi.datasets.split import read_corrected, read_list, split_rows, write_split
 
 AUGMENT = AugmentParams(short_side=None, crop_size=40, scale_min=0.5, scale_max=2.0, flip=True)
@@ -39,12 +39,12 @@ AUGMENT = AugmentParams(short_side=None, crop_size=40, scale_min=0.5, scale_max=
 def raw(tmp_path: Path) -> Path:
     """Four training and two validation images in CamVid's layout."""
     folder = tmp_path / "raw"
-    synthetic.write(folder, train=4, val=2, height=48, width=64, seed=3)
+    scenes.write(folder, train=4, val=2, height=48, width=64, seed=3)
     return folder
 
 
 def manifest(raw: Path) -> list[Row]:
-    return check_entries(raw, find_annot_pairs(raw), SYNTHETIC, warn=lambda _: None)
+    return check_entries(raw, find_camvid(raw).entries, SCENES, warn=lambda _: None)
 
 
 def test_manifest_lists_every_image_with_unique_ids_and_survives_the_disk(raw: Path, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_unique_stems_are_the_ids(raw: Path) -> None:
     for folder in ("val", "valannot"):
         for path in (raw / folder).iterdir():
             path.rename(path.with_name(f"v{path.name}"))
-    assert [entry.id for entry in find_annot_pairs(raw)] == ["0000", "0001", "0002", "0003", "v0000", "v0001"]
+    assert [entry.id for entry in find_camvid(raw).entries] == ["0000", "0001", "0002", "0003", "v0000", "v0001"]
 
 
 def test_camvid_void_is_ignored(tmp_path: Path) -> None:
@@ -166,12 +166,12 @@ def test_unlabelled_list_has_no_trace_of_labels(tmp_path: Path) -> None:
 
 def test_mended_labels_count_as_labelled_and_are_read_as_written(tmp_path: Path) -> None:
     raw, mended, lists = tmp_path / "raw", tmp_path / "mended", tmp_path / "lists"
-    synthetic.write(raw, train=4, val=2, height=48, width=64, seed=3)
+    scenes.write(raw, train=4, val=2, height=48, width=64, seed=3)
     rows = manifest(raw)
     for name, value in (("train_0001", 7), ("train_0003", 255)):
-        write_label_png(mended / f"{name}.png", np.full((48, 64), value, dtype=np.uint8), SYNTHETIC)
+        write_label_png(mended / f"{name}.png", np.full((48, 64), value, dtype=np.uint8), SCENES)
     (mended / "README.md").write_text("no label")
-    files = read_corrected(mended, rows, SYNTHETIC)
+    files = read_corrected(mended, rows, SCENES)
     split = split_rows(rows, ids=["train_0000", "train_0003"], corrected=files, seed=0)
     write_split(split, lists, files)
     assert [row.id for row in read_rows(lists / "labelled.csv")] == ["train_0000", "train_0003"]  # its own label wins
@@ -181,7 +181,7 @@ def test_mended_labels_count_as_labelled_and_are_read_as_written(tmp_path: Path)
     assert row.id == "train_0001" and row.label_hash == file_hash(mended / "train_0001.png")
     samples = labelled_samples(read_rows(lists / "labelled.csv"), raw, corrected, lists)
     assert [sample.id for sample in samples] == ["train_0000", "train_0003", "train_0001"]
-    shifted = Classes(SYNTHETIC.names, SYNTHETIC.colours, file_ids=tuple(range(100, 111)))  # the data set's own ids
+    shifted = Classes(SCENES.names, SCENES.colours, file_ids=tuple(range(100, 111)))  # the data set's own ids
     batches = StepBatches([Group("labelled", samples[2:], 1, shifted)], AUGMENT, steps=1, seed=0, stage="s", cache_mb=1)
     assert set(batches[0][0].targets.unique().tolist()) <= {7, 255}
 
@@ -198,14 +198,14 @@ def test_mended_labels_count_as_labelled_and_are_read_as_written(tmp_path: Path)
 def test_wrong_mended_label_is_refused(
     raw: Path, tmp_path: Path, name: str, size: tuple[int, int], value: int, message: str
 ) -> None:
-    write_label_png(tmp_path / "mended" / f"{name}.png", np.full(size, value, dtype=np.uint8), SYNTHETIC)
+    write_label_png(tmp_path / "mended" / f"{name}.png", np.full(size, value, dtype=np.uint8), SCENES)
     with pytest.raises(UserError, match=message):
-        read_corrected(tmp_path / "mended", manifest(raw), SYNTHETIC)
+        read_corrected(tmp_path / "mended", manifest(raw), SCENES)
 
 
 def test_missing_folder_of_mended_labels_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"split\.corrected: there is no folder"):
-        read_corrected(tmp_path / "nowhere", [], SYNTHETIC)
+        read_corrected(tmp_path / "nowhere", [], SCENES)
 
 
 def test_two_mended_labels_of_one_image_are_refused(raw: Path, tmp_path: Path) -> None:
@@ -213,16 +213,16 @@ def test_two_mended_labels_of_one_image_are_refused(raw: Path, tmp_path: Path) -
         (tmp_path / f"twice/train_0001.{ending}").parent.mkdir(exist_ok=True)
         (tmp_path / f"twice/train_0001.{ending}").touch()
     with pytest.raises(UserError, match=r"train_0001\.PNG and .*train_0001\.png are labels of the same image"):
-        read_corrected(tmp_path / "twice", manifest(raw), SYNTHETIC)
+        read_corrected(tmp_path / "twice", manifest(raw), SCENES)
 
 
 def groups(raw: Path, tmp_path: Path) -> list[Group]:
     rows = manifest(raw)
     for row in rows[2:4]:
-        write_label_png(tmp_path / "pseudo" / f"{row.id}.png", np.full((48, 64), 7, dtype=np.uint8), SYNTHETIC)
+        write_label_png(tmp_path / "pseudo" / f"{row.id}.png", np.full((48, 64), 7, dtype=np.uint8), SCENES)
     return [
-        Group("labelled", labelled_samples(rows[:2], raw), 2, SYNTHETIC),
-        Group("pseudo", pseudo_samples(rows[2:4], raw, tmp_path / "pseudo"), 1, SYNTHETIC, pseudo=True, strong_ops=3),
+        Group("labelled", labelled_samples(rows[:2], raw), 2, SCENES),
+        Group("pseudo", pseudo_samples(rows[2:4], raw, tmp_path / "pseudo"), 1, SCENES, pseudo=True, strong_ops=3),
     ]
 
 
@@ -247,7 +247,7 @@ def test_batch_has_a_part_of_each_group_and_pseudo_labels_come_from_the_pngs(raw
 def test_weak_and_strong_groups_of_the_same_images_keep_apart_in_the_cache(raw: Path, tmp_path: Path) -> None:
     """Where `short_side` shrinks, SAUG starts from the full image and the weak part from the small one."""
     samples = groups(raw, tmp_path)[0].samples
-    both = [Group("weak", samples, 2, SYNTHETIC), Group("strong", samples, 2, SYNTHETIC, parallel=True, strong_ops=1)]
+    both = [Group("weak", samples, 2, SCENES), Group("strong", samples, 2, SCENES, parallel=True, strong_ops=1)]
     augment = AUGMENT.model_copy(update={"short_side": 32})
     cached, fresh = (make(both, augment=augment, cache_mb=mb) for mb in (10, 0))
     for step in range(4):
@@ -257,7 +257,7 @@ def test_weak_and_strong_groups_of_the_same_images_keep_apart_in_the_cache(raw: 
 
 def test_every_image_gets_its_own_augmentation_anew_in_each_epoch_and_group(raw: Path, tmp_path: Path) -> None:
     (sample, *_) = groups(raw, tmp_path)[0].samples
-    both = [Group(name, [sample], 1, SYNTHETIC) for name in ("a", "b")]
+    both = [Group(name, [sample], 1, SCENES) for name in ("a", "b")]
     crops = [part.images for step in range(3) for part in make(both)[step]]
     assert all(not a.equal(b) for index, a in enumerate(crops) for b in crops[:index])
 
@@ -267,7 +267,7 @@ def test_every_epoch_group_and_seed_has_an_order_of_its_own(raw: Path, tmp_path:
     samples = [replace(one, id=str(index)) for index in range(8)]
 
     def orders(name: str, **options: object) -> list[str]:
-        batches = make([Group(name, samples, 8, SYNTHETIC)], steps=2, **options)
+        batches = make([Group(name, samples, 8, SCENES)], steps=2, **options)
         return ["".join(batches[epoch][0].ids) for epoch in range(2)]
 
     found = [*orders("a"), *orders("b"), *orders("a", seed=6), *orders("a", stage="student_2")]
@@ -292,7 +292,7 @@ def test_saug_gets_its_params_and_the_image_at_its_own_size(
 
 def test_pseudo_labels_are_read_as_we_write_them(raw: Path, tmp_path: Path) -> None:
     """Not as the data set's own label files, whose ids may be others."""
-    classes = replace(SYNTHETIC, file_ids=tuple(range(10, 21)))
+    classes = replace(SCENES, file_ids=tuple(range(10, 21)))
     labelled, pseudo = groups(raw, tmp_path)
     (part,) = make([replace(pseudo, classes=classes)])[0]
     assert 7 in part.targets
@@ -389,7 +389,7 @@ def test_decoded_images_are_kept_as_far_as_the_cache_goes(
     cache_mb: int, kept: int, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Four images, of which two fit into a MiB."""
-    four = [Group("labelled", labelled_samples(manifest(raw)[:4], raw), 4, SYNTHETIC)]
+    four = [Group("labelled", labelled_samples(manifest(raw)[:4], raw), 4, SCENES)]
     decoded: list[Path] = []
 
     def large(path: Path) -> np.ndarray:
@@ -423,12 +423,12 @@ def test_batches_depend_on_seed_and_stage_not_on_workers_start_or_cache(raw: Pat
 
 def test_strong_augmentation_changes_the_image_and_never_the_label(raw: Path, tmp_path: Path) -> None:
     plain = groups(raw, tmp_path)
-    label = read_label(plain[0].samples[0].label, SYNTHETIC)
+    label = read_label(plain[0].samples[0].label, SCENES)
     one = Sample("x", plain[0].samples[0].image, plain[0].samples[0].label)
     augment = AugmentParams(short_side=None, crop_size=64, scale_min=1.0, scale_max=1.0, flip=False)
     for ops in (0, 3):
         batches = StepBatches(
-            [Group("g", [one], 1, SYNTHETIC, strong_ops=ops)], augment, steps=8, seed=0, stage="s", cache_mb=1
+            [Group("g", [one], 1, SCENES, strong_ops=ops)], augment, steps=8, seed=0, stage="s", cache_mb=1
         )
         image = read_image(one.image).transpose(2, 0, 1).astype(np.float32) / 255
         for step in range(8):
@@ -444,7 +444,7 @@ def test_operations_that_are_left_out_are_never_drawn(raw: Path, tmp_path: Path)
     sample = Sample("x", path, groups(raw, tmp_path)[0].samples[0].label)
     augment = AugmentParams(short_side=None, crop_size=48, scale_min=1.0, scale_max=1.0, flip=False)
     others = [name for name in SAUG_OPERATIONS if name != "invert_channel"]
-    group = Group("g", [sample], 1, SYNTHETIC, strong_ops=1, without=others)
+    group = Group("g", [sample], 1, SCENES, strong_ops=1, without=others)
     batches = StepBatches([group], augment, steps=8, seed=0, stage="s", cache_mb=1)
     for step in range(8):
         (part,) = batches[step]

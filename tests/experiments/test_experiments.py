@@ -32,7 +32,7 @@ from segsemi.core.errors import UserError
 from segsemi.core.pictures import BAR, GAP, save_png
 from segsemi.data.images import read_label
 from segsemi.data.manifest import Row, write_rows
-from segsemi.datasets.camvid import SYNTHETIC
+from segsemi.datasets.scenes import CLASSES as SCENES
 from segsemi.experiments.earlier import (
     Place,
     Settings,
@@ -826,7 +826,7 @@ def test_page_has_all_tables_with_their_figures(tmp_path: Path) -> None:
 
 def test_examples_are_of_the_first_seed_that_has_all_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Embedded data; each row's picture is its own model's prediction, whatever the row is called."""
-    classes = SYNTHETIC
+    classes = SCENES
     labels = {"teacher": 1, "student_1": 2, "student_2": 3}  # every pixel of a model's predictions
     rows = [Row(f"v{number}", "val", f"v{number}.png", f"v{number}_l.png", 20, 30, "", "") for number in range(3)]
 

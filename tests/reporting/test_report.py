@@ -18,12 +18,12 @@ from PIL import Image
 from segsemi.core.classes import write_label_png
 from segsemi.core.pictures import BAR, GAP
 from segsemi.data.manifest import Row
-from segsemi.datasets.camvid import SYNTHETIC
+from segsemi.datasets.scenes import CLASSES as SCENES
 from segsemi.reporting import figures
 from segsemi.reporting.comparison import changed, comparison
 from segsemi.reporting.report import Measured, longest_chain, write_report
 
-NAMES = list(SYNTHETIC.names)
+NAMES = list(SCENES.names)
 CURVE = pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "lr": [0.1, 0.05], "val_miou": [np.nan, 0.4]})
 BN = pd.DataFrame(
     {
@@ -70,11 +70,11 @@ def report(tmp_path: Path) -> Path:
     ]
     Image.fromarray(np.full((20, 30, 3), 90, dtype=np.uint8)).save(tmp_path / "image.png")
     for path in ("label.png", *(f"{model.name}/predictions/x.png" for model in models)):
-        write_label_png(tmp_path / path, np.zeros((20, 30), dtype=np.uint8), SYNTHETIC)
+        write_label_png(tmp_path / path, np.zeros((20, 30), dtype=np.uint8), SCENES)
     rows = [Row(name, "val", "image.png", "label.png", 20, 30, "", "") for name in ("x", "y")]
     facts, settings = {"data set": "a <b> & c"}, {"teacher": {"steps": 600, "window": None}}
     for out in ("out", "again"):
-        write_report(models, SYNTHETIC, rows, tmp_path, facts, settings, tmp_path / out)
+        write_report(models, SCENES, rows, tmp_path, facts, settings, tmp_path / out)
     return tmp_path / "out"
 
 
@@ -154,13 +154,13 @@ def test_comparison_shows_every_prediction_and_what_changed() -> None:
     truth = np.zeros((20, 30), dtype=np.uint8)
     predictions = {"truth": truth, "a": truth + 1, "b": truth}  # a model may have any name
     options = {"before": "a", "after": "b"}
-    whole = comparison(image, "id", truth, predictions, SYNTHETIC, width=1280, **options)
+    whole = comparison(image, "id", truth, predictions, SCENES, width=1280, **options)
     assert whole.shape == (BAR + 20, 6 * (30 + GAP) - GAP, 3)
     middles = whole[BAR + 10, 15 :: 30 + GAP].tolist()
-    first, second = (list(SYNTHETIC.colours[id_]) for id_ in (0, 1))
+    first, second = (list(SCENES.colours[id_]) for id_ in (0, 1))
     assert middles == [[90] * 3, first, first, second, first, [42, 127, 63]]
-    assert comparison(image, "id", truth, predictions, SYNTHETIC, width=1280, before="b", after="b").shape[1] == 166
-    assert comparison(image, "id", truth, predictions, SYNTHETIC, width=100, **options).shape[1] <= 100
+    assert comparison(image, "id", truth, predictions, SCENES, width=1280, before="b", after="b").shape[1] == 166
+    assert comparison(image, "id", truth, predictions, SCENES, width=100, **options).shape[1] <= 100
 
 
 def screenshot(path: Path, folder: Path) -> np.ndarray:

@@ -4,14 +4,14 @@ import copy
 
 import pytest
 import torch
+from segsemi.runtime.pointwise import PointwiseConv2d, replace_pointwise
 from torch import Tensor, nn
 from torch.profiler import profile
 
-from segsemi.datasets import scenes as synthetic
+from segsemi.datasets import scenes
 from segsemi.models.build import Architecture, SegmentationModel, build_model
 from segsemi.runtime import pointwise
 from segsemi.runtime.device import one_thread
-from segsemi.runtime.pointwise import PointwiseConv2d, replace_pointwise
 
 ARCHITECTURE = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
 ONEDNN = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()
@@ -19,7 +19,7 @@ ONEDNN = torch.backends.mkl.is_available() and torch.backends.mkldnn.is_availabl
 
 @pytest.fixture
 def network() -> SegmentationModel:
-    return build_model(ARCHITECTURE, synthetic.CLASSES, encoder_weights="imagenet", seed=0)
+    return build_model(ARCHITECTURE, scenes.CLASSES, encoder_weights="imagenet", seed=0)
 
 
 def replaced(original: nn.Conv2d) -> nn.Module:

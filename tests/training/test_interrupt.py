@@ -20,9 +20,9 @@ from conftest import Project
 import segsemi.evaluate
 from segsemi.core.errors import UserError, explain
 from segsemi.core.files import write_bytes
-from segsemi.datasets import check_entries
-from segsemi.datasets import scenes as synthetic
-from segsemi.datasets.camvid import SYNTHETIC, find_synthetic
+from segsemi.datasets import check_entries, scenes
+from segsemi.datasets.camvid import find_camvid
+from segsemi.datasets.scenes import CLASSES as SCENES
 from segsemi.evaluate import write_evaluation
 from segsemi.models.build import Architecture, build_model
 from segsemi.runtime.stop import stop_requested
@@ -156,16 +156,16 @@ def test_what_ends_after_its_dvc_was_killed_keeps_its_state(tmp_path: Path, monk
 
 def test_evaluation_goes_on_with_the_next_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = tmp_path / "raw"
-    synthetic.write(raw, train=1, val=6, height=48, width=64, seed=0)
-    entries = [entry for entry in find_synthetic(raw).entries if entry.subset == "val"]
-    rows = check_entries(raw, entries, SYNTHETIC, warn=lambda _: None)
+    scenes.write(raw, train=1, val=6, height=48, width=64, seed=0)
+    entries = [entry for entry in find_camvid(raw).entries if entry.subset == "val"]
+    rows = check_entries(raw, entries, SCENES, warn=lambda _: None)
     model = build_model(
-        Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16), SYNTHETIC, encoder_weights="none", seed=0
+        Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16), SCENES, encoder_weights="none", seed=0
     ).eval()
     options = {"scales": [1.0], "flip": False, "window": None, "examples": 3, "progress": "model"}
 
     def evaluate(out: str, work: str) -> None:
-        write_evaluation(model, rows, raw, SYNTHETIC, tmp_path / out, work=tmp_path / work, **options)  # type: ignore[arg-type]
+        write_evaluation(model, rows, raw, SCENES, tmp_path / out, work=tmp_path / work, **options)  # type: ignore[arg-type]
 
     evaluate("whole", "work_whole")
     monkeypatch.setattr(segsemi.evaluate, "STATE_SECONDS", -1.0)

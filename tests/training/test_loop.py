@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import ROOT
+from segsemi.training.student import student_groups
 from small_training import ALONE, CPU, batches, new_model, optim
 from torch import nn
 
@@ -24,14 +25,13 @@ import segsemi.training.optimiser
 from segsemi.core.config import StudentParams, load_params
 from segsemi.core.errors import UserError
 from segsemi.data.batches import Group, Part
-from segsemi.datasets.camvid import SYNTHETIC
+from segsemi.datasets.scenes import CLASSES as SCENES
 from segsemi.dsbn import bn_statistics, convert_dsbn, labelled_first, strip_dsbn
 from segsemi.losses import cross_entropy, self_correction_loss
 from segsemi.models.build import SegmentationModel
 from segsemi.runtime.device import one_thread, training_format
 from segsemi.training.loop import train
 from segsemi.training.step import StepPasses, set_train_mode
-from segsemi.training.student import student_groups
 
 
 class Spoilt(Part):
@@ -257,7 +257,7 @@ def test_groups_of_a_student_have_the_images_and_the_augmentation_of_its_parts(g
     values = load_params(ROOT / "params.yaml").student.model_dump()
     values |= {"batch_labelled": 3, "batch_pseudo": 8, "saug_share": 0.25, "saug_ops": 2, "saug_without": ["hsv"]}
     labelled, pseudo = (group.samples for group in groups)
-    found = student_groups(StudentParams(**values), labelled, pseudo, SYNTHETIC)
+    found = student_groups(StudentParams(**values), labelled, pseudo, SCENES)
     assert [(g.samples, g.batch_size, g.pseudo, g.parallel, g.strong_ops) for g in found] == [
         (labelled, 3, False, False, 0),
         (pseudo, 6, True, False, 0),

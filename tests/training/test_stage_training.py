@@ -9,24 +9,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
-
-import segsemi.training.loop
 import segsemi.training.student
 import segsemi.training.supervised
+from conftest import ROOT
+from segsemi.training.student import train_student
+from segsemi.training.supervised import train_on_labels
+
+import segsemi.training.loop
 from segsemi.core.classes import write_label_png
 from segsemi.core.config import Params, load_params
 from segsemi.core.files import write_json
 from segsemi.core.paths import CLASSES, SPLIT, model_files, model_folder, pseudo_folder
-from segsemi.datasets import check_entries
-from segsemi.datasets import scenes as synthetic
-from segsemi.datasets.camvid import SYNTHETIC, find_synthetic
+from segsemi.datasets import check_entries, scenes
+from segsemi.datasets.camvid import find_camvid
+from segsemi.datasets.scenes import CLASSES as SCENES
 from segsemi.datasets.split import split_rows, write_split
 from segsemi.models.build import Architecture, build_model
 from segsemi.models.saving import load_description, save_model
 from segsemi.training.loop import History
-from segsemi.training.student import train_student
-from segsemi.training.supervised import train_on_labels
 
 NETWORK = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
 
@@ -36,18 +36,18 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two labelled images, one with a mended label and two with pseudo labels, a teacher; in a folder of their own."""
     monkeypatch.chdir(tmp_path)
     folder = Path("raw")
-    synthetic.write(folder, train=5, val=2, height=48, width=64, seed=0)
-    rows = check_entries(folder, find_synthetic(folder).entries, SYNTHETIC, warn=lambda _: None)
-    write_json(CLASSES, SYNTHETIC.to_dict())
+    scenes.write(folder, train=5, val=2, height=48, width=64, seed=0)
+    rows = check_entries(folder, find_camvid(folder).entries, SCENES, warn=lambda _: None)
+    write_json(CLASSES, SCENES.to_dict())
     names = [row.id for row in rows if row.subset == "train"]
     label = np.zeros((48, 64), np.uint8)
-    write_label_png(Path("mended.png"), label, SYNTHETIC)
+    write_label_png(Path("mended.png"), label, SCENES)
     mended = {names[2]: Path("mended.png")}
     write_split(split_rows(rows, ids=names[:2], corrected=mended, seed=0), SPLIT, mended)
     for name in names[3:]:
-        write_label_png(pseudo_folder("student_1") / f"{name}.png", label, SYNTHETIC)
+        write_label_png(pseudo_folder("student_1") / f"{name}.png", label, SCENES)
     save_model(
-        build_model(NETWORK, SYNTHETIC, encoder_weights="none", seed=5), model_folder("teacher"), {"steps_in_all": 5}
+        build_model(NETWORK, SCENES, encoder_weights="none", seed=5), model_folder("teacher"), {"steps_in_all": 5}
     )
     return folder
 
@@ -113,7 +113,7 @@ def test_student_learns_what_params_say(
     ]
     for group in (labelled, pseudo):
         assert (group.strong_ops, group.replace, list(group.without)) == (2, False, ["hsv"])
-    teacher = build_model(NETWORK, SYNTHETIC, encoder_weights="none", seed=5)
+    teacher = build_model(NETWORK, SCENES, encoder_weights="none", seed=5)
     for ours, expected in zip(seen["network"].parameters(), teacher.parameters(), strict=True):
         assert ours.equal(expected)
     (stage, settings, inputs), *_ = folders

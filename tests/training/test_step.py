@@ -14,18 +14,19 @@ import torch
 import torch.nn.functional as F
 import tqdm
 from conftest import ROOT
+from segsemi.commands.memory import Memory
+from segsemi.training.dropout import SteadyDropout, steady_dropout
 from small_training import ALONE, CPU, batches, new_model, optim
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 from torch.nn.utils import get_total_norm
 
 from segsemi.commands.doctor import cost_lines, split_lines, step_seconds
-from segsemi.commands.memory import Memory
 from segsemi.core.classes import Classes
 from segsemi.core.config import load_params
 from segsemi.data.batches import Group, Part
 from segsemi.datasets import DataSet, Entry
-from segsemi.datasets.camvid import SYNTHETIC
+from segsemi.datasets.scenes import CLASSES as SCENES
 from segsemi.dsbn import branch_of, convert_dsbn, labelled_first
 from segsemi.losses import LOSSES
 from segsemi.models.build import Architecture
@@ -33,7 +34,6 @@ from segsemi.models.torchvision_ops import import_torchvision
 from segsemi.runtime import pointwise
 from segsemi.runtime.device import one_thread, threads_sharing_cores
 from segsemi.runtime.distributed import Processes
-from segsemi.training.dropout import SteadyDropout, steady_dropout
 from segsemi.training.loop import History, train
 from segsemi.training.step import PassesSideBySide, StepPasses, step_passes
 
@@ -211,7 +211,7 @@ def test_doctor_counts_the_memory_of_both_passes_where_they_run_side_by_side(
 
     monkeypatch.setattr("segsemi.commands.doctor.step_memory", memory)
     monkeypatch.setattr("segsemi.commands.doctor.step_seconds", lambda *_: {"teacher": 1.0, "student": 1.0})
-    list(cost_lines(params, DataSet(SYNTHETIC, [])))
+    list(cost_lines(params, DataSet(SCENES, [])))
     assert asked == [params.teacher.batch_size, images]
 
 
@@ -219,7 +219,7 @@ def test_doctor_runs_no_step_for_which_there_is_no_memory(monkeypatch: pytest.Mo
     params = load_params(ROOT / "params.yaml")
     monkeypatch.setattr("segsemi.commands.doctor._free_memory", lambda _: 2**20)
     monkeypatch.setattr("segsemi.commands.doctor._seconds_of_a_pass", lambda *_, **__: pytest.fail("a step was run"))
-    last = list(cost_lines(params, DataSet(SYNTHETIC, [])))[-1]
+    last = list(cost_lines(params, DataSet(SCENES, [])))[-1]
     assert re.fullmatch(r"time unknown: a step takes \d\.\d GiB, and 0\.0 are free on \w+", last)
 
 
@@ -252,7 +252,7 @@ def test_doctor_tells_what_the_split_will_be(
         update={name: getattr(params, name).model_copy(update=values) for name, values in changes.items()}
     )
     entries = [Entry(str(i), subset, Path(f"{i}.jpg"), Path(f"{i}.png")) for i, subset in enumerate(subsets)]
-    lines = list(split_lines(params, DataSet(SYNTHETIC, entries)))
+    lines = list(split_lines(params, DataSet(SCENES, entries)))
     assert len(lines) == len(expected) and all(part in line for part, line in zip(expected, lines, strict=True))
 
 
@@ -266,7 +266,7 @@ def test_doctor_times_passes_side_by_side_at_the_same_time(
     student = params.student.model_copy(update={"batch_labelled": 4, "batch_pseudo": 4, "bn": bn})
     params = params.model_copy(update={"student": student})
     monkeypatch.setattr("segsemi.commands.doctor._seconds_of_a_pass", lambda model, batch, **options: batch)
-    assert step_seconds(params, SYNTHETIC)["student"] == seconds
+    assert step_seconds(params, SCENES)["student"] == seconds
 
 
 def test_compiled_passes_compute_what_others_do(

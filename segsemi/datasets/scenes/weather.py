@@ -1,24 +1,13 @@
-"""Kinds of weather, the sky, and what light, fog, rain and the camera do to a painted scene."""
+"""The sky, and what light, fog, rain and the camera do to a painted scene."""
 
 import cv2
 import numpy as np
 
-from segsemi.datasets.scenes.canvas import ROAD, SKY, Street, Weather
-
-WEATHERS = (
-    Weather(0.26, (0.28, 0.50, 0.85), (0.72, 0.84, 0.95), (1.08, 1.03, 0.95), shadow=0.55, fog=0.001),  # clear
-    Weather(0.22, (0.62, 0.66, 0.71), (0.84, 0.85, 0.86), (0.84, 0.87, 0.90), wet=0.1),  # overcast
-    Weather(0.10, (0.75, 0.72, 0.68), (0.99, 0.95, 0.85), (0.95, 0.85, 0.68), shadow=0.65, fog=0.008),  # low sun
-    Weather(0.10, (0.70, 0.72, 0.74), (0.76, 0.77, 0.78), (0.78, 0.80, 0.82), shadow=0.03, fog=0.02),  # fog
-    Weather(0.10, (0.42, 0.45, 0.50), (0.62, 0.64, 0.67), (0.58, 0.61, 0.66), fog=0.012, noise=0.03, wet=0.7),  # rain
-    Weather(0.09, (0.22, 0.24, 0.45), (0.92, 0.58, 0.42), (0.62, 0.46, 0.46), noise=0.03, dark=0.5),  # dusk
-    Weather(0.08, (0.02, 0.03, 0.08), (0.13, 0.11, 0.13), (0.20, 0.20, 0.27), noise=0.035, dark=1.0, wet=0.3),  # night
-    Weather(0.05, (0.74, 0.77, 0.81), (0.87, 0.88, 0.90), (0.88, 0.91, 0.96), fog=0.010, snow=0.85),  # snow
-)
+from segsemi.datasets.scenes.canvas import Id, Street
 
 
 def draw_sky(street: Street) -> None:
-    """A sky that is lighter at the horizon, with clouds."""
+    """Paint a sky that is lighter at the horizon, with clouds."""
     canvas, rng, weather = street.canvas, street.rng, street.weather
     low, top = np.array(weather.sky_low), np.array(weather.sky_top) + rng.normal(0, 0.04, 3)
     height = np.clip(1 - np.arange(canvas.height) / street.camera.horizon, 0, 1)[:, None, None] ** 0.7
@@ -28,17 +17,17 @@ def draw_sky(street: Street) -> None:
 
 
 def draw_weather(street: Street) -> None:
-    """Light, reflections, fog, lamps, rain and snow, once all things are painted."""
+    """Apply light, reflections, fog, lamps, rain and snow to the painted things."""
     rng, canvas, weather = street.rng, street.canvas, street.weather
     height, width, image = canvas.height, canvas.width, canvas.image
-    surface = canvas.label != SKY
+    surface = canvas.label != Id.SKY
     light = np.array(weather.light, np.float32) * rng.uniform(0.85, 1.15)
     lamps = weather.dark * 1.1 * np.exp(-canvas.depth / 14)[..., None] * np.array([1.0, 0.93, 0.8], np.float32)
     image[surface] *= (light + lamps)[surface]
     if weather.wet:
         rows = np.clip(2 * int(street.camera.horizon) - np.arange(height), 0, height - 1)
         mirror = cv2.blur(image[rows] + canvas.glow[rows], (max(1, width // 80), max(1, height // 10)))
-        gloss = weather.wet * 0.5 * (canvas.label == ROAD) * np.clip(street.coarse[:height, :width] + 0.1, 0, 1)
+        gloss = weather.wet * 0.5 * (canvas.label == Id.ROAD) * np.clip(street.coarse[:height, :width] + 0.1, 0, 1)
         image += (mirror - image) * gloss[..., None]
     haze = 1 - np.exp(-canvas.depth * weather.fog * rng.uniform(0.6, 1.5))
     haze[~surface] *= 0.4
@@ -55,7 +44,7 @@ def draw_weather(street: Street) -> None:
 
 
 def photograph(street: Street) -> np.ndarray:
-    """The image (H, W, 3) uint8, with the camera's faults: blur, vignette, exposure, white balance, gamma, noise."""
+    """Return the image (H, W, 3) uint8, with the camera's faults: blur, vignette, exposure, white balance, gamma, noise."""
     rng, height, width = street.rng, street.canvas.height, street.canvas.width
     blur = rng.uniform(0.35, 0.8) * max(width / 256, 0.5)
     image: np.ndarray = cv2.GaussianBlur(street.canvas.image, (0, 0), blur)
