@@ -88,7 +88,7 @@ def fix_padding(network: nn.Module) -> None:
         sides = zip(layer.kernel_size, layer.dilation, layer.stride, strict=True)
         height, width = (max((kernel - 1) * rate + 1 - stride, 0) for kernel, rate, stride in sides)
         padding = nn.ZeroPad2d((width // 2, width - width // 2, height // 2, height - height // 2))
-        layer.__class__ = nn.Conv2d  # whose forward pass pads nothing
+        layer.__class__ = nn.Conv2d  # type: ignore[assignment]  # whose forward pass pads nothing
         return nn.Sequential(padding, layer)
 
     replace_modules(network, fixed)

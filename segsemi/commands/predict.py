@@ -31,12 +31,13 @@ def find_images(sources: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
     """
     found: dict[Path, str] = {}
     for source in sources:
-        paths = visible_files(source, IMAGE_ENDINGS) if source.is_dir() else [source]
-        if out.resolve() != source.resolve():
-            paths = [path for path in paths if out.resolve() not in path.resolve().parents]
-        if not paths or not paths[0].is_file():
+        base, paths = source.parent, [source] if source.is_file() else []
+        if source.is_dir():
+            base, paths = source, visible_files(source, IMAGE_ENDINGS)
+            if out.resolve() != source.resolve():
+                paths = [path for path in paths if out.resolve() not in path.resolve().parents]
+        if not paths:
             raise UserError(f"{source}: no image there; give files, or folders with {', '.join(IMAGE_ENDINGS)}")
-        base = source if source.is_dir() else source.parent
         found.update((path, path.relative_to(base).with_suffix("").as_posix()) for path in paths)
     return [(name, path) for path, name in found.items()]
 
