@@ -30,10 +30,7 @@ def pipeline_revision() -> str:
     Not HEAD: a commit of the report itself would make it another one.
     """
     try:
-        return f"git {git('log', '-1', '--format=%h', '--', *PIPELINE).strip()}{_changes()}"
+        changes = " and changes" if git("status", "--porcelain", "--", *PIPELINE) else ""
+        return f"git {git('log', '-1', '--format=%h', '--', *PIPELINE).strip()}{changes}"
     except UserError:
         return "not in git"
-
-
-def _changes() -> str:
-    return " and changes" if git("status", "--porcelain", "--", *PIPELINE) else ""
