@@ -1,4 +1,4 @@
-"""Look before a long run: machine, params and data, and what a training step takes. `python -m segsemi doctor`."""
+"""Check machine, params and data before a long run, and measure a training step. `python -m segsemi doctor`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "pyim
 
 
 def examine(params: Params, picture: Path | None) -> Iterator[str]:
-    """Yield what there is to say of machine, data, split and costs, line by line; write nine images to `picture`.
+    """Yield lines about machine, data, split and costs; write nine images to `picture`.
 
     Raises:
         UserError: the data set is not as expected.
@@ -98,7 +98,7 @@ def data_lines(data: DataSet, root: Path) -> Iterator[str]:
 
 
 def split_lines(params: Params, data: DataSet) -> Iterator[str]:
-    """Yield how many images will be labelled and unlabelled, without corrected labels, and which images lack.
+    """Yield how many images will be labelled and unlabelled, not counting corrected labels, and warnings.
 
     Raises:
         UserError: see `split_as`.
@@ -127,13 +127,13 @@ def save_nine(data: DataSet, root: Path, path: Path) -> None:
 
 
 def _even(items: Sequence[Any], number: int) -> list[Any]:
-    """At most `number` of the items, evenly spread."""
+    """Return at most `number` of the items, evenly spread."""
     places = np.linspace(0, len(items) - 1, num=min(number, len(items)), dtype=int)
     return [items[place] for place in places]
 
 
 def cost_lines(params: Params, classes: Classes) -> Iterator[str]:
-    """Yield time and memory of a training step of the teacher and of a student, measured here, and the time of all."""
+    """Yield time and memory of a training step of teacher and student, measured here, and the time of all training."""
     steps = {"teacher": params.teacher.steps, "student": params.student.steps * len(params.rounds)}
     for student in params.baselines.values():
         steps["teacher"] += total_steps(
@@ -191,7 +191,7 @@ def step_cost(params: Params, name: str, classes: Classes) -> Cost:
 
 @cache
 def _measured(recipe: Recipe, network: ModelParams, classes: Classes, machine: MachineParams) -> Cost:
-    """Two steps on made-up images, of which the second is timed."""
+    """Run two steps on made-up images and time the second."""
     device, size = choose_device(machine.device), recipe.augment.crop_size
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -118,7 +118,7 @@ def _load(folder: Path, out: Path) -> SegmentationModel:
 
 
 def model_card(model: SegmentationModel, folder: Path, use: str) -> str:
-    """The README of a model from `folder`: how to use it, its classes, how it was made, and how to load it without segsemi."""
+    """Return the README of a model from `folder`: its use, its classes, how it was made, how to load it without segsemi."""
     network, classes = model.architecture, model.classes
     stride = f", output stride {network.output_stride}" if network.decoder.startswith("DeepLab") else ""
     size = (
@@ -149,7 +149,7 @@ Without segsemi, from the folder with `model.safetensors` and `model.json`:
 
 
 def loading_code(model: SegmentationModel) -> str:
-    """Lines of Python that load the weights with torch, segmentation-models-pytorch and safetensors alone."""
+    """Return lines of Python that load the weights with torch, segmentation-models-pytorch and safetensors alone."""
     import segmentation_models_pytorch as smp
 
     network, number = model.architecture, len(model.classes)

@@ -1,4 +1,4 @@
-"""Label pictures with a trained model: what `python -m segsemi predict` does."""
+"""Label pictures with a trained model. `python -m segsemi predict`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from segsemi.models.build import SegmentationModel, most_probable
 
 
 def find_images(sources: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
-    """The images that files and folders (searched through) name: (name of the output, path).
+    """Return the images that files and folders (searched through) name: (name of the output, path).
 
     The name is the path below the given folder, or the file's name, without its ending. What lies in `out`, where the output
-    goes, is none of a folder's images, unless `out` is that folder.
+    goes, is not one of a folder's images, unless `out` is that folder.
 
     Raises:
         UserError: a source has no image.
@@ -95,5 +95,5 @@ def predict_files(
 
 
 def laid_over(image: np.ndarray, label: np.ndarray, classes: Classes) -> np.ndarray:
-    """Half the image, (H, W, 3) uint8, half the colours of its label, (H, W) class ids: (H, W, 3) uint8."""
+    """Return (H, W, 3) uint8, half the image, (H, W, 3) uint8, and half the colours of its label, (H, W) class ids."""
     return ((image.astype(np.uint16) + colourise(label, classes)) // 2).astype(np.uint8)

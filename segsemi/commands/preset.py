@@ -17,12 +17,12 @@ _FOLDER = resources.files("segsemi.commands") / "presets"
 
 
 def preset_names() -> list[str]:
-    """The presets there are."""
+    """Return the names of the presets."""
     return yaml_names(_FOLDER)
 
 
 def read_preset(name: str) -> tuple[dict[str, dict[str, Any]], str]:
-    """The values of a preset, section by section, and the comment at its head.
+    """Return the values of a preset, section by section, and the comment at its head.
 
     Raises:
         UserError: there is no such preset.

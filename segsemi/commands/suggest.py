@@ -1,4 +1,4 @@
-"""Which unlabelled images to label next, from what the pipeline has written already. `python -m segsemi suggest`.
+"""Choose the unlabelled images to label next, from the files of a finished pipeline. `python -m segsemi suggest`.
 
 An image is worth a label where the network is unsure or contradicts itself, and where it looks like none that is labelled:
 greedy k-center selection (Sener & Savarese 2018) among the images with the highest scores.
@@ -30,7 +30,7 @@ PICTURE_WIDTH = 320
 
 
 def suggest_next(params: Params, count: int, out: Path) -> list[str]:
-    """Write out/suggestions.csv and out/index.html from what the last round has left; the ids of the images.
+    """Write out/suggestions.csv and out/index.html from the files of the last round; return the ids.
 
     Raises:
         UserError: there are no rounds, or pseudo labels or images are missing.
@@ -60,13 +60,13 @@ def suggest(
     classes: Classes,
     count: int,
 ) -> pd.DataFrame:
-    """`count` unlabelled images whose labels would help most: of the highest scores, those that look least alike.
+    """Return `count` unlabelled images whose labels would help most: of the highest scores, those that look least alike.
 
     Args:
         rows: the unlabelled images; their paths start at `root`.
-        labelled: what `describe` says of each labelled image.
+        labelled: the output of `describe` for each labelled image.
         pseudo: the folder of the latest pseudo labels, ID.png and summary.csv.
-        earlier: that of the round before; None if there is none.
+        earlier: the folder of the round before; None if there is none.
 
     Returns:
         Columns id, image, confidence (mean probability of the chosen class), disagreement (share of the pixels on which the
@@ -109,7 +109,7 @@ def _ranks(values: pd.Series) -> pd.Series:
 
 
 def describe(image: np.ndarray, label: np.ndarray, classes: Classes) -> np.ndarray:
-    """What an image, (H, W, 3) uint8, looks like: in each of 2x2 cells the share of every class and the mean colour.
+    """Describe an image, (H, W, 3) uint8: in each of 2x2 cells the share of every class and the mean colour.
 
     Returns:
         (cells * (num_classes + 3),) float64, each value 0..1.
@@ -151,7 +151,7 @@ def write_suggestions(
 
 
 def _picture(item: dict, root: Path, pseudo: Path, earlier: Path | None, classes: Classes) -> bytes:
-    """The panel of one image as a PNG."""
+    """Return the panel of one image as a PNG."""
     name, written = f"{item['id']}.png", classes.as_written()
     image, label = read_image(root / item["image"]), read_label(pseudo / name, written)
     panel = [(image, "image"), (laid_over(image, label, classes), "pseudo label")]

@@ -22,7 +22,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Scales = Annotated[list[PositiveFloat], Field(min_length=1)]
 
-# Those of segsemi.augment.strong, whose imports take long; a test holds the two together.
+# The operations of segsemi.augment.strong, which is slow to import; a test compares the two.
 SaugOperation = Literal[
     "contrast_gamma",
     "contrast_linear",
@@ -191,7 +191,7 @@ class StudentParams(OptimParams):
 
     @property
     def parts(self) -> list[Part]:
-        """What a batch consists of; parts without images are left out."""
+        """Return the parts of a batch that have images."""
         found = []
         for name, pseudo, batch in (("labelled", False, self.batch_labelled), ("pseudo", True, self.batch_pseudo)):
             strong = round(batch * self.saug_share) if self.saug in (name, "both") else 0
@@ -232,7 +232,7 @@ class StudentParams(OptimParams):
 
 
 class PseudoLabelParams(Section):
-    """What is averaged for a pseudo label."""
+    """The predictions that are averaged for a pseudo label."""
 
     scales: Scales
     flip: bool
@@ -303,7 +303,7 @@ class Params(Section):
 
 
 def _ancestors(rounds: dict[str, str], student: str) -> Iterator[str]:
-    """The teachers of `student`, nearest first; stops at `teacher` or when a name comes back."""
+    """Yield the teachers of `student`, nearest first; stop at `teacher` or when a name comes back."""
     name, seen = student, set()
     while name in rounds and name not in seen:
         seen.add(name)
@@ -312,7 +312,7 @@ def _ancestors(rounds: dict[str, str], student: str) -> Iterator[str]:
 
 
 def total_steps(rounds: dict[str, str], name: str, *, teacher_steps: int, student_steps: int) -> int:
-    """Optimizer steps that went into model `name`: the teacher's, plus one student's training for each round up to it."""
+    """Return the optimizer steps that went into model `name`: the teacher's and those of each student up to it."""
     return teacher_steps + student_steps * len(list(_ancestors(rounds, name)))
 
 
@@ -328,7 +328,7 @@ def load_params(path: Path | str = "params.yaml") -> Params:
 
 
 def load_values(path: Path | str = "params.yaml") -> Any:
-    """params.yaml as nested dicts, unchecked.
+    """Return params.yaml as nested dicts, unchecked.
 
     Raises:
         UserError: if it is missing or no YAML.
@@ -351,7 +351,7 @@ def parse_params(values: Any, *, source: str = "params.yaml") -> Params:
 
 
 def _explain(item: dict[str, Any]) -> str:
-    """One pydantic error as `key: what is wrong (found ...)`, with the nearest known key for a misspelt one."""
+    """Return one pydantic error as `key: what is wrong (found ...)`, with the nearest known key for a misspelt one."""
     path = [str(part) for part in item["loc"]]
     key = ".".join(path) or "the file as a whole"
     if item["type"] == "extra_forbidden":

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """What was expected, what was found, where, and what to do: written for the person who runs the pipeline."""
+    """Says what was expected, what was found, where, and what to do, for the person who runs the pipeline."""
 
 
 def run_stage(main: Callable[[], None], *, parallel: bool = False) -> None:

@@ -62,7 +62,7 @@ def _log_scale(ax: Axes) -> None:
 
 
 def curves(table: pd.DataFrame) -> str:
-    """Training loss and validation mIoU over the steps, a line a model; columns model, step, loss, val_miou (percent)."""
+    """Draw training loss and validation mIoU over the steps; columns model, step, loss, val_miou (percent)."""
     with _drawing(2, width=11, height=3.4) as drawing:
         left, right = drawing.axes
         for name, curve in table.groupby("model", sort=False):
@@ -77,7 +77,7 @@ def curves(table: pd.DataFrame) -> str:
 
 
 def rounds(models: Sequence[Mapping[str, Any]]) -> str:
-    """mIoU of teacher and students over the rounds, and of the pseudo labels between them (paper, Figures 6 and 8).
+    """Draw mIoU of teacher and students over the rounds, and of the pseudo labels between them (paper, Figures 6 and 8).
 
     Supervised baselines are horizontal lines.
 
@@ -117,7 +117,7 @@ def rounds(models: Sequence[Mapping[str, Any]]) -> str:
 
 
 def class_gains(by_class: pd.DataFrame, first: str, last: str) -> str:
-    """Bars: IoU of each class of `last` less that of `first`; rows classes, columns models, percent."""
+    """Draw the IoU of each class of `last` less that of `first` as bars; rows classes, columns models, percent."""
     gains = (by_class[last] - by_class[first])[::-1]
     with _drawing(1, width=6, height=0.6 + 0.24 * len(gains)) as drawing:
         ax = drawing.axes[0]
@@ -128,7 +128,7 @@ def class_gains(by_class: pd.DataFrame, first: str, last: str) -> str:
 
 
 def confusion(cells: pd.DataFrame) -> str:
-    """The confusion matrix; columns truth, prediction, percent (of the truth's pixels)."""
+    """Draw the confusion matrix; columns truth, prediction, percent (of the truth's pixels)."""
     names = list(dict.fromkeys(cells["truth"]))
     matrix = cells.pivot(index="truth", columns="prediction", values="percent").loc[names, names].to_numpy(float)
     size = 1.6 + 0.34 * len(names)
@@ -145,7 +145,7 @@ def confusion(cells: pd.DataFrame) -> str:
 
 
 def bn_branches(table: pd.DataFrame) -> str:
-    """Running statistics of both batch norms of each layer of a student (paper, Figure 4); `table` is its bn.csv.
+    """Draw the running statistics of both batch norms of each layer of a student (paper, Figure 4); `table` is its bn.csv.
 
     They are means over the channels, where differences of single channels cancel out: `bn_shift` shows those.
     """
@@ -161,7 +161,7 @@ def bn_branches(table: pd.DataFrame) -> str:
 
 
 def bn_shift(tables: Mapping[str, pd.DataFrame]) -> str:
-    """How far strong augmentation moves the statistics of each batch norm: Figure 4 as a distance; student -> bn.csv."""
+    """Draw how far strong augmentation moves the statistics of each batch norm: Figure 4 as a distance; student -> bn.csv."""
     with _drawing(2, width=11, height=3) as drawing:
         left, right = drawing.axes
         for name, table in tables.items():

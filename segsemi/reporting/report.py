@@ -1,4 +1,4 @@
-"""Merge what was measured into reports/: the few numbers people compare, the tables behind them, and one page."""
+"""Merge all measurements into reports/: the few numbers that people compare, the tables behind them, and one page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from segsemi.reporting.page import render
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of one model.
+    """All measurements of one model.
 
     Attributes:
         teacher: the name of the model that made its pseudo labels; None for the teacher and supervised baselines.
@@ -112,7 +112,7 @@ def write_report(
 
 
 def longest_chain(models: Sequence[Measured]) -> list[Measured]:
-    """The first model, its student, that one's student, and so on: the longest such chain, the latest of equals."""
+    """Return the longest chain of the first model, its student, that one's student, and so on; the latest of equals."""
     by_name = {model.name: model for model in models}
 
     def chain(model: Measured) -> list[Measured]:
@@ -125,7 +125,7 @@ def longest_chain(models: Sequence[Measured]) -> list[Measured]:
 def _figures(
     models: Sequence[Measured], last: Measured, curves: pd.DataFrame, by_class: pd.DataFrame, confusion: pd.DataFrame
 ) -> dict[str, str]:
-    """Heading -> SVG of each figure of the page that these models have."""
+    """Return heading -> SVG of each figure of the page that these models have."""
     found, first = {"Training": figures.curves(curves)}, models[0].name
     if last is not models[0]:
         numbers = [{"model": model.name, "teacher": model.teacher, **_key_numbers(model)} for model in models]
@@ -140,7 +140,7 @@ def _figures(
 
 
 def _key_numbers(model: Measured) -> dict[str, float | None]:
-    """The few numbers, in percent, that `dvc metrics` shows and compares."""
+    """Return the few numbers, in percent, that `dvc metrics` shows and compares."""
     numbers = {"miou": percent(model.metrics["miou"]), "pixel_accuracy": percent(model.metrics["pixel_accuracy"])}
     if model.quality and model.quality["images"]:
         numbers["pseudo_label_miou"] = percent(model.quality["miou"])
@@ -148,12 +148,12 @@ def _key_numbers(model: Measured) -> dict[str, float | None]:
 
 
 def percent(share: float | None) -> float | None:
-    """A share as a percentage with two decimals; None stays None."""
+    """Return a share as a percentage with two decimals; None stays None."""
     return None if share is None else round(100 * share, 2)
 
 
 def summary_table(models: Sequence[Measured]) -> pd.DataFrame:
-    """One row per model: steps that went into it, mIoU, gain on its teacher, quality of the labels it learnt from."""
+    """Return one row per model: steps that went into it, mIoU, gain on its teacher, quality of the labels it learnt from."""
     mious = {model.name: model.metrics["miou"] for model in models}
     rows = []
     for model in models:
@@ -176,7 +176,7 @@ def _cell(share: float | None) -> str:
 
 
 def _confusion(model: Measured) -> pd.DataFrame:
-    """The confusion matrix as one row per cell, in percent of the truth's pixels."""
+    """Return the confusion matrix as one row per cell, in percent of the truth's pixels."""
     cells = pd.read_csv(model.evaluated / "confusion.csv", keep_default_na=False)  # a class may be named "None"
     total = cells.groupby("truth")["pixels"].transform("sum")
     cells["percent"] = (100 * cells["pixels"] / total.where(total > 0)).round(2)
