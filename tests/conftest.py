@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from ruamel.yaml import YAML
-from small_training import two_groups
+from small_training import Data, small_data
 
-from segsemi.data.batches import Group
 from segsemi.datasets import scenes
 
 ROOT = Path(__file__).parents[1]
@@ -114,6 +113,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, list[st
 
 
 @pytest.fixture(scope="session")
-def groups(tmp_path_factory: pytest.TempPathFactory) -> list[Group]:
-    """Those of `two_groups`; not to be changed."""
-    return two_groups(tmp_path_factory.mktemp("raw"))
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """2 labelled and 2 pseudo-labelled images of 64x64; not to be changed."""
+    return small_data(tmp_path_factory.mktemp("raw"))

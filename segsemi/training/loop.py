@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.utils import get_total_norm
 from tqdm import tqdm
 
@@ -59,10 +58,8 @@ def train(
     where that was highest, at the earliest of equals.
 
     Raises:
-        UserError: the loss or its gradient is not finite; keep: best without a validation label.
+        UserError: the loss or its gradient is not finite; keep: best without a class in the validation labels.
     """
-    if recipe.keep == "best" and not val:
-        raise UserError("keep: best needs validation images, and there are none; set keep: last")
     network = training_network(model, recipe, runtime)
     optimizer = sgd(model, recipe)
     checkpoint, best = work / "checkpoint.pt", work / "best.pt"
@@ -72,31 +69,32 @@ def train(
     with (
         fast_atrous_convolutions(model) if runtime.device.type == "cpu" else nullcontext(),
         stop_requested() as stopping,
-        progress_bar(
-            total=recipe.steps, initial=progress.step, desc=recipe.name, unit="step", silent=not runtime.first
-        ) as bar,
+        _bar(recipe, progress, runtime) as bar,
     ):
+        set_train_mode(model, recipe)
         while True:
             # ---- the training curve; after a stop also that of the last checkpoint
             if progress.recent and measure(model, recipe, val, progress, runtime, stopping) and runtime.first:
-                save_training(best, model, optimizer, progress)
+                save_training(best, model, optimizer, progress)  # for keep: best
             if progress.step == recipe.steps:
                 break
             # ---- one step (lines 8 to 10)
-            set_train_mode(model, recipe)
             set_learning_rate(optimizer, progress.step, recipe)
             optimizer.zero_grad(set_to_none=True)
             batch = next(loader)
             loss = training_step(network, batch, progress.step, recipe, runtime)
-            loss_value, stop = _checked(loss, model, batch, progress, runtime, stopping, checkpoint)
+            norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])  # equal in all processes
+            facts = runtime.mean(torch.stack([loss, norm, torch.full_like(loss, float(stopping()))]))
+            loss_value, norm_value, stop = facts.tolist()  # the one place where a GPU is waited for
+            if not math.isfinite(loss_value + norm_value):
+                raise _not_finite(loss_value, norm_value, progress.step, batch, checkpoint)
             optimizer.step()
             progress.step += 1
             progress.recent.append(loss_value)
             bar.update()
             # ---- the checkpoint, also before a validation, which may be stopped
-            validates = bool(val) and _due(progress.step, recipe.val_every, recipe.steps)
-            last = progress.step == recipe.steps
-            if runtime.first and (stop or last or validates or time.monotonic() > checkpoint_due):
+            validates = _due(progress.step, recipe.val_every, recipe.steps)
+            if runtime.first and (stop or validates or time.monotonic() > checkpoint_due):
                 save_training(checkpoint, model, optimizer, progress)
                 checkpoint_due = time.monotonic() + CHECKPOINT_SECONDS
             if stop:
@@ -113,27 +111,18 @@ def train(
     return history
 
 
-def _checked(
-    loss: Tensor,
-    model: SegmentationModel,
-    batch: Sequence[PartBatch],
-    progress: Progress,
-    runtime: Runtime,
-    stopping: Callable[[], bool],
-    checkpoint: Path,
-) -> tuple[float, bool]:
-    """Return the loss of the whole batch, and whether a process was asked to stop; refuse a step that is not finite."""
-    norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])  # the same in all processes
-    facts = torch.stack([loss, norm, torch.full_like(loss, float(stopping()))])
-    loss_value, norm_value, stop = runtime.mean(facts).tolist()  # the one place where a GPU is waited for
-    if not math.isfinite(loss_value + norm_value):
-        ids = ", ".join(id for own in batch for id in own.ids)
-        last = f"the last checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
-        raise UserError(
-            f"loss {loss_value}, norm of the gradient {norm_value} at step {progress.step}, images {ids}; {last}. Lower lr, "
-            "or look at these images"
-        )
-    return loss_value, stop > 0
+def _bar(recipe: Recipe, progress: Progress, runtime: Runtime) -> tqdm:
+    return progress_bar(
+        total=recipe.steps, initial=progress.step, desc=recipe.name, unit="step", silent=not runtime.first
+    )
+
+
+def _not_finite(loss: float, norm: float, step: int, batch: Sequence[PartBatch], checkpoint: Path) -> UserError:
+    ids = ", ".join(id for own in batch for id in own.ids)
+    last = f"the last checkpoint is {checkpoint}" if checkpoint.exists() else "there is no checkpoint yet"
+    return UserError(
+        f"loss {loss}, norm of the gradient {norm} at step {step}, images {ids}; {last}. Lower lr, or look at these images"
+    )
 
 
 def measure(
@@ -145,7 +134,7 @@ def measure(
     stopping: Callable[[], bool],
 ) -> bool:
     """Collective: where it is due, add a point to the curve, with val mIoU; return whether that is the best to be kept."""
-    validates = bool(val) and _due(progress.step, recipe.val_every, recipe.steps)
+    validates = bool(val) and recipe.val_every > 0 and _due(progress.step, recipe.val_every, recipe.steps)
     if not validates and not _due(progress.step, CURVE_EVERY, recipe.steps):
         return False
     lr = recipe.lr * poly_factor(progress.step - 1, recipe.steps, recipe.power)
@@ -153,6 +142,7 @@ def measure(
     better = False
     if validates:
         point["val_miou"] = validate(model, val, runtime, stopping)
+        set_train_mode(model, recipe)
         better = recipe.keep == "best" and point["val_miou"] > progress.best_miou()
         if recipe.keep == "best" and math.isnan(point["val_miou"]):
             raise UserError("keep: best found no pixel with a class in the validation labels; set keep: last")
@@ -164,7 +154,7 @@ def measure(
 
 
 def _due(step: int, every: int, steps: int) -> bool:
-    return every > 0 and (step % every == 0 or step == steps)
+    return step == steps or (every > 0 and step % every == 0)
 
 
 def validate(model: SegmentationModel, val: Pairs, runtime: Runtime, stopping: Callable[[], bool]) -> float:

@@ -16,6 +16,7 @@ from segsemi.core.config import (
     StudentParams,
     TeacherParams,
 )
+from segsemi.core.errors import UserError
 from segsemi.core.files import write_csv
 from segsemi.core.paths import (
     CLASSES,
@@ -138,13 +139,16 @@ def _train_and_save(
     learns_pseudo = any(part.pseudo for part in recipe.parts)
     pseudo = pseudo_samples(read_rows(UNLABELLED), root, pseudo_folder(recipe.name)) if learns_pseudo else []
     inputs = [LABELLED, CORRECTED, VAL, CLASSES, *inputs]
+    val = LabelledPairs(read_rows(VAL), root, classes)
+    if recipe.keep == "best" and not val:
+        raise UserError("keep: best needs validation images, and there are none; set keep: last")
     with (
         start_runtime(machine) as runtime,
         runtime.work_folder(f"train-{recipe.name}", [recipe.model_dump(), *settings], inputs) as work,
     ):
         model = new_network(classes)
         batches = StepBatches(recipe, labelled, pseudo, classes, runtime)
-        history = train(model, recipe, batches, LabelledPairs(read_rows(VAL), root, classes), runtime, work)
+        history = train(model, recipe, batches, val, runtime, work)
         if runtime.first:
             folder = model_folder(recipe.name)
             write_csv(folder / "curve.csv", ["step", "loss", "lr", "val_miou"], history.curve)
