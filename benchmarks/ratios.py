@@ -25,7 +25,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from segsemi.training.student import student_groups
 from torch import Tensor
 
 from segsemi.core.classes import Classes, write_label_png
@@ -44,6 +43,7 @@ from segsemi.runtime.device import autocast, choose_device
 from segsemi.runtime.distributed import Processes
 from segsemi.training.loop import train
 from segsemi.training.step import StepPasses, step_passes
+from segsemi.training.student import student_groups
 
 STEPS = 40  # of training in one round
 IMAGES = 8  # of inference in one round
