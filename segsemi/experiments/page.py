@@ -13,13 +13,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from segsemi.core.files import write_text
-from segsemi.reporting.page import render, safe
-
-_TABLES = """<ul>{% for name, table in tables.items() %}<li><a href="#{{ name }}">{{ name }}</a></li>
-{% endfor %}</ul>
-{% for name, table in tables.items() %}<section id="{{ name }}">
-{{ table }}</section>
-{% endfor %}"""
+from segsemi.reporting.page import render
 
 
 def write_page(folder: Path) -> Path:
@@ -32,8 +26,7 @@ def write_page(folder: Path) -> Path:
         for path in sorted(folder.glob("*.md"))
         if path.with_suffix(".csv").exists()  # other texts may lie there
     }
-    page = render("segsemi experiments", _TABLES, tables={name: safe(table) for name, table in tables.items()})
-    write_text(folder / "tables.html", page)
+    write_text(folder / "tables.html", render("tables.html", tables=tables))
     return folder / "tables.html"
 
 
