@@ -17,6 +17,7 @@ NO_FOLDER = "a/b: a file is where a folder is to be; name another one, or move t
         (UserError("Caught UserError in a worker\nTraceback:\n  ...\nUserError: what to do\n"), "what to do"),
         (FileNotFoundError(2, "none", "a/b"), "a/b not found; run `dvc repro`, which writes what is missing, or check"),
         (PermissionError(13, "denied", "a/b"), "a/b: no permission; change its owner or mode"),
+        (OSError(28, "no space", "a/b"), "the disk is full (writing a/b); free some space and run again"),
         (FileExistsError(17, "there", "a/b"), NO_FOLDER),
         (NotADirectoryError(20, "no", "a/b"), NO_FOLDER),
         (IsADirectoryError(21, "is", "a/b"), "a/b is a folder; name a file"),
