@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -183,90 +181,4 @@ def bn_shift(statistics: Sequence[tuple[str, pd.DataFrame]]) -> str:
         right.set(xlabel="batch norm, from the image to the logits", ylabel="variance, parallel / standard")
         _log_scale(right)
         left.legend(frameon=False)
-    return drawing.svg
-
-
-def experiment(results: pd.DataFrame, validation: pd.DataFrame, rows: Sequence[str], columns: Sequence[str]) -> str:
-    """For each column of a table: mIoU of its rows, a dot a seed and a bar of mean ± standard deviation; and how each came
-    to it: validation mIoU over the steps in the same colours, mean and range over the seeds (paper, Figure 5).
-
-    Args:
-        results: columns row, column, seed, miou (percent).
-        validation: columns row, column, step, val_miou (percent); perhaps empty.
-        rows, columns: those that results has, in the order of the table.
-    """
-    palette = "tab10" if len(rows) <= 10 else "tab20"
-    colours = {row: matplotlib.colormaps[palette](number % 20) for number, row in enumerate(rows)}
-    height = len(columns) * (0.8 + max(2.2, 0.28 * len(rows)))
-    with _drawing(2, len(columns), width=9.5, height=height) as drawing:
-        for dots, curve, column in zip(drawing.axes[::2], drawing.axes[1::2], columns, strict=True):
-            there = results[results["column"] == column]
-            shown = [row for row in rows if row in set(there["row"])]
-            for place, row in enumerate(shown):
-                miou = there.loc[there["row"] == row, "miou"].astype(float)
-                spread = miou.std(ddof=1) if len(miou) > 1 else 0.0
-                dots.plot(miou, [place] * len(miou), "o", color=colours[row], markersize=4, alpha=0.5)
-                dots.errorbar(miou.mean(), place, xerr=spread, color=colours[row], marker="|", markersize=12, capsize=3)
-            dots.set(yticks=range(len(shown)), yticklabels=shown, xlabel="mIoU, percent", title=column)
-            dots.invert_yaxis()
-            measured = validation[validation["column"] == column]
-            curve.set(xlabel="step of its own training", ylabel="validation mIoU, percent", title=column)
-            curve.set_visible(not measured.empty)
-            for label, row in zip(dots.get_yticklabels(), shown, strict=True):
-                label.set_color(colours[row])
-                by_step = measured[measured["row"] == row].groupby("step")["val_miou"]
-                mean = by_step.mean()
-                curve.plot(mean, color=colours[row], linewidth=1)
-                curve.fill_between(
-                    mean.index, by_step.min(), by_step.max(), color=colours[row], alpha=0.15, linewidth=0
-                )
-    return drawing.svg
-
-
-def trend(
-    results: pd.DataFrame,
-    validation: pd.DataFrame,
-    along: str,
-    ticks: Sequence[str],
-    across: str,
-    lines: Sequence[str],
-) -> str:
-    """mIoU, mean ± standard deviation over the seeds, as lines: along the rows or the columns of a table (paper, Figures 3
-    and 6); dotted that of the pseudo labels from which the models learnt. Beside them, where there is any, validation mIoU over
-    the steps of each training, the mean over the seeds.
-
-    Args:
-        validation: columns row, column, step, val_miou (percent); perhaps empty.
-        results: columns row, column, seed, miou, pseudo_label_miou (percent; the latter empty for models without any).
-        along: `row` or `column`: what the horizontal axis has, in the order of `ticks`.
-        across: the other one, which makes the `lines`.
-    """
-    columns = 1 if validation.empty else 2
-    with _drawing(columns, width=5.5 * columns, height=3.4) as drawing:
-        ax = drawing.axes[0]
-        drawn = (("miou", "", "o", "-"), ("pseudo_label_miou", ", pseudo labels", "s", ":"))
-        for (number, name), (measure, of, marker, style) in itertools.product(enumerate(lines), drawn):
-            values = results[results[across] == name].set_index(along)[measure].dropna().astype(float).groupby(level=0)
-            present = [tick for tick in ticks if tick in values.groups]
-            if present:
-                mean, spread = values.mean()[present], values.std(ddof=1).fillna(0)[present]
-                look: dict[str, Any] = {
-                    "color": f"C{number % 10}",
-                    "marker": marker,
-                    "linestyle": style,
-                    "markersize": 4,
-                    "capsize": 3,
-                }
-                ax.errorbar([ticks.index(tick) for tick in present], mean, yerr=spread, label=f"{name}{of}", **look)
-        ax.set(xticks=range(len(ticks)), xticklabels=ticks, ylabel="mIoU, percent")
-        ax.margins(x=0.08)
-        ax.legend(frameon=False)
-        for curve in drawing.axes[1:]:
-            for (number, name), (place, tick) in itertools.product(enumerate(lines), enumerate(ticks)):
-                own = validation[(validation[across] == name) & (validation[along] == tick)]
-                if not own.empty:
-                    look = {"color": f"C{place % 10}", "linestyle": ("-", "--", "-.", ":")[number % 4], "linewidth": 1}
-                    curve.plot(own.groupby("step")["val_miou"].mean(), label=f"{name}, {tick}", **look)
-            curve.set(xlabel="step of its own training", ylabel="validation mIoU, percent")
-            curve.legend(frameon=False, fontsize=7)
     return drawing.svg
