@@ -158,8 +158,8 @@ def check_ready(cells: Iterable[Cell]) -> None:
         missing = repo.data_status()["not_in_cache"]
     if missing:
         raise UserError(
-            f"dvc.lock names outputs that dvc's cache does not have ({', '.join(missing)}), on which experiments fail: "
-            "make them with `dvc repro`, fetch them with `dvc pull`, or begin without them: rm dvc.lock"
+            f"dvc's cache lacks {len(missing)} outputs of dvc.lock, such as {missing[0]}, on which experiments fail: make them "
+            "with `dvc repro`, fetch them with `dvc pull`, or begin without them: rm dvc.lock"
         )
 
 

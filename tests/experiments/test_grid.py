@@ -33,7 +33,7 @@ def params_of_dvc(cell: Cell, folder: Path) -> Params:
 @pytest.mark.parametrize("name", grid_names())
 def test_every_grid_gives_valid_params_that_dvc_gets_too(name: str, tmp_path: Path) -> None:
     found = cells(name)  # all of them are valid
-    assert all(cell.params == params_of_dvc(cell, tmp_path) for cell in found[:: len(found) // 5])
+    assert all(cell.params == params_of_dvc(cell, tmp_path) for cell in found[:: max(1, len(found) // 5)])
 
 
 def test_table1_is_the_papers() -> None:
