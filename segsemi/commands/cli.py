@@ -17,9 +17,7 @@ from segsemi.core.errors import UserError, explain
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, or 1 after an error that the user can fix."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    args = _parser().parse_args(words)
-    args.words = words
+    args = _parser().parse_args(arguments)
     try:
         return args.run(args)
     except KeyboardInterrupt:
@@ -64,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     experiment.add_argument("name", nargs="?", help="which, or the path of a grid of your own; without it, list them")
     experiment.add_argument("--list", action="store_true", help="list what there is")
     experiment.add_argument(
-        "--dry-run", action="store_true", help="only show the cells, which are done, and the time to come"
+        "--dry-run", action="store_true", help="only show the cells, which are done, and the steps to come"
     )
     experiment.add_argument("--collect", action="store_true", help="only write the table of what is done")
     experiment.add_argument("--queue", action="store_true", help="only queue the runs, for `dvc queue start --jobs N`")
@@ -80,9 +78,6 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("reports/experiments"),
         help="folder of the tables; reports/experiments if not given",
-    )
-    experiment.add_argument(
-        "--replace", action="store_true", help="start an empty table; otherwise earlier results stay in it"
     )
     experiment.set_defaults(run=_experiment)
 
@@ -157,16 +152,13 @@ def _experiment(args: argparse.Namespace) -> int:
         for name in grid_names():
             print(f"{name}\n    {read_grid(name)[1]}")
         return 0
-    from segsemi.commands.experiment import Wanted, run_experiment, show_cells
-    from segsemi.experiments.run import alone
+    from segsemi.commands.experiment import experiment
 
-    wanted = Wanted(
-        args.name, args.seeds, args.columns, args.rows, args.overrides, args.out, args.replace, words=args.words
-    )
-    if args.dry_run:
-        return show_cells(wanted)
-    with alone():  # for --collect too: while a run begins, params.yaml is not one's own
-        return run_experiment(wanted, collect=args.collect, queue=args.queue)
+    wanted = {
+        key: getattr(args, key)
+        for key in ("seeds", "columns", "rows", "overrides", "out", "dry_run", "collect", "queue")
+    }
+    return experiment(args.name, **wanted)
 
 
 def _labels(args: argparse.Namespace) -> int:
