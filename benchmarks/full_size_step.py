@@ -13,7 +13,6 @@ import time
 
 import torch
 
-from segsemi.commands.memory import step_memory
 from segsemi.commands.preset import preset_names, read_preset
 from segsemi.core.classes import Classes
 from segsemi.dsbn import convert_dsbn, labelled_first
@@ -41,7 +40,6 @@ def main() -> None:
     classes = Classes(tuple(f"class {i}" for i in range(number)), tuple((i, i, i) for i in range(number)))
     architecture = Architecture(network["decoder"], network["encoder"], network["output_stride"])
     batch = args.labelled + args.pseudo
-    estimate = step_memory(architecture, classes, batch=max(args.labelled, args.pseudo), crop_size=crop).step
 
     device = choose_device(args.device)
     before = _peak(device)
@@ -70,9 +68,7 @@ def main() -> None:
     print(
         f"{args.preset}, {args.labelled} + {args.pseudo} images of {crop}x{crop}, {device} ({name}), {args.precision}"
     )
-    print(
-        f"{min(seconds[1:]):.2f} s a step; peak {(_peak(device) - before) / GIB:.2f} GiB, estimated {estimate / GIB:.2f} GiB"
-    )
+    print(f"{min(seconds[1:]):.2f} s a step; peak {(_peak(device) - before) / GIB:.2f} GiB")
 
 
 def _peak(device: torch.device) -> int:

@@ -25,6 +25,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from segsemi.training.student import student_groups
 from torch import Tensor
 
 from segsemi.core.classes import Classes, write_label_png
@@ -33,8 +34,7 @@ from segsemi.data.batches import Part, StepBatches, labelled_samples, pseudo_sam
 from segsemi.data.images import LabelledPairs, read_image
 from segsemi.data.loaders import batch_loader
 from segsemi.data.manifest import Row
-from segsemi.datasets import check_entries, find_dataset
-from segsemi.datasets import scenes as synthetic
+from segsemi.datasets import check_entries, find_dataset, scenes
 from segsemi.dsbn import convert_dsbn, labelled_first, strip_dsbn
 from segsemi.inference import evaluate_model, predict_probabilities
 from segsemi.losses import LOSSES, Loss
@@ -44,7 +44,6 @@ from segsemi.runtime.device import autocast, choose_device
 from segsemi.runtime.distributed import Processes
 from segsemi.training.loop import train
 from segsemi.training.step import StepPasses, step_passes
-from segsemi.training.student import student_groups
 
 STEPS = 40  # of training in one round
 IMAGES = 8  # of inference in one round
@@ -67,7 +66,7 @@ class Bench:
         self.folder, self.device, self.rounds, self.precision = folder, device, rounds, precision
         self.params = load_params()
         self.augment = self.params.augment.model_copy(update={"crop_size": crop_size})
-        synthetic.write(folder, train=24, val=IMAGES, height=height, width=width)
+        scenes.write(folder, train=24, val=IMAGES, height=height, width=width)
         found = find_dataset("synthetic", folder, val_fraction=0.2, seed=0)
         self.classes: Classes = found.classes
         rows = check_entries(folder, found.entries, found.classes, warn=lambda _: None)

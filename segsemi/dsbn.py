@@ -9,8 +9,7 @@ is dropped. A forward pass of the concatenated batch serves both parts:
         logits = network(torch.cat([labelled, pseudo_labelled]))
     strip_dsbn(network)
 
-So do two passes, with count=4 and the labelled images, count=0 and the others: the same gradients from half the memory. Two
-threads can do them at the same time, each with a `branch_of` the network.
+Two passes, with count=4 and the labelled images, then count=0 and the others, give the same gradients from half the memory.
 """
 
 from __future__ import annotations
@@ -18,7 +17,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any
 
 import torch
@@ -118,23 +116,6 @@ def labelled_first(network: nn.Module, count: int) -> Iterator[None]:
     finally:
         for module, labelled in zip(modules, before, strict=True):
             module.labelled = labelled
-
-
-def branch_of(network: nn.Module, *, parallel: bool) -> nn.Module:
-    """A network of the very same parameters and buffers, with one of the two batch norms in each place: the parallel one, or
-    the standard one.
-
-    What it learns, `network` has learnt. Both branches can be used at the same time, in threads.
-    """
-    tensors = {id(tensor): tensor for tensor in chain(network.parameters(), network.buffers())}
-    branch = copy.deepcopy(network, dict(tensors))  # deepcopy takes what is in this memo for copied
-
-    def chosen(module: nn.Module) -> nn.Module | None:
-        if isinstance(module, DistributionSpecificBatchNorm):
-            return module.parallel if parallel else module.standard
-        return None
-
-    return replace_modules(branch, chosen)
 
 
 def bn_statistics(network: nn.Module) -> list[dict[str, str | float]]:

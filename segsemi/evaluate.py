@@ -16,10 +16,12 @@ from segsemi.core.files import has_content, write_csv, write_json
 from segsemi.core.pictures import captioned, grid, marked, save_png
 from segsemi.core.progress import progress_bar
 from segsemi.data.images import LabelledPairs
+from segsemi.data.loaders import load_items
 from segsemi.data.manifest import Row
-from segsemi.inference import evaluate_model
+from segsemi.inference import predict_label
 from segsemi.metrics import ConfusionMatrix
 from segsemi.models.build import SegmentationModel
+from segsemi.runtime.distributed import Runtime
 
 STATE_SECONDS = 30.0
 
@@ -36,6 +38,7 @@ def write_evaluation(
     window: int | None,
     examples: int,
     work: Path,
+    runtime: Runtime,
     progress: str,
 ) -> None:
     """Evaluate on `rows`, at the labels' own size; write to `out`: metrics.json, confusion.csv, and for
@@ -56,42 +59,24 @@ def write_evaluation(
 
     state, confusion = work / "confusion.json", ConfusionMatrix(len(classes), classes.ignore_index)
     start, saved = _restore(state, confusion), time.monotonic()
-    bar = progress_bar(initial=start, total=len(rows), desc=f"evaluate {progress}", unit="image")
-
-    def after(index: int, prediction: np.ndarray) -> None:
-        nonlocal saved
-        bar.update()
+    loader = load_items(pairs, range(start, len(rows)), runtime)
+    bar = progress_bar(loader, initial=start, total=len(rows), desc=f"evaluate {progress}", unit="image")
+    for index, (image, label) in enumerate(bar, start=start):
+        prediction = predict_label(model, image, scales, flip, window)
+        confusion.update(prediction, label)
         if index in shown:
-            save_example(index, prediction)
+            row_id, wrong = rows[index].id, (prediction != label) & (label != classes.ignore_index)
+            panel = [
+                captioned(image, row_id),
+                captioned(colourise(label, classes), "truth"),
+                captioned(colourise(prediction, classes), progress),
+                captioned(marked(image, wrong), "wrong pixels in red"),
+            ]
+            save_png(work / "examples" / f"{row_id}.png", grid(panel, columns=4))
+            write_label_png(work / "predictions" / f"{row_id}.png", prediction, classes)
         if time.monotonic() - saved > STATE_SECONDS or index + 1 == len(rows):
             write_json(state, {"images": index + 1, "matrix": confusion.matrix.tolist()})
             saved = time.monotonic()
-
-    def save_example(index: int, prediction: np.ndarray) -> None:
-        image, label = pairs[index]
-        wrong = (prediction != label) & (label != classes.ignore_index)
-        panel = [
-            captioned(image, rows[index].id),
-            captioned(colourise(label, classes), "truth"),
-            captioned(colourise(prediction, classes), progress),
-            captioned(marked(image, wrong), "wrong pixels in red"),
-        ]
-        save_png(work / "examples" / f"{rows[index].id}.png", grid(panel, columns=4))
-        write_label_png(work / "predictions" / f"{rows[index].id}.png", prediction, classes)
-
-    evaluate_model(
-        model,
-        pairs,
-        num_classes=len(classes),
-        ignore_index=classes.ignore_index,
-        indices=range(start, len(pairs)),
-        scales=scales,
-        flip=flip,
-        window=window,
-        confusion=confusion,
-        on_prediction=after,
-    )
-    bar.close()
     for name in ("examples", "predictions"):
         if (work / name).exists():
             shutil.copytree(

@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 Loss = Callable[..., Tensor]
 """(logits (N, C, ...), target (N, ...), *, ignore_index, mean_count) -> scalar."""
 
 LOG_ZERO = -4.0  # A, which stands for log 0 of a one-hot label: SCE (Wang et al. 2019) [33]
 LOG_ZERO_RELEASED = math.log(1e-4)  # the released code clamps the one-hot label to [1e-4, 1]: -9.21
-CACHED = 2**19  # values that the CPU works on at a time, so that they stay in its cache
 CONFIDENT = 0.8  # released code: weights above it are set to 1
 
 
@@ -53,7 +51,10 @@ def self_correction_loss(
     """
     if form not in ("paper", "released"):
         raise ValueError(f"form must be 'paper' or 'released', found {form!r}")
-    log_p_y, log_p_top, counted = _log_probabilities(logits, target, ignore_index, with_top=True)
+    log_p, index, counted = _log_probabilities(logits, target, ignore_index)
+    top = log_p.detach().argmax(dim=1, keepdim=True)
+    # one gather for both: its backward pass writes one tensor of the logits' size
+    log_p_y, log_p_top = log_p.gather(1, torch.cat([index, top], dim=1)).unbind(1)
     weight = log_p_top.exp()  # equation 5
     if form == "paper":
         loss = weight * -log_p_y + (1 - weight) * _reverse(log_p_y, LOG_ZERO)
@@ -77,7 +78,8 @@ def symmetric_cross_entropy(
 
     alpha = beta is the ratio of the paper's Figure 5. Shapes, dtypes, errors and `mean_count` as in `self_correction_loss`.
     """
-    log_p_y, _, counted = _log_probabilities(logits, target, ignore_index)
+    log_p, index, counted = _log_probabilities(logits, target, ignore_index)
+    log_p_y = log_p.gather(1, index).squeeze(1)
     return _mean(alpha * -log_p_y + beta * _reverse(log_p_y, LOG_ZERO), counted, counted.sum(), mean_count)
 
 
@@ -92,80 +94,19 @@ def cross_entropy(
 
     Shapes, dtypes, errors and `mean_count` as in `self_correction_loss`.
     """
-    log_p_y, _, counted = _log_probabilities(logits, target, ignore_index)
+    log_p, index, counted = _log_probabilities(logits, target, ignore_index)
+    log_p_y = log_p.gather(1, index).squeeze(1)
     return _mean(-log_p_y, counted, counted.sum(), mean_count)
 
 
-class _ChosenOnCpu(torch.autograd.Function):
-    """log p of each pixel's label and of its most probable class, from one softmax, as a CPU has them fastest.
-
-    One tensor of the logits' size is kept, and one made by the backward pass: d log p_k / dz_c = [c = k] - p_c for both.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, index: Tensor, with_top: bool) -> tuple[Tensor, Tensor | None]:
-        """logits (N, C, ...), index (N, 1, ...) int64 -> two (N, ...), or one and None."""
-        log_p = F.log_softmax(logits, dim=1, dtype=_exact(logits))
-        top = log_p.amax(dim=1, keepdim=True) if with_top else None
-        ctx.save_for_backward(log_p, index, top)
-        ctx.dtype = logits.dtype
-        ctx.set_materialize_grads(False)
-        return log_p.gather(1, index).squeeze(1), None if top is None else top.squeeze(1)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, for_label: Tensor | None, for_top: Tensor | None) -> tuple[Tensor, None, None]:
-        log_p, index, top = ctx.saved_tensors
-        flat: list[Any] = [None if x is None else x.reshape(len(log_p), x.shape[1], -1) for x in (log_p, index, top)]
-        grad = torch.empty_like(flat[0])
-        given = [gradient.reshape(len(log_p), 1, -1) for gradient in (for_label, for_top) if gradient is not None]
-        if not given:
-            return torch.zeros_like(log_p, dtype=ctx.dtype), None, None
-        for_both = torch.stack(given).sum(dim=0)
-        pixels = for_both.shape[-1]
-        step = max(1, CACHED // (log_p.shape[0] * log_p.shape[1]))
-        for start in range(0, pixels, step):
-            part = slice(start, start + step)
-            parts: list[Any] = [None if x is None else x[..., part] for x in flat]
-            log_q, label, best = parts
-            out, total = grad[..., part], for_both[..., part]
-            torch.exp(log_q, out=out).mul_(-total)
-            if for_label is not None:
-                out.scatter_add_(1, label, given[0][..., part])
-            if for_top is not None:
-                mask = torch.eq(log_q, best, out=torch.empty_like(log_q))  # of floats: ten times as fast as of bools
-                out.addcmul_(mask, given[-1][..., part] / mask.sum(dim=1, keepdim=True))  # equal ones share it
-        return grad.reshape(log_p.shape).to(ctx.dtype), None, None
-
-
-def _chosen(logits: Tensor, index: Tensor, with_top: bool) -> tuple[Tensor, Tensor | None]:
-    """The same by torch's own operators: on a GPU, which is limited by memory, little more than F.cross_entropy does.
-
-    Of most probable classes that are equal the first has the gradient; on a CPU, where finding it takes longest, all share it.
-    """
-    log_p = F.log_softmax(logits, dim=1, dtype=_exact(logits))
-    if not with_top:
-        return log_p.gather(1, index).squeeze(1), None
-    label, top = log_p.gather(1, torch.cat([index, log_p.detach().argmax(dim=1, keepdim=True)], dim=1)).unbind(1)
-    return label, top
-
-
-def _exact(logits: Tensor) -> torch.dtype:
-    """float32 at least: bf16 keeps 8 bits, too few for log p."""
-    return torch.float64 if logits.dtype == torch.float64 else torch.float32
-
-
-def _log_probabilities(
-    logits: Tensor, target: Tensor, ignore_index: int, with_top: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """log p of the labels, that of the most probable classes if `with_top`, and the mask of counted pixels; (N, ...)."""
+def _log_probabilities(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log p (N, C, ...), the labels as an index into it (N, 1, ...), and the mask of counted pixels (N, ...)."""
     if logits.ndim < 2 or logits.shape[:1] + logits.shape[2:] != target.shape:
         raise ValueError(f"logits {tuple(logits.shape)} must be (N, C, ...) and target {tuple(target.shape)} (N, ...)")
     counted = target != ignore_index
-    index = torch.where(counted, target, 0).long().unsqueeze(1)
-    chosen: Callable[..., tuple[Tensor, Any]] = _ChosenOnCpu.apply if logits.device.type == "cpu" else _chosen
-    log_p_y, log_p_top = chosen(logits, index, with_top)
-    return log_p_y, log_p_top, counted
+    # float32 at least: bfloat16 keeps 8 bits, too few for log p
+    log_p = F.log_softmax(logits, dim=1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
+    return log_p, torch.where(counted, target, 0).long().unsqueeze(1), counted
 
 
 def _reverse(log_p_y: Tensor, log_zero: float) -> Tensor:

@@ -11,8 +11,7 @@ from segsemi.core.paths import CLASSES, data_root, evaluated_folder, evaluation_
 from segsemi.data.manifest import read_rows
 from segsemi.evaluate import write_evaluation
 from segsemi.models.saving import load_model
-from segsemi.runtime.device import choose_device
-from segsemi.runtime.work_folder import work_folder
+from segsemi.runtime.distributed import start_runtime
 
 
 def main() -> None:
@@ -21,15 +20,20 @@ def main() -> None:
     args = parser.parse_args()
     params = load_params()
     images, settings = evaluation_list(params.evaluate.subset), params.evaluate.model_dump(exclude={"subset"})
-    with work_folder(f"evaluate-{args.model}", settings, [*model_files(args.model), images, CLASSES]) as work:
+    inputs = [*model_files(args.model), images, CLASSES]
+    with (
+        start_runtime(params.machine) as runtime,
+        runtime.work_folder(f"evaluate-{args.model}", settings, inputs) as work,
+    ):
         write_evaluation(
-            load_model(model_folder(args.model)).to(choose_device(params.machine.device)),
+            load_model(model_folder(args.model)).to(runtime.device),
             read_rows(images),
             data_root(params.data),
             Classes.load(CLASSES),
             evaluated_folder(args.model),
             **settings,
             work=work,
+            runtime=runtime,
             progress=args.model,
         )
 

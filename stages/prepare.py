@@ -1,8 +1,6 @@
-"""Find (or generate) the data set, check every file, write the manifest and the classes."""
+"""Find the data set (or write the embedded one), check every file, write the manifest and the classes."""
 
 from __future__ import annotations
-
-from functools import partial
 
 from tqdm import tqdm
 
@@ -11,22 +9,20 @@ from segsemi.core.errors import run_stage
 from segsemi.core.paths import CLASSES, MANIFEST, PREPARED, data_root
 from segsemi.core.progress import progress_bar
 from segsemi.data.manifest import write_rows
-from segsemi.datasets import check_entries, find_dataset
-from segsemi.datasets import scenes as synthetic
+from segsemi.datasets import check_entries, find_dataset, scenes
 
 
 def main() -> None:
     params = load_params()
     data = params.data
-    if data.name == "synthetic":
-        synthetic.write(
+    if data.embedded:
+        scenes.write(
             PREPARED,
             train=data.train_images,
             val=data.val_images,
             height=data.height,
             width=data.width,
             seed=params.seed,
-            progress=partial(progress_bar, desc="draw scenes", unit="image"),
         )
     root = data_root(data)
     found = find_dataset(data.name, root, val_fraction=data.val_fraction, seed=params.seed)

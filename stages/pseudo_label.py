@@ -10,7 +10,7 @@ from segsemi.core.paths import UNLABELLED, data_root, model_files, model_folder,
 from segsemi.data.manifest import read_rows
 from segsemi.models.saving import load_model
 from segsemi.pseudo_label import write_pseudo_labels
-from segsemi.runtime.distributed import start_processes
+from segsemi.runtime.distributed import start_runtime
 
 
 def main() -> None:
@@ -19,21 +19,19 @@ def main() -> None:
     parser.add_argument("--student", required=True, help="name of the model that will learn from them")
     args = parser.parse_args()
     params = load_params()
-    settings = params.pseudo_label.model_dump()
-    inputs = [*model_files(args.teacher), UNLABELLED]
+    settings, inputs = params.pseudo_label.model_dump(), [*model_files(args.teacher), UNLABELLED]
     with (
-        start_processes(params.machine.device) as processes,
-        processes.work_folder(f"pseudo-{args.student}", settings, inputs) as work,
+        start_runtime(params.machine) as runtime,
+        runtime.work_folder(f"pseudo-{args.student}", settings, inputs) as work,
     ):
         write_pseudo_labels(
-            load_model(model_folder(args.teacher)).to(processes.device),
+            load_model(model_folder(args.teacher)).to(runtime.device),
             read_rows(UNLABELLED),
             data_root(params.data),
             pseudo_folder(args.student),
             **settings,
             work=work,
-            processes=processes,
-            precision=params.machine.precision,
+            runtime=runtime,
             progress=f"pseudo labels for {args.student}",
         )
 

@@ -16,7 +16,7 @@ def main() -> None:
     teachers = {TEACHER: None, **dict.fromkeys(params.baselines), **params.rounds}
     rows = read_rows(evaluation_list(params.evaluate.subset))
     models = [read_measured(name, teacher) for name, teacher in teachers.items()]
-    chosen = [model.name for model in models if model.keep == "best"]
+    chosen = [model.name for model in models if model.training["keep"] == "best"]
     facts = {
         "data set": params.data.name,
         "labelled images": len(read_rows(LABELLED)) + len(read_rows(CORRECTED)),
@@ -26,27 +26,8 @@ def main() -> None:
         "checkpoints": f"the best on val of {', '.join(chosen)}; the last of the others" if chosen else "the last",
         "code": pipeline_revision(),
     }
-    settings = {
-        "rounds": params.rounds,
-        "baselines": params.baselines,
-        "split": params.split.model_dump(),
-        "model": params.model.model_dump(),
-        "augment": params.augment.model_dump(),
-        "teacher": params.teacher.model_dump(),
-        "pseudo_label": params.pseudo_label.model_dump(),
-        "student": params.student.model_dump(),
-        "student_model": params.student_model.model_dump(),
-        "evaluate": params.evaluate.model_dump(),
-    }
-    table = write_report(
-        models,
-        Classes.load(CLASSES),
-        rows,
-        data_root(params.data),
-        facts,
-        settings,
-        REPORTS,
-    )
+    settings = params.model_dump(exclude={"seed", "data", "machine"})
+    table = write_report(models, Classes.load(CLASSES), rows, data_root(params.data), facts, settings, REPORTS)
     print(f"\n{table}\n\nreport: {(REPORTS / 'index.html').resolve()}")
 
 

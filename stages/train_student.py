@@ -7,7 +7,7 @@ import argparse
 from segsemi.core.config import load_params
 from segsemi.core.errors import run_stage
 from segsemi.core.paths import data_root
-from segsemi.training.student import train_student
+from segsemi.training.recipes import student_recipe, train_student
 
 
 def main() -> None:
@@ -16,16 +16,9 @@ def main() -> None:
     parser.add_argument("--student", required=True, help="name of the model to train")
     args = parser.parse_args()
     params = load_params()
-    train_student(
-        args.student,
-        args.teacher,
-        seed=params.seed,
-        params=params.student,
-        own_model=params.student_model,
-        augment=params.augment,
-        root=data_root(params.data),
-        machine=params.machine,
-    )
+    recipe = student_recipe(args.student, params.student, params.augment, params.seed)
+    new_network = params.student_model if params.student.init == "pretrained" else None
+    train_student(recipe, args.teacher, new_network, data_root(params.data), params.machine)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import argparse
 from segsemi.core.config import load_params
 from segsemi.core.errors import run_stage
 from segsemi.core.paths import data_root, steps_file
-from segsemi.training.supervised import train_on_labels
+from segsemi.training.recipes import supervised_recipe, train_supervised
 
 
 def main() -> None:
@@ -15,16 +15,9 @@ def main() -> None:
     parser.add_argument("--name", required=True, help="name of the baseline")
     args = parser.parse_args()
     params = load_params()
-    train_on_labels(
-        args.name,
-        steps=int(steps_file(args.name).read_text()),
-        seed=params.seed,
-        model=params.model,
-        augment=params.augment,
-        optim=params.teacher,
-        root=data_root(params.data),
-        machine=params.machine,
-    )
+    teacher = params.teacher.model_copy(update={"steps": int(steps_file(args.name).read_text())})
+    recipe = supervised_recipe(args.name, teacher, params.augment, params.seed)
+    train_supervised(recipe, params.model, data_root(params.data), params.machine)
 
 
 if __name__ == "__main__":

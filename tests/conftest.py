@@ -18,10 +18,9 @@ import torch
 from filelock import FileLock
 from PIL import Image
 from ruamel.yaml import YAML
-from small_training import two_groups
+from small_training import Data, small_data
 
-from segsemi.data.batches import Group
-from segsemi.datasets import scenes as synthetic
+from segsemi.datasets import scenes
 
 torch.set_num_threads(1)
 
@@ -51,20 +50,16 @@ class Project:
         self.python = python
 
     def run(self, *command: str, check: bool = True, **variables: str) -> str:
-        """Run a command in the project and return what it prints."""
+        """Run a command in the project and return what it prints; `python`, `dvc` and `git commit` work there."""
+        path = (str(self.python.parent), str(Path(sys.executable).parent), os.environ["PATH"])
+        git = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        environment = {**os.environ, **git, **variables, "PATH": os.pathsep.join(path)}
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment(**variables), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            command, cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
         if check and done.returncode:
             raise AssertionError(f"{' '.join(command)} failed with {done.returncode}:\n{done.stdout}")
         return done.stdout
-
-    def environment(self, **variables: str) -> dict[str, str]:
-        """Return the environment in which `python`, `dvc` and `git commit` work."""
-        path = (str(self.python.parent), str(Path(sys.executable).parent), os.environ["PATH"])
-        git = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-        return {**os.environ, **git, **variables, "PATH": os.pathsep.join(path)}
 
     def repro(self, *arguments: str) -> list[str]:
         """Run `dvc repro` and return the names of the stages that ran."""
@@ -107,7 +102,7 @@ def copy_project(folder: Path) -> Project:
             shutil.copyfile(source, target)
     project = Project(folder)
     project.run("git", "init", "-q")
-    synthetic.write(folder / RAW, train=12, val=3, height=48, width=64, seed=1)
+    scenes.write(folder / RAW, train=12, val=3, height=48, width=64, seed=1)
     for path in (folder / RAW).rglob("000[2-4].png"):  # a data set may mix sizes; 0002 is in val too
         with Image.open(path) as image:
             resized = image.resize((70, 41), Image.Resampling.NEAREST)
@@ -150,6 +145,6 @@ def finished(first_run: tuple[Path, str], tmp_path: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def groups(tmp_path_factory: pytest.TempPathFactory) -> list[Group]:
-    """Those of `two_groups`; not to be changed."""
-    return two_groups(tmp_path_factory.mktemp("raw"))
+def data(tmp_path_factory: pytest.TempPathFactory) -> Data:
+    """2 labelled and 2 pseudo-labelled images of 64x64; not to be changed."""
+    return small_data(tmp_path_factory.mktemp("raw"))

@@ -1,26 +1,39 @@
-"""A network, two groups of images and settings with which a step of training takes moments."""
+"""A network, images and a recipe with which a step of training takes moments."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from segsemi.core.classes import write_label_png
-from segsemi.core.config import AugmentParams, OptimParams
-from segsemi.data.batches import Group, StepBatches, labelled_samples, pseudo_samples
-from segsemi.datasets import check_entries
-from segsemi.datasets import scenes as synthetic
-from segsemi.datasets.camvid import SYNTHETIC, find_synthetic
+from segsemi.core.config import AugmentParams, Part
+from segsemi.core.recipe import Recipe
+from segsemi.data.batches import Sample, StepBatches, labelled_samples, pseudo_samples
+from segsemi.datasets import check_entries, find_dataset, scenes
 from segsemi.models.build import Architecture, SegmentationModel, build_model
-from segsemi.runtime.distributed import Processes
+from segsemi.runtime.distributed import Runtime
 
 ARCHITECTURE = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
 CPU = torch.device("cpu")
-ALONE = Processes(CPU)
+ALONE = Runtime(CPU, cache_mb=10)
+LABELLED = Part("labelled", pseudo=False, strong=False, parallel=False, images=2)
+PSEUDO = Part("pseudo", pseudo=True, strong=True, parallel=True, images=2)
+AUGMENT = AugmentParams(short_side=None, crop_size=64, scale_min=0.9, scale_max=1.1, flip=True)
 
 
-def optim(steps: int, **changes: object) -> OptimParams:
+class Data(NamedTuple):
+    """Images and labels to learn from."""
+
+    labelled: list[Sample]
+    pseudo: list[Sample]
+
+
+def a_recipe(steps: int, **changes: object) -> Recipe:
+    """A student's: 2 labelled and 2 pseudo-labelled images in a batch, with SAUG, DSBN and SCL."""
     values: dict = {
+        "name": "student_1",
+        "seed": 0,
         "steps": steps,
         "lr": 0.01,
         "decoder_lr_factor": 10.0,
@@ -30,27 +43,29 @@ def optim(steps: int, **changes: object) -> OptimParams:
         "val_every": 0,
         "accumulate": 1,
         "keep": "last",
+        "augment": AUGMENT,
+        "parts": (LABELLED, PSEUDO),
+        "bn": "dsbn",
+        "loss": "scl",
+        "saug_ops": 3,
     }
-    return OptimParams(**{**values, **changes})
+    return Recipe(**{**values, **changes})
 
 
 def new_model() -> SegmentationModel:
-    return build_model(ARCHITECTURE, SYNTHETIC, encoder_weights="imagenet", seed=0)
+    return build_model(ARCHITECTURE, scenes.CLASSES, encoder_weights="imagenet", seed=0)
 
 
-def two_groups(raw: Path) -> list[Group]:
-    """2 labelled and 2 pseudo-labelled images of 64x64, written into `raw`; all of a batch of each."""
-    synthetic.write(raw, train=4, val=1, height=64, width=64, seed=0)
-    rows = check_entries(raw, find_synthetic(raw).entries, SYNTHETIC, warn=lambda _: None)
-    for row in rows[2:4]:
-        write_label_png(raw / "pseudo" / f"{row.id}.png", np.full((64, 64), 3, dtype=np.uint8), SYNTHETIC)
-    pseudo = pseudo_samples(rows[2:4], raw, raw / "pseudo")
-    return [
-        Group("labelled", labelled_samples(rows[:2], raw), 2, SYNTHETIC),
-        Group("pseudo", pseudo, 2, SYNTHETIC, pseudo=True, parallel=True, strong_ops=3),
-    ]
+def small_data(raw: Path, images: int = 2, height: int = 64, width: int = 64) -> Data:
+    """As many labelled images and as many pseudo-labelled ones, written into `raw`."""
+    scenes.write(raw, train=2 * images, val=1, height=height, width=width, seed=0)
+    found = find_dataset("synthetic", raw, val_fraction=0.2, seed=0)
+    rows = check_entries(raw, found.entries, found.classes, warn=lambda _: None)[: 2 * images]
+    for row in rows[images:]:
+        label = np.full((height, width), 3, dtype=np.uint8)
+        write_label_png(raw / "pseudo" / f"{row.id}.png", label, scenes.CLASSES)
+    return Data(labelled_samples(rows[:images], raw), pseudo_samples(rows[images:], raw, raw / "pseudo"))
 
 
-def batches(groups: list[Group], steps: int, pieces: int = 1) -> StepBatches:
-    augment = AugmentParams(short_side=None, crop_size=64, scale_min=0.9, scale_max=1.1, flip=True)
-    return StepBatches(groups, augment, steps=steps, seed=0, stage="student_1", cache_mb=10, pieces=pieces)
+def batches(data: Data, recipe: Recipe, runtime: Runtime = ALONE) -> StepBatches:
+    return StepBatches(recipe, data.labelled, data.pseudo, scenes.CLASSES, runtime)

@@ -1,10 +1,6 @@
-"""Test-time augmentation and evaluation, against loops written by hand."""
+"""Test-time augmentation against loops written by hand."""
 
-import dataclasses
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -13,18 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from segsemi.core.classes import Classes
-from segsemi.inference import (
-    evaluate_model,
-    images_at_once,
-    predict_image,
-    predict_label,
-    predict_probabilities,
-    predict_windows,
-    side_by_side,
-    windows,
-)
+from segsemi.inference import predict_image, predict_label, predict_probabilities, predict_windows, windows
 from segsemi.models.build import Architecture, SegmentationModel, build_model
-from segsemi.runtime.background import READERS, ahead, file_readers, mapped_ahead
 
 CLASSES = Classes(("a", "b", "c", "d"), ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)))
 
@@ -266,128 +252,6 @@ def test_short_side_keeps_things_in_their_places() -> None:
     assert not wrong[30:50, 45:85].any() and not wrong[:15].any() and not wrong[70:].any()
 
 
-@pytest.mark.parametrize("short_side", [None, 32])
-def test_evaluation_counts_every_labelled_pixel(short_side: int | None) -> None:
-    """At the labels' own size, images of different sizes, against counting in a loop."""
-    model = build(short_side=short_side)
-    rng = np.random.default_rng(0)
-    pairs = []
-    for index, size in enumerate([(40, 52), (33, 47), (64, 40)]):
-        label = rng.integers(4, size=size, dtype=np.uint8)
-        label[rng.random(size) < 0.1] = 255
-        pairs.append((photo(*size, seed=index), label))
-    seen: dict[int, np.ndarray] = {}
-    confusion = evaluate_model(
-        model, pairs, num_classes=4, scales=(0.75, 1.0), flip=True, on_prediction=seen.__setitem__
-    )
-    expected = [[0] * 4 for _ in range(4)]
-    for index, (image, label) in enumerate(pairs):
-        probabilities = predict_image(model, image, (0.75, 1.0), flip=True).numpy()
-        assert seen[index].dtype == np.uint8 and seen[index].shape == label.shape
-        for y, x in np.ndindex(*label.shape):
-            best = max(range(4), key=lambda c: probabilities[c, y, x])
-            assert seen[index][y, x] == best
-            if label[y, x] != 255:
-                expected[label[y, x]][best] += 1
-    assert confusion.matrix.tolist() == expected
-    assert sorted(seen) == [0, 1, 2]
-
-
-def test_as_many_images_at_once_as_cores_and_memory_allow(
-    model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 8)
-    monkeypatch.setattr("segsemi.inference.PIXELS_AT_ONCE", 1000)
-
-    def at_once(model: SegmentationModel, size: tuple[int, int], *options: object, **others: object) -> int:
-        return images_at_once(model, np.broadcast_to(np.uint8(0), (*size, 3)), *options, **others)  # type: ignore[arg-type]
-
-    assert at_once(model, (5, 10)) == 8
-    assert at_once(model, (10, 20)) == 5
-    assert at_once(model, (10, 10), (0.5, 1.5), True) == 2  # 100 * 1.5^2 * 2 pixels
-    assert at_once(model, (10, 10), (0.5,)) == 8  # 10 by memory: the result has the image's own size
-    assert at_once(model, (1000, 2000)) == 1 == at_once(model, (1000, 2000), window=5)
-    assert at_once(model, (10, 50), window=5) == 2
-    small = SegmentationModel(dataclasses.replace(model.architecture, short_side=5), model.classes)
-    assert at_once(small, (10, 10), (2.0,)) == 8 and at_once(model, (10, 10), (2.0,)) == 2
-
-
-def test_images_side_by_side_come_in_order_each_with_its_share_of_the_cores() -> None:
-    threads, both = torch.get_num_threads(), threading.Barrier(2)
-
-    def alone(number: int) -> tuple[int, int]:
-        return number, torch.get_num_threads()
-
-    def two(number: int) -> tuple[int, int]:
-        if number < 8:
-            both.wait(timeout=60)  # breaks if the other one of a pair is not computed meanwhile
-        return alone(number)
-
-    torch.set_num_threads(4)
-    try:
-        assert list(side_by_side(alone, range(9), lambda _: 1)) == [(number, 4) for number in range(9)]
-        assert list(side_by_side(two, range(9), lambda _: 2)) == [(number, 2) for number in range(9)]
-        assert torch.get_num_threads() == 4
-        with pytest.raises(ZeroDivisionError):
-            list(side_by_side(lambda number: 1 // number, [1, 0, 2], lambda _: 2))
-        done = side_by_side(alone, (4 // (2 - number) for number in range(4)), lambda _: 2)
-        assert [next(done)[0], next(done)[0]] == [2, 4]  # before the error of the third
-        with pytest.raises(ZeroDivisionError):
-            next(done)
-        assert torch.get_num_threads() == 4
-    finally:
-        torch.set_num_threads(threads)
-
-
-def test_large_images_among_small_ones_are_computed_alone() -> None:
-    running: list[int] = []
-    seen: list[list[int]] = []
-    lock, threads = threading.Lock(), torch.get_num_threads()
-
-    def compute(size: int) -> tuple[int, int]:
-        with lock:
-            running.append(size)
-            seen.append(sorted(running))
-        time.sleep(0.05)
-        with lock:
-            running.remove(size)
-        return size, torch.get_num_threads()
-
-    torch.set_num_threads(4)
-    try:
-        sizes = [1, 1, 1, 4, 1, 1, 2, 2, 4, 4, 1, 2, 1, 4]
-        done = list(side_by_side(compute, sizes, lambda size: 4 // size))
-    finally:
-        torch.set_num_threads(threads)
-    assert done == [(size, size) for size in sizes]  # the larger, the more cores
-    assert max(map(sum, seen)) == 4  # no more than there are cores, and all of these
-    assert [1, 1, 2] in seen or [1, 2] in seen  # unlike ones too
-
-
-def test_evaluation_is_the_same_with_images_side_by_side(
-    model: SegmentationModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rng = np.random.default_rng(0)
-    pairs = [(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8), rng.integers(0, 3, (20, 30), dtype=np.uint8))] * 5
-    seen: list[int] = []
-    matrices = []
-    for count in (1, 3):
-        monkeypatch.setattr("segsemi.inference.images_at_once", lambda *_, count=count: count)
-        confusion = evaluate_model(
-            model, pairs, num_classes=len(model.classes), on_prediction=lambda index, _: seen.append(index)
-        )
-        matrices.append(confusion.matrix)
-    assert np.array_equal(*matrices) and seen == [*range(5), *range(5)]
-    assert not evaluate_model(model, [], num_classes=3).matrix.any()
-
-
-def test_evaluation_with_another_ignore_index(model: SegmentationModel) -> None:
-    label = np.full((20, 20), 3, np.uint8)
-    label[:5] = 0
-    confusion = evaluate_model(model, [(photo(20, 20), label)], num_classes=4, ignore_index=3)
-    assert confusion.matrix.sum() == confusion.matrix[0].sum() == 100
-
-
 @pytest.mark.parametrize(
     ("height", "width", "side"), [(20, 30, 64), (64, 64, 64), (65, 64, 64), (100, 333, 64), (7, 9, 1)]
 )
@@ -429,19 +293,6 @@ def test_window_reaches_the_evaluation() -> None:
     torch.testing.assert_close(small.sum(0), torch.ones(70, 90))
 
 
-def test_evaluation_predicts_as_it_is_told_to(model: SegmentationModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[tuple[object, ...]] = []
-
-    def recorded(_: SegmentationModel, image: np.ndarray, *options: object) -> np.ndarray:
-        seen.append(options)
-        return np.zeros(image.shape[:2], np.uint8)
-
-    monkeypatch.setattr("segsemi.inference.predict_label", recorded)
-    pair = np.zeros((70, 90, 3), np.uint8), np.zeros((70, 90), np.uint8)
-    evaluate_model(model, [pair], num_classes=4, scales=(0.5, 2.0), flip=True, window=48)
-    assert seen == [((0.5, 2.0), True, 48)]
-
-
 @pytest.mark.parametrize("short_side", [None, 32])
 def test_predict_is_the_class_of_predict_image(short_side: int | None) -> None:
     architecture = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16, short_side=short_side)
@@ -477,66 +328,3 @@ def test_probabilities_are_computed_where_the_images_are() -> None:
     images = torch.empty(2, 3, 40, 52, device="meta")
     for probabilities in (predict_probabilities(model, images, (0.5, 1.0), True), predict_windows(model, images, 32)):
         assert probabilities.is_meta and probabilities.shape == (2, 4, 40, 52)
-
-
-def test_files_are_read_by_several_threads_and_come_in_order() -> None:
-    together, read = threading.Barrier(READERS), []
-
-    def slow_at_first(index: int) -> int:
-        if index < READERS:
-            together.wait(timeout=60)  # broken, and an error, if fewer read at the same time
-            time.sleep(0.01 * (READERS - index))
-        read.append(index)
-        return index
-
-    with file_readers() as readers:
-        results = mapped_ahead(readers, slow_at_first, range(50))
-        assert next(results) == 0
-        assert list(results) == [*range(1, 50)]
-    assert sorted(read) == [*range(50)]
-
-
-def test_an_error_of_a_reader_comes_in_its_turn_and_ends_it() -> None:
-    begun = []
-
-    def read(index: int) -> float:
-        begun.append(index)
-        return 1 / (3 - index)
-
-    with file_readers() as readers:
-        results = mapped_ahead(readers, read, range(100))
-        assert [next(results) for _ in range(3)] == [1 / 3, 1 / 2, 1]
-        with pytest.raises(ZeroDivisionError):
-            next(results)
-    assert max(begun) < 3 + READERS + 1  # what was on its way
-
-
-def test_evaluation_of_some_pairs(model: SegmentationModel) -> None:
-    rng = np.random.default_rng(0)
-    pairs = [(photo(20, 30, seed=seed), rng.integers(0, 3, (20, 30), dtype=np.uint8)) for seed in range(5)]
-    seen: list[int] = []
-    some = evaluate_model(
-        model, pairs, num_classes=4, indices=iter([3, 1]), on_prediction=lambda index, _: seen.append(index)
-    )
-    assert seen == [3, 1]
-    assert np.array_equal(some.matrix, evaluate_model(model, [pairs[1], pairs[3]], num_classes=4).matrix)
-
-
-def test_who_stops_early_waits_for_no_item_that_nobody_takes() -> None:
-    """Of two items on their way, one is being made; the other is not begun."""
-    made, begun, going_on = [], threading.Event(), threading.Event()
-
-    def items() -> Iterator[int]:
-        for number in range(9):
-            if number:
-                begun.set()
-                assert going_on.wait(timeout=60)
-            made.append(number)
-            yield number
-
-    with ThreadPoolExecutor(max_workers=1) as reader:
-        taken = ahead(reader, items())
-        assert next(taken) == 0 and begun.wait(timeout=60)
-        taken.close()  # type: ignore[attr-defined]
-        going_on.set()
-    assert made == [0, 1]

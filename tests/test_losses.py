@@ -221,10 +221,9 @@ def test_labels_of_any_integer_type(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_any_memory_format_and_more_pixels_than_fit_the_cache(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_memory_format(name: str) -> None:
     logits, target = example()
     whole = torch.autograd.grad(LOSSES[name](logits.requires_grad_(), target), logits)[0]
-    monkeypatch.setattr(segsemi.losses, "CACHED", 30)
     for order in (torch.contiguous_format, torch.channels_last):
         other = logits.detach().contiguous(memory_format=order).requires_grad_()
         torch.testing.assert_close(torch.autograd.grad(LOSSES[name](other, target), other)[0], whole)
@@ -232,45 +231,12 @@ def test_any_memory_format_and_more_pixels_than_fit_the_cache(name: str, monkeyp
     torch.testing.assert_close(torch.autograd.grad(LOSSES[name](crossed, target), crossed)[0], whole)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", LOSSES)
-def test_other_devices_compute_the_same(name: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU takes operators that the CPU has as well, only slower."""
-    logits, target = example()
-    logits = logits.to(dtype).requires_grad_()
-    expected = LOSSES[name](logits, target)
-    gradient = torch.autograd.grad(expected, logits)[0]
-    monkeypatch.setattr(segsemi.losses._ChosenOnCpu, "apply", segsemi.losses._chosen)
-    found = LOSSES[name](logits, target)
-    assert found.dtype == expected.dtype
-    torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(torch.autograd.grad(found, logits)[0], gradient)
-
-
-def test_other_devices_do_not_take_the_way_of_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(segsemi.losses._ChosenOnCpu, "apply", lambda *_: pytest.fail("the CPU's"))
-    logits = torch.empty(2, 5, 3, 4, device="meta", requires_grad=True)
-    for loss in LOSSES.values():
-        loss(logits, torch.empty(2, 3, 4, device="meta", dtype=torch.int64)).backward()
-
-
-def test_of_equal_best_classes_the_first_has_the_gradient_on_other_devices() -> None:
+def test_of_equal_best_classes_the_first_has_the_gradient_of_the_weight() -> None:
     """As torch's max does."""
     logits = torch.zeros(1, 4, 1, 1, dtype=torch.float64, requires_grad=True)
-    _, top = segsemi.losses._chosen(logits, torch.tensor([[[[2]]]]), True)
-    assert top is not None
-    gradient = torch.autograd.grad(top.sum(), logits)[0].flatten()
-    expected = torch.autograd.grad(logits.log_softmax(dim=1).max(dim=1).values.sum(), logits)[0].flatten()
-    assert gradient.tolist() == expected.tolist() == [0.75, -0.25, -0.25, -0.25]
-
-
-def test_equal_best_classes_share_the_gradient() -> None:
-    """As torch's amax does: for logits that are all alike nothing favours the first one."""
-    logits = torch.zeros(1, 4, 1, 1, dtype=torch.float64, requires_grad=True)
-    target = torch.tensor([[[2]]])
-    ours = torch.autograd.grad(self_correction_loss(logits, target), logits)[0]
+    ours = torch.autograd.grad(self_correction_loss(logits, torch.tensor([[[2]]])), logits)[0]
     p = logits.softmax(dim=1)
-    weight, p_y = p.amax(dim=1), p[:, 2]
+    weight, p_y = p.max(dim=1).values, p[:, 2]
     expected = torch.autograd.grad((weight * -p_y.log() + (1 - weight) * 4 * (1 - p_y)).sum(), logits)[0]
     torch.testing.assert_close(ours, expected)
 
@@ -320,4 +286,5 @@ def test_forward_makes_one_tensor_of_the_size_of_the_logits(name: str) -> None:
     logits, target = example()
     with Recorder(logits.numel()) as recorder:
         LOSSES[name](logits.float(), target)
-    assert [name for name in recorder.names if name != "aten::_to_copy"] == ["aten::_log_softmax"]
+    made = {name for name in recorder.names if name not in ("aten::_to_copy", "aten::detach")}
+    assert made == {"aten::_log_softmax"}

@@ -12,14 +12,14 @@ from PIL import Image
 
 from segsemi.core.classes import Classes, write_label_png
 from segsemi.data.manifest import Row
-from segsemi.datasets.camvid import SYNTHETIC
+from segsemi.datasets.scenes import CLASSES as SCENES
 from segsemi.inference import predict_image
 from segsemi.models.build import Architecture, SegmentationModel, build_model
 from segsemi.pseudo_label import write_pseudo_labels
 from segsemi.pseudo_quality import measure_quality
-from segsemi.runtime.distributed import Processes
+from segsemi.runtime.distributed import Runtime
 
-ALONE = Processes(torch.device("cpu"))
+ALONE = Runtime(torch.device("cpu"))
 
 
 def network(classes: Classes) -> SegmentationModel:
@@ -28,7 +28,7 @@ def network(classes: Classes) -> SegmentationModel:
 
 
 def test_labels_are_the_most_probable_classes_over_scales_and_flips(tmp_path: Path) -> None:
-    model, rng = network(SYNTHETIC), np.random.default_rng(0)
+    model, rng = network(SCENES), np.random.default_rng(0)
     rows = []
     for name, size in (("b", (50, 61)), ("a", (40, 48))):
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
@@ -36,7 +36,7 @@ def test_labels_are_the_most_probable_classes_over_scales_and_flips(tmp_path: Pa
     out, work = tmp_path / "out", tmp_path / "work"
     work.mkdir()
     write_pseudo_labels(
-        model, rows, tmp_path, out, scales=[0.5, 1.0], flip=True, work=work, processes=ALONE, progress="test"
+        model, rows, tmp_path, out, scales=[0.5, 1.0], flip=True, work=work, runtime=ALONE, progress="test"
     )
     with (out / "summary.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
@@ -48,7 +48,7 @@ def test_labels_are_the_most_probable_classes_over_scales_and_flips(tmp_path: Pa
         with Image.open(out / f"{row.id}.png") as label:
             assert label.mode == "P" and np.array_equal(np.asarray(label), expected)
         assert float(line["confidence"]) == pytest.approx(float(probabilities.amax(0).mean()), abs=1e-4)
-        for id_, name in enumerate(SYNTHETIC.names):
+        for id_, name in enumerate(SCENES.names):
             assert float(line[name]) == pytest.approx((expected == id_).mean(), abs=1e-4)
 
 
@@ -59,9 +59,7 @@ def test_classes_named_like_other_columns(tmp_path: Path) -> None:
     work.mkdir()
     model = network(Classes(("id", "confidence"), ((0, 0, 0), (9, 9, 9))))
     rows = [Row("a", "train", "a.png", "", 16, 24, "", "")]
-    write_pseudo_labels(
-        model, rows, tmp_path, out, scales=[1.0], flip=False, work=work, processes=ALONE, progress="test"
-    )
+    write_pseudo_labels(model, rows, tmp_path, out, scales=[1.0], flip=False, work=work, runtime=ALONE, progress="test")
     header, line = (out / "summary.csv").read_text().splitlines()
     assert header == "id,confidence,class id,class confidence"
     name, confidence, *shares = line.split(",")
@@ -74,10 +72,10 @@ def test_quality_counts_all_images_and_passes_over_what_is_no_class_on_either_si
         "b": ([[2, 2], [2, 2]], [[2, 255], [2, 2]]),  # 3 of 3
     }
     for name, (label, pseudo) in pairs.items():
-        write_label_png(tmp_path / f"{name}_label.png", np.array(label, np.uint8), SYNTHETIC)
-        write_label_png(tmp_path / f"pseudo/{name}.png", np.array(pseudo, np.uint8), SYNTHETIC)
+        write_label_png(tmp_path / f"{name}_label.png", np.array(label, np.uint8), SCENES)
+        write_label_png(tmp_path / f"pseudo/{name}.png", np.array(pseudo, np.uint8), SCENES)
     rows = [Row(name, "train", "", f"{name}_label.png", 2, 2, "", "") for name in pairs]
-    found = measure_quality(tmp_path / "pseudo", rows, tmp_path, SYNTHETIC)
+    found = measure_quality(tmp_path / "pseudo", rows, tmp_path, SCENES)
     assert found["images"] == 2 and found["pixel_accuracy"] == pytest.approx(5 / 6, abs=1e-6)
     assert found["miou"] == pytest.approx((1 / 2 + 1 / 2 + 1) / 3, abs=1e-6)  # classes 0, 1 and 2
-    assert measure_quality(tmp_path / "pseudo", [], tmp_path, SYNTHETIC) == {"images": 0}
+    assert measure_quality(tmp_path / "pseudo", [], tmp_path, SCENES) == {"images": 0}

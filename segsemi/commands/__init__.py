@@ -1,1 +1,1 @@
-"""What users type: `python -m segsemi ...`."""
+"""The commands that users type: `python -m segsemi ...`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 import math
 import os
 import sys
@@ -17,10 +16,8 @@ from segsemi.core.errors import UserError, explain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, or 1 after an error that the user can mend."""
-    words = sys.argv[1:] if arguments is None else list(arguments)
-    args = _parser().parse_args(words)
-    args.words = words
+    """Run one command; returns the exit code: 0, or 1 after an error that the user can fix."""
+    args = _parser().parse_args(arguments)
     try:
         return args.run(args)
     except KeyboardInterrupt:
@@ -39,29 +36,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="segsemi", description="Semi-supervised semantic segmentation, around the pipeline."
+        "segsemi", description="Semi-supervised semantic segmentation, around the pipeline."
     )
     parser.add_argument("-v", "--verbose", action="store_true", help="show the traceback of an error")
-    shtab.add_argument_to(
-        parser, help='print the completion script of a shell: eval "$(segsemi --print-completion bash)"'
-    )
+    shtab.add_argument_to(parser, help='print a shell\'s completion script: eval "$(segsemi --print-completion bash)"')
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def command(name: str, text: str, **options: Any) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", **options)
 
-    def params_of(parser: argparse.ArgumentParser) -> None:
-        text = "the params; ./params.yaml if not given"
-        parser.add_argument("--params", type=Path, default=Path("params.yaml"), help=text)
+    params: dict[str, Any] = {"type": Path, "default": Path("params.yaml"), "help": "params.yaml if not given"}
 
-    doctor = command("doctor", "check machine, params and data, and estimate the run's time and disk")
-    params_of(doctor)
+    doctor = command("doctor", "check machine, params and data, and measure a training step's time and memory")
+    doctor.add_argument("--params", **params)
     doctor.add_argument("--picture", type=Path, help="write nine images with their labels laid over to this PNG")
     doctor.set_defaults(run=_doctor)
 
     preset = command("preset", "write settings into params.yaml: the paper's, or those for CamVid on a CPU")
     preset.add_argument("name", nargs="?", help="which; without it, list them")
-    params_of(preset)
+    preset.add_argument("--params", **params)
     preset.add_argument("--dry-run", action="store_true", help="only show what would change")
     preset.set_defaults(run=_preset)
 
@@ -69,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     experiment.add_argument("name", nargs="?", help="which, or the path of a grid of your own; without it, list them")
     experiment.add_argument("--list", action="store_true", help="list what there is")
     experiment.add_argument(
-        "--dry-run", action="store_true", help="only show the cells, which are done, and the time to come"
+        "--dry-run", action="store_true", help="only show the cells, which are done, and the steps to come"
     )
     experiment.add_argument("--collect", action="store_true", help="only write the table of what is done")
     experiment.add_argument("--queue", action="store_true", help="only queue the runs, for `dvc queue start --jobs N`")
@@ -86,56 +79,37 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("reports/experiments"),
         help="folder of the tables; reports/experiments if not given",
     )
-    experiment.add_argument(
-        "--replace", action="store_true", help="start an empty table; otherwise earlier results stay in it"
-    )
     experiment.set_defaults(run=_experiment)
 
     labels = command("labels", "turn what an annotation tool wrote into label PNGs and classes.json")
     labels.add_argument("format", choices=["labelme", "coco"])
     labels.add_argument("source", type=Path, help="labelme: the folder of its JSON files; coco: the JSON file")
     labels.add_argument("-o", "--out", type=Path, required=True, help="folder for labels/ and classes.json")
-    labels.add_argument(
-        "--classes", nargs="+", default=[], help="in the order of their ids; all that occur, if not given"
-    )
-    labels.add_argument(
-        "--background", metavar="NAME", help="class of the pixels outside all shapes; else they are ignored"
-    )
+    labels.add_argument("--classes", nargs="+", default=[], help="in the order of their ids; all if not given")
+    labels.add_argument("--background", metavar="NAME", help="class of the pixels outside all shapes; else ignored")
     labels.set_defaults(run=_labels)
 
     predict = command("predict", "label pictures with a trained model")
     predict.add_argument("model", type=Path, help="a model's folder, such as models/student_2")
-    predict.add_argument("images", nargs="+", help="files, folders or glob patterns")
+    predict.add_argument("images", type=Path, nargs="+", help="files, or folders that are searched through")
     predict.add_argument("-o", "--out", type=Path, required=True, help="folder of the label PNGs")
     predict.add_argument("--overlay", action="store_true", help="also pictures with the classes' colours laid over")
     predict.add_argument("--probabilities", action="store_true", help="also NAME.npz with all probabilities")
-    predict.add_argument(
-        "--scales", type=float, nargs="+", default=[1.0], help="average over these scales; 1 if not given"
-    )
+    predict.add_argument("--scales", type=float, nargs="+", default=[1.0], help="average over these; 1 if not given")
     predict.add_argument("--flip", action="store_true", help="average with the mirrored image")
-    predict.add_argument("--sliding-window", type=int, metavar="PIXELS", help="for images larger than memory allows")
+    predict.add_argument("--sliding-window", type=int, metavar="PIXELS", help="for images too large for the memory")
     predict.add_argument("--device", default="auto", help="auto (if not given), cpu, cuda, cuda:1, mps")
     predict.set_defaults(run=_predict)
 
     suggest = command("suggest", "list the unlabelled images whose labels would help most")
     suggest.add_argument("-n", "--count", type=int, default=20, help="how many; 20 if not given")
-    suggest.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        default=Path("suggestions"),
-        help="folder of the CSV and the page; suggestions if not given",
-    )
+    suggest.add_argument("-o", "--out", type=Path, default=Path("suggestions"), help="folder; suggestions if not given")
     suggest.set_defaults(run=_suggest)
 
     export = command("export", "write a model for other programs")
     export.add_argument("model", type=Path, help="a model's folder")
     export.add_argument("-o", "--out", type=Path, required=True, help="folder to write to")
-    export.add_argument(
-        "--format", choices=["onnx", "hub"], default="onnx", help="hub: for segmentation_models_pytorch.from_pretrained"
-    )
-    export.add_argument("--normalised", action="store_true", help="onnx: the input is normalised already")
-    export.add_argument("--argmax", action="store_true", help="onnx: give class ids instead of probabilities")
+    export.add_argument("--format", choices=["onnx", "hub"], default="onnx", help="hub: for smp.from_pretrained")
     export.set_defaults(run=_export)
     return parser
 
@@ -144,22 +118,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from segsemi.commands import doctor
+    from segsemi.commands.doctor import examine
     from segsemi.core.config import load_params
-    from segsemi.core.paths import data_root
 
     params = load_params(args.params)
-    for line in doctor.machine_lines(params):
-        print(line)
     print(f"{args.params}: valid")
-    data, root = doctor.find_data(params), data_root(params.data)
-    for line in itertools.chain(doctor.data_lines(data, root), doctor.split_lines(params, data)):
-        print(line)
-    if args.picture:
-        doctor.save_nine(data, root, args.picture)
-        print(f"picture: {args.picture}")
-    for line in doctor.cost_lines(params, data):
-        print(line)
+    for line in examine(params, args.picture):
+        print(line, flush=True)
     return 0
 
 
@@ -187,27 +152,21 @@ def _experiment(args: argparse.Namespace) -> int:
         for name in grid_names():
             print(f"{name}\n    {read_grid(name)[1]}")
         return 0
-    from segsemi.commands.experiment import Wanted, run_experiment, show_cells
-    from segsemi.experiments.run import alone
+    from segsemi.commands.experiment import experiment
 
-    wanted = Wanted(
-        args.name, args.seeds, args.columns, args.rows, args.overrides, args.out, args.replace, words=args.words
-    )
-    if args.dry_run:
-        return show_cells(wanted)
-    with alone():  # for --collect too: while a run begins, params.yaml is not one's own
-        return run_experiment(wanted, collect=args.collect, queue=args.queue)
+    wanted = {
+        key: getattr(args, key)
+        for key in ("seeds", "columns", "rows", "overrides", "out", "dry_run", "collect", "queue")
+    }
+    return experiment(args.name, **wanted)
 
 
 def _labels(args: argparse.Namespace) -> int:
     from segsemi.datasets.annotations import read_coco, read_labelme, write_labels
 
     images = read_labelme(args.source) if args.format == "labelme" else read_coco(args.source)
-    classes = write_labels(images, args.out, names=args.classes, background=args.background)
-    print(
-        f"{len(images)} annotated images: labels in {args.out / 'labels'}, classes {', '.join(classes.names)} in "
-        f"{args.out / 'classes.json'}"
-    )
+    names = write_labels(images, args.out, names=args.classes, background=args.background).names
+    print(f"{len(images)} annotated images: {args.out / 'labels'}, {args.out / 'classes.json'} ({', '.join(names)})")
     return 0
 
 
@@ -216,19 +175,17 @@ def _predict(args: argparse.Namespace) -> int:
     from segsemi.models.saving import load_model
     from segsemi.runtime.device import choose_device
 
-    if not all(0 < scale < math.inf for scale in args.scales) or (
-        args.sliding_window is not None and args.sliding_window < 32
-    ):
+    window = args.sliding_window
+    if not all(0 < scale < math.inf for scale in args.scales) or (window is not None and window < 32):
         raise UserError("--scales must be above 0 and --sliding-window at least 32 pixels")
     images = find_images(args.images, args.out)
-    model = load_model(args.model).to(choose_device(args.device))
     failed = predict_files(
-        model,
+        load_model(args.model).to(choose_device(args.device)),
         images,
         args.out,
         scales=args.scales,
         flip=args.flip,
-        window=args.sliding_window,
+        window=window,
         overlay=args.overlay,
         probabilities=args.probabilities,
     )
@@ -237,33 +194,15 @@ def _predict(args: argparse.Namespace) -> int:
 
 
 def _suggest(args: argparse.Namespace) -> int:
-    from segsemi.commands.suggest import describe, suggest, write_suggestions
-    from segsemi.core.classes import Classes
+    from segsemi.commands.suggest import suggest_next
     from segsemi.core.config import load_params
-    from segsemi.core.paths import CLASSES, CORRECTED, LABELLED, SPLIT, UNLABELLED, data_root, pseudo_folder
-    from segsemi.data.images import LabelledPairs, read_image, read_label
-    from segsemi.data.manifest import read_rows
 
-    if args.count < 1:
-        raise UserError(f"--count {args.count}: ask for one image or more")
     params = load_params()
-    if not params.rounds:
-        raise UserError("params.yaml has no rounds: without pseudo labels there is nothing to go by")
-    student = list(params.rounds)[-1]
-    teacher = params.rounds[student]
-    pseudo, earlier = pseudo_folder(student), pseudo_folder(teacher) if teacher in params.rounds else None
-    classes, root, rows = Classes.load(CLASSES), data_root(params.data), read_rows(UNLABELLED)
-    known = [describe(*pair, classes) for pair in LabelledPairs(read_rows(LABELLED), root, classes)]
-    known += [
-        describe(read_image(root / row.image), read_label(SPLIT / row.label, classes.as_written()), classes)
-        for row in read_rows(CORRECTED)
-    ]
-    found = suggest(rows, known, root, pseudo, earlier, classes, args.count)
-    write_suggestions(found, root, pseudo, earlier, classes, args.out)
-    print("\n".join(item.row.id for item in found[:20]))
+    ids = suggest_next(params, args.count, args.out)
+    print("\n".join(ids[:20]))
     print(
-        f"{args.out / 'suggestions.csv'}, {args.out / 'index.html'}: {len(found)} of {len(rows)} images; put a mended "
-        f"{pseudo}/ID.png into {params.split.corrected}/, and the image counts as labelled"
+        f"{args.out / 'suggestions.csv'}, {args.out / 'index.html'}: {len(ids)} images; put a corrected "
+        f"data/pseudo/{list(params.rounds)[-1]}/ID.png into {params.split.corrected}/, and the image counts as labelled"
     )
     return 0
 
@@ -274,8 +213,7 @@ def _export(args: argparse.Namespace) -> int:
     if args.format == "hub":
         export_hub(args.model, args.out)
         print(f"{args.out}: read it with segmentation_models_pytorch.from_pretrained({str(args.out)!r})")
-        return 0
-    difference = export_onnx(args.model, args.out, normalise=not args.normalised, argmax=args.argmax)
-    what = "share of pixels of another class" if args.argmax else "largest difference of a probability"
-    print(f"{args.out / 'model.onnx'}: checked against PyTorch, {what} {difference:.2g}")
+    else:
+        difference = export_onnx(args.model, args.out)
+        print(f"{args.out / 'model.onnx'}: as PyTorch, largest difference of a probability {difference:.2g}")
     return 0

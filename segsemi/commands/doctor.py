@@ -1,44 +1,67 @@
-"""Look before a long run: machine, params and data, and what the run will take. `python -m segsemi doctor`."""
+"""Check machine, params and data before a long run, and measure a training step. `python -m segsemi doctor`."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import os
+import resource
 import shutil
+import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from functools import partial
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 import torch
 
-from segsemi.commands.memory import Memory, step_memory
 from segsemi.commands.predict import laid_over
-from segsemi.core.classes import Classes, colourise
-from segsemi.core.config import ModelParams, Params, total_steps
+from segsemi.core.classes import Classes
+from segsemi.core.config import DataParams, MachineParams, ModelParams, Params, total_steps
 from segsemi.core.errors import UserError
 from segsemi.core.paths import data_root
 from segsemi.core.pictures import captioned, grid, save_png, shrunk
+from segsemi.core.recipe import Recipe
+from segsemi.data.batches import PartBatch
 from segsemi.data.images import read_image, read_label, require_equal_size
 from segsemi.data.manifest import Row
-from segsemi.datasets import DataSet, find_dataset
-from segsemi.datasets.camvid import SYNTHETIC
+from segsemi.datasets import DataSet, find_dataset, scenes
 from segsemi.datasets.split import split_as
-from segsemi.dsbn import branch_of
 from segsemi.models.build import SegmentationModel, architecture_of
-from segsemi.runtime.device import autocast, choose_device, threads_sharing_cores, training_format
-from segsemi.training.step import worth_side_by_side
+from segsemi.runtime.cpu import fast_atrous_convolutions
+from segsemi.runtime.device import choose_device
+from segsemi.runtime.distributed import Runtime
+from segsemi.training.optimiser import sgd
+from segsemi.training.recipes import student_recipe, supervised_recipe
+from segsemi.training.step import set_train_mode, training_network, training_step
 
 SAMPLE = 200  # labels that are read for the shares of the classes
 PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "pyimgaug", "numpy", "dvc")
 
 
+def examine(params: Params, picture: Path | None) -> Iterator[str]:
+    """Yield lines about machine, data, split and costs; write nine images to `picture`.
+
+    Raises:
+        UserError: the data set is not as expected.
+    """
+    yield from machine_lines(params)
+    root = data_root(params.data)
+    if params.data.embedded and not root.exists():
+        raise UserError("the embedded data set is not there yet: `dvc repro prepare` writes it")
+    data = find_dataset(params.data.name, root, val_fraction=params.data.val_fraction, seed=params.seed)
+    yield from data_lines(data, root)
+    yield from split_lines(params, data)
+    if picture:
+        save_nine(data, root, picture)
+        yield f"picture: {picture}"
+    yield from cost_lines(params, data.classes)
+
+
 def machine_lines(params: Params) -> Iterator[str]:
-    """Versions, device, processor cores and free disk."""
+    """Yield versions, device, processor cores and free disk."""
     for package in PACKAGES:
         try:
             yield f"{package} {importlib.metadata.version(package)}"
@@ -49,20 +72,8 @@ def machine_lines(params: Params) -> Iterator[str]:
     yield f"device {device}{name}, {os.cpu_count()} cores, {shutil.disk_usage('.').free / 2**30:.1f} GiB of disk free"
 
 
-def find_data(params: Params) -> DataSet:
-    """The data set that params name.
-
-    Raises:
-        UserError: it is not as expected; the embedded one has not been written yet.
-    """
-    root = data_root(params.data)
-    if params.data.name == "synthetic" and not root.exists():
-        raise UserError("the embedded data set is not there yet: `dvc repro prepare` writes it")
-    return find_dataset(params.data.name, root, val_fraction=params.data.val_fraction, seed=params.seed)
-
-
 def data_lines(data: DataSet, root: Path) -> Iterator[str]:
-    """Images and labels of each subset, sizes, and each class's share of the pixels, from an even sample of the labels.
+    """Yield images and labels of each subset, sizes, and each class's share of the pixels, from a sample of the labels.
 
     Raises:
         UserError: a file of the sample is broken.
@@ -70,28 +81,27 @@ def data_lines(data: DataSet, root: Path) -> Iterator[str]:
     counts = Counter((entry.subset, entry.label is not None) for entry in data.entries)
     for subset in sorted({entry.subset for entry in data.entries}):
         yield f"{subset}: {counts[subset, True]} images with a label, {counts[subset, False]} without"
-    labelled = [entry for entry in data.entries if entry.label is not None]
-    labelled = [entry for entry in labelled if entry.subset != "extra"] or labelled  # extra ones are rough, if any
-    chosen = [labelled[index] for index in _even(len(labelled), SAMPLE)]
-    pixels, sizes = np.zeros(256, np.int64), Counter[tuple[int, int]]()
-    for entry in chosen:
-        assert entry.label is not None
-        label = read_label(root / entry.label, data.classes)
+    paths = [entry.label for entry in data.entries if entry.label and entry.subset != "extra"]  # extra ones are rough
+    chosen = _even(paths or [entry.label for entry in data.entries if entry.label], SAMPLE)
+    pixels, sizes = np.zeros(256, np.int64), Counter[tuple[int, ...]]()
+    for path in chosen:
+        label = read_label(root / path, data.classes)
         pixels += np.bincount(label.ravel(), minlength=256)
-        sizes[label.shape[0], label.shape[1]] += 1
+        sizes[label.shape] += 1
     most = ", ".join(f"{height}x{width} ({count})" for (height, width), count in sizes.most_common(3))
     yield f"sizes, height x width, in a sample of {len(chosen)} labels: {most}{' ...' if len(sizes) > 3 else ''}"
+    percent = 100 * pixels / max(1, pixels.sum())
     for id_, name in enumerate(data.classes.names):
-        note = "  <- no pixel in the sample" if pixels[id_] == 0 else ""
-        yield f"class {id_:3d} {name:20s} {100 * pixels[id_] / pixels.sum():6.2f} % of the pixels{note}"
-    yield f"no class (ignored)        {100 * pixels[data.classes.ignore_index] / pixels.sum():6.2f} %"
+        note = "" if pixels[id_] else "  <- no pixel in the sample"
+        yield f"class {id_:3d} {name:20s} {percent[id_]:6.2f} % of the pixels{note}"
+    yield f"no class (ignored)        {percent[data.classes.ignore_index]:6.2f} %"
 
 
 def split_lines(params: Params, data: DataSet) -> Iterator[str]:
-    """How many images will be labelled and unlabelled, without mended labels, and what lacks images for what params want.
+    """Yield how many images will be labelled and unlabelled, not counting corrected labels, and warnings.
 
     Raises:
-        UserError: see `split_rows`.
+        UserError: see `split_as`.
     """
     rows = [
         Row(entry.id, entry.subset, str(entry.image), str(entry.label or ""), 0, 0, "", "") for entry in data.entries
@@ -105,156 +115,105 @@ def split_lines(params: Params, data: DataSet) -> Iterator[str]:
         yield f"warning: evaluate.subset is {params.evaluate.subset}, where no image has a label"
 
 
-def _even(length: int, number: int) -> list[int]:
-    return np.unique(np.linspace(0, length - 1, num=min(number, length), dtype=int)).tolist() if length else []
-
-
 def save_nine(data: DataSet, root: Path, path: Path) -> None:
-    """A picture of nine labelled images with their labels laid over them, each at most 320 pixels wide."""
-    labelled = [entry for entry in data.entries if entry.label is not None]
+    """Write a picture of nine labelled images with their labels laid over them, each at most 320 pixels wide."""
     panel = []
-    for index in _even(len(labelled), 9):
-        entry = labelled[index]
-        assert entry.label is not None
-        picture = _laid_over(root / entry.image, root / entry.label, data.classes)
-        panel.append(captioned(shrunk(picture, 320), entry.id))
+    for entry in _even([entry for entry in data.entries if entry.label], 9):
+        image, label = read_image(root / entry.image), read_label(root / entry.label, data.classes)
+        require_equal_size(image, label, root / entry.label)
+        panel.append(captioned(shrunk(laid_over(image, label, data.classes), 320), entry.id))
     if panel:
         save_png(path, grid(panel, columns=3))
 
 
-def _laid_over(image: Path, label: Path, classes: Classes) -> np.ndarray:
-    pixels, ids = read_image(image), read_label(label, classes)
-    require_equal_size(pixels, ids, label)
-    return laid_over(pixels, colourise(ids, classes))
+def _even(items: Sequence[Any], number: int) -> list[Any]:
+    """Return at most `number` of the items, evenly spread."""
+    places = np.linspace(0, len(items) - 1, num=min(number, len(items)), dtype=int)
+    return [items[place] for place in places]
 
 
-def cost_lines(params: Params, data: DataSet) -> Iterator[str]:
-    """Memory, disk and time that `dvc repro` will take; time last, since it runs real steps, which may not fit."""
-    weights = 0
-    for name, step in _steps(params).items():
-        memory = _memory(step, params, data.classes)
-        yield f"{name}: {memory.step / 2**30:.1f} GiB and about a quarter more for a step; raise {name}.accumulate for less"
-        weights = max(weights, memory.weights)
-    models = 1 + len(params.rounds) + len(params.baselines)
-    disk = 2 * weights * models + 6 * weights  # in workspace and cache; two checkpoints with momentum and DSBN
-    yield f"disk for models and checkpoints: {disk / 2**20:.0f} MiB"
-    free = shutil.disk_usage(".").free
-    if free < 2 * disk:
-        yield f"warning: only {free / 2**20:.0f} MiB free"
-    try:
-        seconds = step_seconds(params, data.classes)
-    except UserError as error:
-        yield f"time unknown: {error}"
-        return
-    for name in seconds:
-        yield f"{name}: {seconds[name]:.2f} s a step of computing, {getattr(params, name).steps} steps"
-    counts = {"teacher": params.teacher.steps, "student": params.student.steps * len(params.rounds)}
+def cost_lines(params: Params, classes: Classes) -> Iterator[str]:
+    """Yield time and memory of a training step of teacher and student, measured here, and the time of all training."""
+    steps = {"teacher": params.teacher.steps, "student": params.student.steps * len(params.rounds)}
     for student in params.baselines.values():
-        counts["teacher"] += total_steps(
+        steps["teacher"] += total_steps(
             params.rounds, student, teacher_steps=params.teacher.steps, student_steps=params.student.steps
         )
-    total = sum(seconds[name] * counts[name] for name in counts)
+    total = 0.0
+    for name, number in steps.items():
+        if number:
+            yield f"{name}: trying one step; if it is killed, it needs more memory than there is: raise {name}.accumulate"
+            cost = step_cost(params, name, classes)
+            yield f"{name}: {cost.seconds:.2f} s per step and {cost.memory / 2**30:.1f} GiB of memory, {number} steps in all"
+            total += cost.seconds * number
     yield f"training in all: {total / 60:.0f} minutes and more (loading, pseudo labels, evaluation)"
 
 
-def step_seconds(params: Params, classes: Classes) -> dict[str, float]:
-    """Seconds of computing in one step of teacher and student, from three steps on made-up images of the right size.
-
-    Raises:
-        UserError: there is not the memory for one.
-    """
-    return {name: _seconds_of(step, params, classes) for name, step in _steps(params).items()}
-
-
 def training_seconds(trainings: Iterable[tuple[Params, str, int]]) -> float:
-    """Seconds of computing in trainings: params, teacher or student, and steps of each; steps that are alike are measured once.
+    """Return the seconds of computing in trainings: params, teacher or student, and steps of each.
 
     Raises:
-        UserError: see `find_data` and `step_seconds`.
+        UserError: the data set is not as expected.
     """
-    measured: dict[str, float] = {}
-    total = 0.0
-    for params, name, steps in trainings:
-        step = _steps(params)[name]
-        key = repr((step, params.augment.crop_size, params.machine, params.data))
-        if key not in measured:
-            measured[key] = _seconds_of(step, params, _classes(params))
-        total += steps * measured[key]
-    return total
-
-
-def _classes(params: Params) -> Classes:
-    """Those of the data set; the embedded one's are known before it is written."""
-    return SYNTHETIC if params.data.name == "synthetic" else find_data(params).classes
-
-
-def _seconds_of(step: _Step, params: Params, classes: Classes) -> float:
-    device = choose_device(params.machine.device)
-    needed, free = _memory(step, params, classes).step, _free_memory(device)
-    if needed > free:
-        raise UserError(f"a step takes {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} are free on {device}")
-    model = SegmentationModel(architecture_of(step.network, params.augment), classes)
-    model.to(device=device, memory_format=training_format(device)).train()  # type: ignore[call-overload]
-    seconds_of_a_pass = partial(
-        _seconds_of_a_pass, size=params.augment.crop_size, device=device, precision=params.machine.precision
+    return sum(
+        steps * step_cost(params, name, _classes(params.data)).seconds for params, name, steps in trainings if steps
     )
-    if not step.side_by_side:
-        return sum(seconds_of_a_pass(model, batch) for batch in step.passes) * step.pieces
-    branches = [branch_of(model, parallel=parallel) for parallel in (False, True)]
-    with threads_sharing_cores(2) as pool:
-        return max(pool.map(seconds_of_a_pass, branches, step.passes))
 
 
-def _memory(step: _Step, params: Params, classes: Classes) -> Memory:
-    architecture = architecture_of(step.network, params.augment)
-    batch = sum(step.passes) if step.side_by_side else max(step.passes)
-    return step_memory(architecture, classes, batch=batch, crop_size=params.augment.crop_size)
+@cache
+def _classes(data: DataParams) -> Classes:
+    """The classes of the data set; those of the embedded one are known before it is written."""
+    if data.embedded:
+        return scenes.CLASSES
+    return find_dataset(data.name, data_root(data), val_fraction=data.val_fraction, seed=0).classes
 
 
-def _free_memory(device: torch.device) -> int:
-    """Bytes."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+class Cost(NamedTuple):
+    """Seconds of computing in a training step, and the bytes of memory that it took.
 
-
-class _Step(NamedTuple):
-    """What a training step of teacher or student does.
-
-    Attributes:
-        passes: the images that go through the network at a time, of one piece of the batch.
-        pieces: how many of those a batch has.
-        side_by_side: whether the passes are done at the same time.
+    On a GPU these are what torch allocated; else the most that this process has used so far, all in all.
     """
 
-    network: ModelParams
-    passes: list[int]
-    pieces: int
-    side_by_side: bool
+    seconds: float
+    memory: int
 
 
-def _steps(params: Params) -> dict[str, _Step]:
-    machine, teacher, student = params.machine, params.teacher, params.student
-    own = params.student_model if student.init == "pretrained" else params.model
-    # fixed batch norms can do with one image at a time, those measured here can not
-    passes = [max(2, batch) for batch in student.passes]
-    device = choose_device(machine.device)
-    side_by_side = student.accumulate == 1 and worth_side_by_side(
-        passes, params.augment.crop_size, device, precision=machine.precision, compiled=machine.compile
-    )
-    return {
-        "teacher": _Step(params.model, [teacher.batch_size // teacher.accumulate], teacher.accumulate, False),
-        "student": _Step(own, passes, student.accumulate, side_by_side),
-    }
+def step_cost(params: Params, name: str, classes: Classes) -> Cost:
+    """Measure a training step of the `teacher` or of a `student`, without loading and augmenting images."""
+    network = params.model
+    if name == "teacher":
+        recipe = supervised_recipe(name, params.teacher, params.augment, seed=0)
+    else:
+        recipe = student_recipe(name, params.student, params.augment, seed=0)
+        network = params.student_model if params.student.init == "pretrained" else network
+    return _measured(recipe, network, classes, params.machine)
 
 
-def _seconds_of_a_pass(model: torch.nn.Module, batch: int, size: int, device: torch.device, precision: str) -> float:
-    images = torch.rand(batch, 3, size, size, device=device).contiguous(memory_format=training_format(device))
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        with autocast(device, precision):
-            logits = model(images)
-        logits.float().square().mean().backward()
-        if device.type != "cpu":
-            torch.accelerator.synchronize(device)
-        times.append(time.perf_counter() - start)
-    return min(times)
+@cache
+def _measured(recipe: Recipe, network: ModelParams, classes: Classes, machine: MachineParams) -> Cost:
+    """Run two steps on made-up images and time the second."""
+    device, size = choose_device(machine.device), recipe.augment.crop_size
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    runtime = Runtime(device, machine.precision)
+    model = SegmentationModel(architecture_of(network, recipe.augment), classes)
+    trained, optimizer = training_network(model, recipe, runtime), sgd(model, recipe)
+    set_train_mode(model, recipe)
+    batch = []
+    for part in recipe.parts:
+        images = torch.randint(256, (part.images, 3, size, size), dtype=torch.uint8)
+        targets = torch.zeros(part.images, size, size, dtype=torch.uint8)
+        batch.append(PartBatch(part, images, targets, [""] * part.images))
+    with fast_atrous_convolutions(model):
+        for step in range(2):
+            start = time.perf_counter()
+            training_step(trained, batch, step, recipe, runtime)
+            optimizer.step()
+            optimizer.zero_grad()
+            if device.type != "cpu":
+                torch.accelerator.synchronize(device)
+            seconds = time.perf_counter() - start
+    if device.type == "cuda":
+        return Cost(seconds, torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Cost(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,12 @@ _FOLDER = resources.files("segsemi.commands") / "presets"
 
 
 def preset_names() -> list[str]:
-    """The presets there are."""
+    """Return the names of the presets."""
     return yaml_names(_FOLDER)
 
 
 def read_preset(name: str) -> tuple[dict[str, dict[str, Any]], str]:
-    """The values of a preset, section by section, and the comment at its head.
+    """Return the values of a preset, section by section, and the comment at its head.
 
     Raises:
         UserError: there is no such preset.
@@ -49,20 +48,16 @@ def apply_preset(name: str, path: Path, *, write: bool = True) -> list[str]:
     yaml.width = 4096  # lines stay as they are
     load_params(path)  # refuses what is broken already
     params = yaml.load(path.read_text())
-    changes = [change for section, keys in values.items() for change in _update(params, section, keys)]
+    changes = []
+    for section, keys in values.items():
+        for key, value in keys.items():
+            old = params[section].get(key)
+            if old != value:
+                params[section][key] = value
+                changes.append(f"{section}.{key}: {old} -> {value}")
     buffer = io.StringIO()
     yaml.dump(params, buffer)
     parse_params(YAML(typ="safe").load(buffer.getvalue()), source=f"{path} with preset {name}")
     if write:
         write_text(path, buffer.getvalue())
-    return changes
-
-
-def _update(params: Any, section: str, keys: Mapping[str, Any]) -> list[str]:
-    changes = []
-    for key, value in keys.items():
-        old = params[section].get(key)
-        if old != value:
-            params[section][key] = value
-            changes.append(f"{section}.{key}: {old} -> {value}")
     return changes

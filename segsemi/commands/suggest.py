@@ -1,4 +1,4 @@
-"""Which unlabelled images to label next, from what the pipeline has written already. `python -m segsemi suggest`.
+"""Choose the unlabelled images to label next, from the files of a finished pipeline. `python -m segsemi suggest`.
 
 An image is worth a label where the network is unsure or contradicts itself, and where it looks like none that is labelled:
 greedy k-center selection (Sener & Savarese 2018) among the images with the highest scores.
@@ -6,54 +6,49 @@ greedy k-center selection (Sener & Savarese 2018) among the images with the high
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
 
 from segsemi.commands.predict import laid_over
-from segsemi.core.classes import Classes, colourise
+from segsemi.core.classes import Classes
+from segsemi.core.config import Params
 from segsemi.core.errors import UserError
 from segsemi.core.files import write_text
-from segsemi.core.pictures import captioned, grid, marked, shrunk
+from segsemi.core.paths import CLASSES, CORRECTED, LABELLED, SPLIT, UNLABELLED, data_root, pseudo_folder
+from segsemi.core.pictures import captioned, grid, marked, png_bytes, shrunk
 from segsemi.core.progress import progress_bar
-from segsemi.data.images import read_image, read_label
-from segsemi.data.manifest import Row
+from segsemi.data.images import LabelledPairs, read_image, read_label
+from segsemi.data.manifest import Row, read_rows
 from segsemi.reporting.page import render
 
 CANDIDATES = 4  # times as many images as asked for, those of the highest scores, are looked at for their variety
 CELLS = 2  # an image is described by the classes and colours in so many cells across and down
 PICTURE_WIDTH = 320
 
-_PAGE = """<h1>Label these next</h1>
-<p>Each image, its pseudo label{{ ", and where the last two rounds differ, in red" if rounds else "" }}.
-{% for name, colour in colours %}<span class="swatch" style="background: rgb{{ colour }}"></span>{{ name }}{% endfor %}</p>
-{% for item in items %}<h2>{{ loop.index }}. {{ item.id }}</h2>
-<p>{{ item.image }}: mean confidence {{ "%.3f" | format(item.confidence) }}{% if rounds
-%}, {{ "%.1f" | format(100 * item.disagreement) }} % of the pixels changed their class from one round to the next{% endif %}</p>
-<img alt="{{ item.id }}" src="data:image/png;base64,{{ item.picture }}">
-{% endfor %}"""
 
+def suggest_next(params: Params, count: int, out: Path) -> list[str]:
+    """Write out/suggestions.csv and out/index.html from the files of the last round; return the ids.
 
-@dataclass(frozen=True)
-class Suggestion:
-    """One image to label.
-
-    Attributes:
-        confidence: the mean probability of the chosen class, 0..1.
-        disagreement: the share of pixels on which the last two rounds differ; None after a single round.
-        score: the mean of its ranks by both, 0 (the surest image) to 1.
+    Raises:
+        UserError: there are no rounds, or pseudo labels or images are missing.
     """
-
-    row: Row
-    confidence: float
-    disagreement: float | None
-    score: float
+    if count < 1:
+        raise UserError(f"--count {count}: ask for one image or more")
+    if not params.rounds:
+        raise UserError("params.yaml has no rounds: without pseudo labels there is nothing to go by")
+    student, teacher = list(params.rounds.items())[-1]
+    pseudo, earlier = pseudo_folder(student), pseudo_folder(teacher) if teacher in params.rounds else None
+    classes, root = Classes.load(CLASSES), data_root(params.data)
+    known = [describe(*pair, classes) for pair in LabelledPairs(read_rows(LABELLED), root, classes)]
+    for row in read_rows(CORRECTED):
+        label = read_label(SPLIT / row.label, classes.as_written())
+        known.append(describe(read_image(root / row.image), label, classes))
+    found = suggest(read_rows(UNLABELLED), known, root, pseudo, earlier, classes, count)
+    write_suggestions(found, root, pseudo, earlier, classes, out)
+    return found["id"].tolist()
 
 
 def suggest(
@@ -64,56 +59,48 @@ def suggest(
     earlier: Path | None,
     classes: Classes,
     count: int,
-) -> list[Suggestion]:
-    """`count` unlabelled images whose labels would help most: of the highest scores, those that look least alike.
+) -> pd.DataFrame:
+    """Return `count` unlabelled images whose labels would help most: of the highest scores, those that look least alike.
 
     Args:
         rows: the unlabelled images; their paths start at `root`.
-        labelled: what `describe` says of each labelled image.
+        labelled: the output of `describe` for each labelled image.
         pseudo: the folder of the latest pseudo labels, ID.png and summary.csv.
-        earlier: that of the round before; None if there is none.
+        earlier: the folder of the round before; None if there is none.
+
+    Returns:
+        Columns id, image, confidence (mean probability of the chosen class), disagreement (share of the pixels on which the
+        last two rounds differ; empty after a single round) and score (mean of the ranks by both, the surest image 0, to 1).
 
     Raises:
         UserError: pseudo labels or images are missing.
     """
-    confidence = _confidence(pseudo)
-    missing = [row.id for row in rows if row.id not in confidence.index]
+    try:
+        summary = pd.read_csv(pseudo / "summary.csv", dtype={"id": str}, na_filter=False).set_index("id")
+    except FileNotFoundError:
+        raise UserError(f"{pseudo / 'summary.csv'} not found: run `dvc repro` or `dvc pull`") from None
+    missing = [row.id for row in rows if row.id not in summary.index]
     if missing or not rows:
         what = f"has no pseudo label of {missing[0]}" if missing else "there is no unlabelled image"
         raise UserError(f"{pseudo / 'summary.csv'}: {what}; run `dvc repro`")
     written = classes.as_written()
-    sure = confidence[[row.id for row in rows]]
-    disagreement = None
+    table = pd.DataFrame({"id": [row.id for row in rows], "image": [row.image for row in rows]})
+    table["confidence"] = summary["confidence"].loc[table["id"]].to_numpy()
+    table["disagreement"] = np.nan
+    scores = [_ranks(-table["confidence"])]
     if earlier is not None:
-        names = progress_bar([row.id for row in rows], desc="compare rounds", unit="image")
-        disagreement = pd.Series({name: _disagreement(pseudo, earlier, name, written) for name in names})
-    ranks = [_ranks(-sure)] + ([] if disagreement is None else [_ranks(disagreement)])
-    score = pd.concat(ranks, axis=1).mean(axis=1)
-    best = sorted(rows, key=lambda row: (-score[row.id], row.id))[: CANDIDATES * count]
+        table["disagreement"] = [
+            np.mean(read_label(pseudo / f"{name}.png", written) != read_label(earlier / f"{name}.png", written))
+            for name in progress_bar(table["id"], desc="compare rounds", unit="image")
+        ]
+        scores.append(_ranks(table["disagreement"]))
+    table["score"] = np.mean(scores, axis=0)
+    best = table.sort_values(["score", "id"], ascending=[False, True])[: CANDIDATES * count]
     features = [
-        describe(read_image(root / row.image), read_label(pseudo / f"{row.id}.png", written), classes) for row in best
+        describe(read_image(root / image), read_label(pseudo / f"{name}.png", written), classes)
+        for name, image in zip(best["id"], best["image"], strict=True)
     ]
-    return [
-        Suggestion(
-            best[index],
-            float(sure[best[index].id]),
-            None if disagreement is None else float(disagreement[best[index].id]),
-            float(score[best[index].id]),
-        )
-        for index in spread_out(np.array(features), np.array(labelled), count)
-    ]
-
-
-def _confidence(pseudo: Path) -> pd.Series:
-    try:
-        return pd.read_csv(pseudo / "summary.csv", dtype={"id": str}, na_filter=False).set_index("id")["confidence"]
-    except FileNotFoundError:
-        raise UserError(f"{pseudo / 'summary.csv'} not found: run `dvc repro` or `dvc pull`") from None
-
-
-def _disagreement(pseudo: Path, earlier: Path, name: str, classes: Classes) -> float:
-    first, second = (read_label(folder / f"{name}.png", classes) for folder in (pseudo, earlier))
-    return float((first != second).mean())
+    return best.iloc[spread_out(np.array(features), np.array(labelled), count)]
 
 
 def _ranks(values: pd.Series) -> pd.Series:
@@ -122,7 +109,7 @@ def _ranks(values: pd.Series) -> pd.Series:
 
 
 def describe(image: np.ndarray, label: np.ndarray, classes: Classes) -> np.ndarray:
-    """What an image, (H, W, 3) uint8, looks like: in each of 2x2 cells the share of every class and the mean colour.
+    """Describe an image, (H, W, 3) uint8: in each of 2x2 cells the share of every class and the mean colour.
 
     Returns:
         (cells * (num_classes + 3),) float64, each value 0..1.
@@ -153,41 +140,22 @@ def spread_out(features: np.ndarray, taken: np.ndarray, count: int) -> list[int]
 
 
 def write_suggestions(
-    found: Sequence[Suggestion], root: Path, pseudo: Path, earlier: Path | None, classes: Classes, out: Path
+    found: pd.DataFrame, root: Path, pseudo: Path, earlier: Path | None, classes: Classes, out: Path
 ) -> None:
     """Write out/suggestions.csv and out/index.html, one self-contained page of pictures."""
-    table = pd.DataFrame(
-        {
-            "id": [item.row.id for item in found],
-            "image": [item.row.image for item in found],
-            "confidence": [item.confidence for item in found],
-            "disagreement": [item.disagreement for item in found],
-            "score": [item.score for item in found],
-        }
-    )
-    write_text(out / "suggestions.csv", table.to_csv(index=False, lineterminator="\n", float_format="%.4f"))
-    items = [
-        {**record, "picture": _picture(item.row, root, pseudo, earlier, classes)}
-        for record, item in zip(table.to_dict("records"), found, strict=True)
-    ]
-    page = render(
-        "segsemi: label these next",
-        _PAGE,
-        items=items,
-        rounds=earlier is not None,
-        colours=list(zip(classes.names, classes.colours, strict=True)),
-    )
+    write_text(out / "suggestions.csv", found.to_csv(index=False, lineterminator="\n", float_format="%.4f"))
+    items = [{**item, "picture": _picture(item, root, pseudo, earlier, classes)} for item in found.to_dict("records")]
+    colours = dict(zip(classes.names, classes.colours, strict=True))
+    page = render("suggestions.html", items=items, two_rounds=earlier is not None, colours=colours)
     write_text(out / "index.html", page)
 
 
-def _picture(row: Row, root: Path, pseudo: Path, earlier: Path | None, classes: Classes) -> str:
-    """The panel of one image as base64 of a PNG."""
-    image, label = read_image(root / row.image), read_label(pseudo / f"{row.id}.png", classes.as_written())
-    panel = [(image, "image"), (laid_over(image, colourise(label, classes)), "pseudo label")]
+def _picture(item: dict, root: Path, pseudo: Path, earlier: Path | None, classes: Classes) -> bytes:
+    """Return the panel of one image as a PNG."""
+    name, written = f"{item['id']}.png", classes.as_written()
+    image, label = read_image(root / item["image"]), read_label(pseudo / name, written)
+    panel = [(image, "image"), (laid_over(image, label, classes), "pseudo label")]
     if earlier is not None:
-        before = read_label(earlier / f"{row.id}.png", classes.as_written())
-        panel.append((marked(image, label != before), "changed"))
+        panel.append((marked(image, label != read_label(earlier / name, written)), "changed"))
     shown = [captioned(shrunk(picture, PICTURE_WIDTH), caption) for picture, caption in panel]
-    buffer = io.BytesIO()
-    Image.fromarray(grid(shown, columns=len(shown))).save(buffer, format="PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
+    return png_bytes(grid(shown, columns=len(shown)))

@@ -1,1 +1,1 @@
-"""What every package uses: params, errors, files, classes, paths, pictures."""
+"""Params, errors, files, classes, paths and pictures, which every package uses."""

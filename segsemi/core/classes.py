@@ -22,12 +22,12 @@ class Classes:
     """The classes of a data set.
 
     Attributes:
-        names, colours: one a class id, in order; colours are RGB, 0..255.
+        names, colours: one per class id, in order; colours are RGB, 0..255.
         ignore_ids: ids in the label files that mean "no class"; in memory they become ignore_index.
         file_ids: the ids of the classes in the label files, in order; empty: 0, 1, 2... as in memory.
         label_format: what label files hold: `ids`, or RGB `colours` of the classes.
         ignore_colours: colours in such files that mean "no class".
-        ignore_index: the id in memory, and in pseudo labels, that losses and metrics pass over.
+        ignore_index: the id in memory, and in pseudo labels, that losses and metrics skip.
     """
 
     names: tuple[str, ...]
@@ -43,7 +43,7 @@ class Classes:
         if not 0 < count <= IGNORE_INDEX or len(set(self.names)) < count:
             raise ValueError(f"names must be 1 to {IGNORE_INDEX} different ones, found {list(self.names)}")
         if len(self.colours) != count or any(not 0 <= value <= 255 for colour in self.colours for value in colour):
-            raise ValueError(f"colours must be {count}, one a name, each [red, green, blue] in 0..255")
+            raise ValueError(f"colours must be {count}, one per name, each [red, green, blue] in 0..255")
         if self.label_format not in ("ids", "colours"):
             raise ValueError(f"labels must be ids or colours, found {self.label_format!r}")
         if self.label_format == "colours" and len({*self.colours, *self.ignore_colours}) < count + len(
@@ -52,23 +52,23 @@ class Classes:
             raise ValueError("with labels: colours, the colours of the classes and the ignored ones must all differ")
         ids = (*self.label_ids, *self.ignore_ids)
         if len(self.label_ids) != count or len(set(ids)) < len(ids) or any(not 0 <= id_ <= 255 for id_ in ids):
-            raise ValueError(f"ids must be {count}, one a name, all different and not ignored, in 0..255")
+            raise ValueError(f"ids must be {count}, one per name, all different and not ignored, in 0..255")
 
     def __len__(self) -> int:
         return len(self.names)
 
     @property
     def label_ids(self) -> tuple[int, ...]:
-        """The id of each class in the label files."""
+        """Return the id of each class in the label files."""
         return self.file_ids or tuple(range(len(self.names)))
 
     def to_dict(self) -> dict[str, object]:
-        """A JSON-like dict, from which `from_dict` makes an equal object."""
+        """Return a JSON-like dict, from which `from_dict` makes an equal object."""
         return {**asdict(self), "ignore_index": self.ignore_index}
 
     @staticmethod
     def from_dict(values: dict) -> Classes:
-        """What `to_dict` gave; keys that older files lack have their defaults."""
+        """Return the object of which `to_dict` gave the values; keys that older files lack have their defaults."""
         return Classes(
             names=tuple(values["names"]),
             colours=tuple((int(r), int(g), int(b)) for r, g, b in values["colours"]),
@@ -79,7 +79,7 @@ class Classes:
         )
 
     def as_written(self) -> Classes:
-        """The classes of label files that we wrote, such as pseudo labels: there the ids are those in memory."""
+        """Return the classes of label files that we wrote, such as pseudo labels: there the ids are those in memory."""
         return Classes(self.names, self.colours)
 
     def save(self, path: Path) -> None:
@@ -92,18 +92,18 @@ class Classes:
         return Classes.from_dict(json.loads(path.read_text()))
 
     def lookup(self) -> np.ndarray:
-        """(256,) uint8: id in a label file -> id in memory; all that are no class -> ignore_index."""
+        """Return (256,) uint8: id in a label file -> id in memory; all that are no class -> ignore_index."""
         table = np.full(256, self.ignore_index, dtype=np.uint8)
         table[list(self.label_ids)] = np.arange(len(self), dtype=np.uint8)
         return table
 
     def colour_lookup(self) -> dict[int, int]:
-        """Colour in a label file, as red << 16 | green << 8 | blue -> id in memory."""
+        """Return colour in a label file, as red << 16 | green << 8 | blue -> id in memory."""
         table = {_code(colour): id_ for id_, colour in enumerate(self.colours)}
         return table | {_code(colour): self.ignore_index for colour in self.ignore_colours}
 
     def palette(self) -> np.ndarray:
-        """(256, 3) uint8 RGB; ids without a class have the first of VOID_COLOURS that no class has."""
+        """Return (256, 3) uint8 RGB; ids without a class have the first of VOID_COLOURS that no class has."""
         void = next((colour for colour in VOID_COLOURS if colour not in self.colours), VOID_COLOURS[0])
         table = np.full((256, 3), void, dtype=np.uint8)
         table[: len(self.colours)] = np.array(self.colours, dtype=np.uint8).reshape(-1, 3)
@@ -124,5 +124,5 @@ def write_label_png(path: Path, label: np.ndarray, classes: Classes) -> None:
 
 
 def colourise(label: np.ndarray, classes: Classes) -> np.ndarray:
-    """(H, W) uint8 class ids -> (H, W, 3) uint8 RGB."""
+    """Return (H, W) uint8 class ids as (H, W, 3) uint8 RGB."""
     return classes.palette()[label]

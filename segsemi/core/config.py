@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -14,12 +13,17 @@ from ruamel.yaml.error import YAMLError
 
 from segsemi.core.errors import UserError
 
+Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
+Pixels = Annotated[int, Field(ge=32)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(gt=0, le=1)]
+ModelName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Scales = Annotated[list[PositiveFloat], Field(min_length=1)]
 
-# Those of segsemi.augment.strong, whose imports take long; a test holds the two together.
-SAUG_OPERATIONS = (
+# The operations of segsemi.augment.strong, which is slow to import; a test compares the two.
+SaugOperation = Literal[
     "contrast_gamma",
     "contrast_linear",
     "brightness",
@@ -37,7 +41,8 @@ SAUG_OPERATIONS = (
     "salt_pepper",
     "solarize",
     "jpeg_compression",
-)
+]
+SAUG_OPERATIONS = get_args(SaugOperation)
 TEACHER = "teacher"  # the name of the first model, from which every chain of rounds starts
 
 
@@ -54,9 +59,14 @@ class DataParams(Section):
     root: str
     train_images: Positive
     val_images: Positive
-    height: Annotated[int, Field(ge=32)]
-    width: Annotated[int, Field(ge=32)]
+    height: Pixels
+    width: Pixels
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
+
+    @property
+    def embedded(self) -> bool:
+        """Return whether stage prepare writes the data set itself (segsemi/datasets/scenes)."""
+        return self.name == "synthetic"
 
     @field_validator("root")
     @classmethod
@@ -69,7 +79,7 @@ class DataParams(Section):
 class SplitParams(Section):
     """Which of them are labelled."""
 
-    fraction: Annotated[float, Field(gt=0, le=1)]
+    fraction: Share
     count: Positive | None
     labelled_list: str
     corrected: str
@@ -95,8 +105,8 @@ class ModelParams(Section):
 class AugmentParams(Section):
     """Weak augmentation."""
 
-    short_side: Annotated[int, Field(ge=32)] | None
-    crop_size: Annotated[int, Field(ge=32)]
+    short_side: Pixels | None
+    crop_size: Pixels
     scale_min: PositiveFloat
     scale_max: PositiveFloat
     flip: bool
@@ -117,7 +127,7 @@ class OptimParams(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)]
     weight_decay: NonNegativeFloat
     power: NonNegativeFloat
-    val_every: Annotated[int, Field(ge=0)]
+    val_every: Count
     accumulate: Positive
     keep: Literal["last", "best"]
 
@@ -137,7 +147,7 @@ def _check_pieces(accumulate: int, **batch: int) -> None:
 
 
 class TeacherParams(OptimParams):
-    """Training on labels alone."""
+    """How the teacher and supervised baselines are trained."""
 
     batch_size: Annotated[int, Field(ge=2)]
 
@@ -147,8 +157,8 @@ class TeacherParams(OptimParams):
         return self
 
 
-class StudentPart(NamedTuple):
-    """Images of one kind in a student's batch.
+class Part(NamedTuple):
+    """Images of one kind in a batch.
 
     Attributes:
         name: keeps its random choices apart from the other parts'.
@@ -166,48 +176,35 @@ class StudentPart(NamedTuple):
 
 
 class StudentParams(OptimParams):
-    """Training on labels and pseudo labels."""
+    """How students are trained."""
 
-    batch_labelled: Annotated[int, Field(ge=0)]
-    batch_pseudo: Annotated[int, Field(ge=0)]
+    batch_labelled: Count
+    batch_pseudo: Count
     init: Literal["teacher", "pretrained"]
     saug: Literal["none", "pseudo", "labelled", "both"]
-    saug_share: Annotated[float, Field(gt=0, le=1)]
-    saug_ops: Annotated[int, Field(ge=1)]
+    saug_share: Share
+    saug_ops: Positive
     saug_replace: bool
-    saug_without: list[str]
+    saug_without: list[SaugOperation]
     bn: Literal["trainable", "fixed", "dsbn"]
     loss: Literal["scl", "scl_released", "sce", "ce"]
 
     @property
-    def parts(self) -> list[StudentPart]:
-        """What a batch consists of; parts without images are left out."""
+    def parts(self) -> list[Part]:
+        """Return the parts of a batch that have images."""
         found = []
         for name, pseudo, batch in (("labelled", False, self.batch_labelled), ("pseudo", True, self.batch_pseudo)):
             strong = round(batch * self.saug_share) if self.saug in (name, "both") else 0
             if self.saug_share == 1:
-                found.append(StudentPart(name, pseudo, strong > 0, pseudo, batch))
+                found.append(Part(name, pseudo, strong > 0, pseudo, batch))
             else:
-                found.append(StudentPart(name, pseudo, False, False, batch - strong))
-                found.append(StudentPart(f"strong {name}", pseudo, True, True, strong))
+                found.append(Part(name, pseudo, False, False, batch - strong))
+                found.append(Part(f"strong {name}", pseudo, True, True, strong))
         return [part for part in found if part.images > 0]
-
-    @property
-    def passes(self) -> list[int]:
-        """Images that go through the network at a time: all of a piece where one batch norm sees all, else a branch's."""
-        counts = [sum(part.images for part in self.parts if part.parallel == parallel) for parallel in (False, True)]
-        if self.bn == "trainable":
-            counts = [sum(counts)]
-        return [count // self.accumulate for count in counts if count > 0]
 
     @model_validator(mode="after")
     def _groups(self) -> StudentParams:
         _check_pieces(self.accumulate, batch_labelled=self.batch_labelled, batch_pseudo=self.batch_pseudo)
-        unknown = [name for name in self.saug_without if name not in SAUG_OPERATIONS]
-        if unknown:
-            raise ValueError(
-                f"saug_without: {unknown[0]!r} is no operation of SAUG, which has {', '.join(SAUG_OPERATIONS)}"
-            )
         pool = len(set(SAUG_OPERATIONS) - set(self.saug_without))
         if pool == 0:
             raise ValueError("saug_without leaves no operation; set saug: none")
@@ -224,7 +221,8 @@ class StudentParams(OptimParams):
                     f"saug_share {self.saug_share:g} of batch_{name} {batch} is no whole number of images in each of the "
                     f"{self.accumulate} pieces of a batch (accumulate); change one of the three"
                 )
-        if self.bn == "dsbn" and (len(self.passes) < 2 or min(self.passes) < 2):
+        images = [sum(part.images for part in self.parts if part.parallel == parallel) for parallel in (False, True)]
+        if self.bn == "dsbn" and min(images) < 2 * self.accumulate:
             raise ValueError(
                 "bn: dsbn needs two parts of at least 2 images (times accumulate), since each has its own batch statistics: "
                 "batch_labelled and batch_pseudo, or, with saug_share below 1, weak and strong; raise them, lower "
@@ -234,9 +232,9 @@ class StudentParams(OptimParams):
 
 
 class PseudoLabelParams(Section):
-    """What is averaged for a pseudo label."""
+    """The predictions that are averaged for a pseudo label."""
 
-    scales: Annotated[list[PositiveFloat], Field(min_length=1)]
+    scales: Scales
     flip: bool
 
 
@@ -244,10 +242,10 @@ class EvaluateParams(Section):
     """How models are measured."""
 
     subset: Literal["val", "test"]
-    scales: Annotated[list[PositiveFloat], Field(min_length=1)]
+    scales: Scales
     flip: bool
-    window: Annotated[int, Field(ge=32)] | None
-    examples: Annotated[int, Field(ge=0)]
+    window: Pixels | None
+    examples: Count
 
 
 class MachineParams(Section):
@@ -255,9 +253,8 @@ class MachineParams(Section):
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
     workers: int | Literal["auto"]
-    cache_mb: Annotated[int, Field(ge=0)]
+    cache_mb: Count
     precision: Literal["auto", "fp32", "bf16"]
-    compile: bool
 
     @field_validator("workers", mode="before")
     @classmethod
@@ -270,17 +267,17 @@ class MachineParams(Section):
 class Params(Section):
     """The whole of params.yaml; the comments there say what each key means."""
 
-    seed: Annotated[int, Field(ge=0)]
+    seed: Count
     data: DataParams
     split: SplitParams
     model: ModelParams
     augment: AugmentParams
     teacher: TeacherParams
-    rounds: dict[str, str]
+    rounds: dict[ModelName, str]
     pseudo_label: PseudoLabelParams
     student: StudentParams
     student_model: ModelParams
-    baselines: dict[str, str]
+    baselines: dict[ModelName, str]
     evaluate: EvaluateParams
     machine: MachineParams
 
@@ -288,9 +285,6 @@ class Params(Section):
     def _model_names(self) -> Params:
         names = [TEACHER, *self.rounds, *self.baselines]
         for name in names:
-            if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-                raise ValueError(f"model name {name!r}: use letters, digits and underscores, beginning with a letter")
-        for name in (*self.rounds, *self.baselines):
             if names.count(name) > 1:
                 raise ValueError(f"model name {name!r} stands twice among {TEACHER}, rounds and baselines")
         for student, teacher in self.rounds.items():
@@ -309,7 +303,7 @@ class Params(Section):
 
 
 def _ancestors(rounds: dict[str, str], student: str) -> Iterator[str]:
-    """The teachers of `student`, nearest first; stops at `teacher` or when a name comes back."""
+    """Yield the teachers of `student`, nearest first; stop at `teacher` or when a name comes back."""
     name, seen = student, set()
     while name in rounds and name not in seen:
         seen.add(name)
@@ -318,7 +312,7 @@ def _ancestors(rounds: dict[str, str], student: str) -> Iterator[str]:
 
 
 def total_steps(rounds: dict[str, str], name: str, *, teacher_steps: int, student_steps: int) -> int:
-    """Optimizer steps that went into model `name`: the teacher's, plus one student's training for each round up to it."""
+    """Return the optimizer steps that went into model `name`: the teacher's and those of each student up to it."""
     return teacher_steps + student_steps * len(list(_ancestors(rounds, name)))
 
 
@@ -334,7 +328,7 @@ def load_params(path: Path | str = "params.yaml") -> Params:
 
 
 def load_values(path: Path | str = "params.yaml") -> Any:
-    """params.yaml as nested dicts, unchecked.
+    """Return params.yaml as nested dicts, unchecked.
 
     Raises:
         UserError: if it is missing or no YAML.
@@ -357,7 +351,7 @@ def parse_params(values: Any, *, source: str = "params.yaml") -> Params:
 
 
 def _explain(item: dict[str, Any]) -> str:
-    """One pydantic error as `key: what is wrong (found ...)`, with the nearest known key for a misspelt one."""
+    """Return one pydantic error as `key: what is wrong (found ...)`, with the nearest known key for a misspelt one."""
     path = [str(part) for part in item["loc"]]
     key = ".".join(path) or "the file as a whole"
     if item["type"] == "extra_forbidden":

@@ -1,4 +1,4 @@
-"""The one exception for what the user can mend; stages print it without a traceback."""
+"""The one exception for what the user can fix; stages print it without a traceback."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
 
 class UserError(Exception):
-    """What was expected, what was found, where, and what to do: written for the person who runs the pipeline."""
+    """Says what was expected, what was found, where, and what to do, for the person who runs the pipeline."""
 
 
 def run_stage(main: Callable[[], None], *, parallel: bool = False) -> None:
-    """Run a stage's main function; what the user can mend becomes one line on stderr and exit code 1, a stop 130.
+    """Run a stage's main function; what the user can fix becomes one line on stderr and exit code 1, a stop 130.
 
     `parallel`: the stage may run in several processes that torchrun started.
     With SEGSEMI_TRACEBACK set in the environment the traceback is shown as well.
@@ -38,33 +37,16 @@ def run_stage(main: Callable[[], None], *, parallel: bool = False) -> None:
 
 
 def explain(error: Exception) -> str | None:
-    """What to tell the user of an error that is not a fault of the program; None of any other."""
+    """Return what to tell the user of an error that is not a fault of the program; None for any other."""
     if isinstance(error, UserError):
         # A loader's worker sends its traceback as the message; the error itself is its end.
         return str(error).rsplit("UserError: ", 1)[-1].strip()
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full (writing {error.filename or 'a file'}); free some space and run again: what is done is kept"
-    if isinstance(error, PermissionError):
-        return f"no permission for {error.filename}; change its owner or mode"
-    if isinstance(error, (FileExistsError, NotADirectoryError)) and error.filename:
-        return f"{error.filename}: a file is where a folder is to be; name another one, or move the file"
-    if isinstance(error, IsADirectoryError):
-        return f"{error.filename} is a folder; name a file"
-    if isinstance(error, FileNotFoundError) and error.filename:
-        name = str(error.filename)
-        made = Path(name).parts[:1] in (("data",), ("models",), ("reports",))
-        return f"{name} not found" + ("; run `dvc repro`, which writes what is missing" if made else "; check the path")
-    if "Connection closed by peer" in str(error):
-        return "another process of this stage has ended; its own message says why"
-    if type(error).__name__ == "DistBackendError":
-        reason = " ".join(str(error).partition("Exception raised from")[0].split())
-        return f"the processes of this stage do not reach each other, or one has ended ({reason}); NCCL_DEBUG=INFO tells more"
-    if "Bus error" in str(error) or "shared memory" in str(error):
-        return (
-            f"a loader process had no shared memory ({str(error).splitlines()[0]}); give more of it, in a container by "
-            "--shm-size 8g, or set machine.workers to 0"
-        )
-    if _out_of_memory(error):
+    if isinstance(error, OSError) and error.filename and type(error) in _FILE_ERRORS:
+        return f"{error.filename}{_FILE_ERRORS[type(error)]}"
+    no_memory = "out of memory" in str(error) or "can't allocate memory" in str(error)  # torch on a GPU, and on a CPU
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and no_memory):
         reason = (str(error).splitlines() or ["no reason given"])[0]
         return (
             f"out of memory ({reason}); in training raise accumulate, or lower batch sizes or "
@@ -74,14 +56,10 @@ def explain(error: Exception) -> str | None:
     return None
 
 
-def _out_of_memory(error: Exception) -> bool:
-    """torch's and Python's; by name and text, since the lowest layer does not import torch."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    texts = (
-        "can't allocate memory",
-        "CUDA error: out of memory",
-        "CUBLAS_STATUS_ALLOC_FAILED",
-        "MPS backend out of memory",
-    )
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+_FILE_ERRORS: dict[type[OSError], str] = {
+    FileNotFoundError: " not found; run `dvc repro`, which writes what is missing, or check the path",
+    PermissionError: ": no permission; change its owner or mode",
+    FileExistsError: ": a file is where a folder is to be; name another one, or move the file",
+    NotADirectoryError: ": a file is where a folder is to be; name another one, or move the file",
+    IsADirectoryError: " is a folder; name a file",
+}

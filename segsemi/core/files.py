@@ -25,7 +25,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def has_content(path: Path) -> bool:
-    """Whether a file is there, and not empty: after a power cut some file systems have the name without the content."""
+    """Return whether a file is there and not empty: after a power cut some file systems have the name without the content."""
     return path.exists() and path.stat().st_size > 0
 
 
@@ -35,7 +35,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_bytes` for a JSON value, one line a key."""
+    """`write_bytes` for a JSON value, one line per key."""
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
@@ -49,9 +49,9 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 
 def visible_files(folder: Path, endings: Collection[str]) -> list[Path]:
-    """The files below `folder` with one of the `endings` (`.png`; upper case counts too), in alphabetical order.
+    """Return the files below `folder` with one of the `endings` (`.png`; upper case counts too), in alphabetical order.
 
-    Hidden files and folders are passed over: thumbnails, a notebook's checkpoints, what macOS puts beside each file. Links to
+    Hidden files and folders are skipped: thumbnails, a notebook's checkpoints, what macOS puts beside each file. Links to
     folders are followed, to each folder once.
     """
     found, seen = [], set()
@@ -68,17 +68,17 @@ def visible_files(folder: Path, endings: Collection[str]) -> list[Path]:
 
 
 def visible_pngs(folder: Path) -> list[Path]:
-    """The PNGs directly in `folder`, in alphabetical order, hidden ones passed over; none if there is no such folder."""
+    """Return the PNGs directly in `folder`, in alphabetical order, without hidden ones; none if there is no such folder."""
     files = folder.iterdir() if folder.is_dir() else ()
     return sorted(path for path in files if path.suffix.lower() == ".png" and not path.name.startswith("."))
 
 
 def file_hash(path: Path) -> str:
-    """MD5 of the content, in hex (what dvc uses; it finds equal files, it protects nothing)."""
+    """Return the MD5 of the content, in hex (what dvc uses; it finds equal files, it protects nothing)."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def yaml_names(folder: Traversable) -> list[str]:
-    """The YAML files of a folder of the package, without their ending."""
+    """Return the YAML files of a folder of the package, without their ending."""
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))

@@ -1,4 +1,4 @@
-"""What git says of the pipeline's code and params, for reports and tables."""
+"""The revision of the pipeline's code and params, for reports and tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ PIPELINE = ("segsemi", "stages", "dvc.yaml", "params.yaml")  # what decides resu
 
 
 def git(*arguments: str) -> str:
-    """The output of a git command in this repository.
+    """Return the output of a git command in this repository.
 
     Raises:
         UserError: git is missing or fails.
@@ -25,15 +25,12 @@ def git(*arguments: str) -> str:
 
 
 def pipeline_revision() -> str:
-    """The last commit that changed the pipeline, and whether it has been changed since.
+    """Return the last commit that changed the pipeline, and whether it has been changed since.
 
     Not HEAD: a commit of the report itself would make it another one.
     """
     try:
-        return f"git {git('log', '-1', '--format=%h', '--', *PIPELINE).strip()}{_changes()}"
+        changes = " and changes" if git("status", "--porcelain", "--", *PIPELINE) else ""
+        return f"git {git('log', '-1', '--format=%h', '--', *PIPELINE).strip()}{changes}"
     except UserError:
         return "not in git"
-
-
-def _changes() -> str:
-    return " and changes" if git("status", "--porcelain", "--", *PIPELINE) else ""

@@ -12,7 +12,7 @@ CLASSES = PREPARED / "classes.json"
 
 SPLIT = Path("data/split")
 LABELLED = SPLIT / "labelled.csv"
-CORRECTED = SPLIT / "corrected.csv"  # images with mended pseudo labels; their label paths start at SPLIT
+CORRECTED = SPLIT / "corrected.csv"  # images with corrected labels; their label paths start at SPLIT
 UNLABELLED = SPLIT / "unlabelled.csv"  # no label column
 HIDDEN = SPLIT / "hidden.csv"  # the labels of the unlabelled images: to measure with, never to train with
 VAL = SPLIT / "val.csv"
@@ -22,40 +22,40 @@ REPORTS = Path("reports")
 
 
 def evaluation_list(subset: str) -> Path:
-    """The list of the images on which models are measured: those of `val` or `test`."""
+    """Return the list of the images on which models are measured: those of `val` or `test`."""
     return {"val": VAL, "test": TEST}[subset]
 
 
 def model_folder(name: str) -> Path:
-    """model.safetensors, model.json, curve.csv and, after DSBN, bn.csv of a model."""
+    """Return the folder of model.safetensors, model.json, curve.csv and, after DSBN, bn.csv of a model."""
     return Path("models") / name
 
 
 def model_files(name: str) -> list[Path]:
-    """The files of that folder that decide what the model predicts."""
+    """Return the files of that folder that decide what the model predicts."""
     return [model_folder(name) / "model.safetensors", model_folder(name) / "model.json"]
 
 
 def pseudo_folder(student: str) -> Path:
-    """ID.png and summary.csv: the pseudo labels from which `student` learns."""
+    """Return the folder of ID.png and summary.csv, the pseudo labels from which `student` learns."""
     return Path("data/pseudo") / student
 
 
 def evaluated_folder(name: str) -> Path:
-    """metrics.json, confusion.csv, examples/ and predictions/ of a model."""
+    """Return the folder of metrics.json, confusion.csv, examples/ and predictions/ of a model."""
     return Path("data/evaluated") / name
 
 
 def quality_file(student: str) -> Path:
-    """The pseudo labels of `student`, measured against the hidden labels."""
+    """Return the file that compares the pseudo labels of `student` with the hidden labels."""
     return Path("data/evaluated") / f"{student}_pseudo_labels.json"
 
 
 def steps_file(baseline: str) -> Path:
-    """The number of steps for which a labels-only baseline trains."""
+    """Return the file with the number of steps for which a supervised baseline trains."""
     return Path("data/steps") / f"{baseline}.txt"
 
 
 def data_root(data: DataParams) -> Path:
-    """Where the paths of the manifest start: the embedded data set lies beside it, others at data.root."""
-    return PREPARED if data.name == "synthetic" else Path(data.root)
+    """Return the folder where the manifest's paths start: that of the manifest for the embedded scenes, else data.root."""
+    return PREPARED if data.embedded else Path(data.root)

@@ -16,14 +16,14 @@ GAP = 4
 
 
 def captioned(image: np.ndarray, caption: str) -> np.ndarray:
-    """(H, W, 3) uint8 -> (BAR + H, W, 3) uint8 with a line of text above it."""
+    """Return an image, (H, W, 3) uint8, under a line of text: (BAR + H, W, 3) uint8."""
     bar = Image.new("RGB", (image.shape[1], BAR), "white")
     ImageDraw.Draw(bar).text((2, 2), caption, fill="black", font=ImageFont.load_default(11))
     return np.concatenate([np.asarray(bar), image])
 
 
 def shrunk(image: np.ndarray, width: int) -> np.ndarray:
-    """(H, W, 3) uint8 -> the same, at most `width` pixels wide."""
+    """Return an image, (H, W, 3) uint8, shrunk to at most `width` pixels of width."""
     if image.shape[1] <= width:
         return image
     size = (width, max(1, round(image.shape[0] * width / image.shape[1])))
@@ -31,12 +31,12 @@ def shrunk(image: np.ndarray, width: int) -> np.ndarray:
 
 
 def marked(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 -> the same, pale, with the `pixels`, (H, W) bool, in red."""
+    """Return an image, (H, W, 3) uint8, in pale colours, with the `pixels`, (H, W) bool, in red."""
     return np.where(pixels[..., None], np.array([255, 0, 0], dtype=np.uint8), image // 2 + np.uint8(96))
 
 
 def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Pictures of any size, (H, W, 3) uint8, in rows of `columns`, on white."""
+    """Return pictures of any size, (H, W, 3) uint8, side by side in rows of `columns`, on white."""
     height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
     rows = -(-len(images) // columns)
     canvas = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP, 3), 255, dtype=np.uint8)
@@ -46,11 +46,16 @@ def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
     return canvas
 
 
-def save_png(path: Path, image: np.ndarray, *, palette: bool = False) -> None:
-    """Write (H, W, 3) uint8 RGB, atomically; with `palette` in 256 colours, a third of the bytes, for what is kept in git."""
+def png_bytes(image: np.ndarray, *, palette: bool = False) -> bytes:
+    """Return (H, W, 3) uint8 RGB as a PNG; with `palette` in 256 colours, a third of the bytes, for what is kept in git."""
     picture = Image.fromarray(image)
     if palette:
         picture = picture.quantize(256, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
+
+
+def save_png(path: Path, image: np.ndarray, *, palette: bool = False) -> None:
+    """Write `png_bytes`, atomically."""
+    write_bytes(path, png_bytes(image, palette=palette))

@@ -14,19 +14,11 @@ LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {rate_fmt}, {elapsed} gone, {remaini
 
 
 def progress_bar(
-    iterable: Iterable[Any] | None = None,
-    *,
-    desc: str,
-    unit: str,
-    total: int | None = None,
-    initial: int = 0,
-    silent: bool = False,
+    iterable: Iterable[Any] | None = None, *, desc: str, unit: str, silent: bool = False, **options: Any
 ) -> tqdm:
-    """`tqdm(...)` where stderr is a terminal; else the same interface, which prints whole lines; nothing if `silent`."""
+    """Return `tqdm(...)` where stderr is a terminal, else one that prints whole lines; nothing is shown if `silent`."""
     kind, form = (tqdm, None) if sys.stderr.isatty() else (_Lines, LINE)
-    return kind(
-        iterable, desc=desc, unit=unit, total=total, initial=initial, mininterval=1.0, bar_format=form, disable=silent
-    )
+    return kind(iterable, desc=desc, unit=unit, disable=silent, mininterval=1.0, bar_format=form, **options)
 
 
 class _Lines(tqdm):

@@ -26,7 +26,7 @@ def resize_pair(
 
 
 def scaled_to_short_side(height: int, width: int, short_side: int | None) -> tuple[int, int]:
-    """The size at which an image enters the network: shrunk, never enlarged, so that its shorter side is `short_side`."""
+    """Return the size at which an image enters the network: its shorter side is `short_side` at most."""
     if short_side is None or min(height, width) <= short_side:
         return height, width
     factor = short_side / min(height, width)

@@ -14,12 +14,14 @@ from torch.utils.data import Dataset
 
 from segsemi.augment.weak import weak_augment
 from segsemi.core.classes import Classes
-from segsemi.core.config import AugmentParams
+from segsemi.core.config import Part
 from segsemi.core.errors import UserError
+from segsemi.core.recipe import Recipe
 from segsemi.core.resize import resize_pair, scaled_to_short_side
 from segsemi.core.seeds import derive_rng
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
+from segsemi.runtime.distributed import Runtime
 
 
 @dataclass(frozen=True)
@@ -36,189 +38,153 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Group:
-    """Images of one kind, of which every batch has a part, for example the labelled ones.
+class PartBatch:
+    """The images of one `part` in a batch.
 
-    Attributes:
-        name: keeps the group's random choices apart from the others'.
-        pseudo: whether its labels are pseudo labels.
-        parallel: whether it goes through the parallel batch norm of DSBN, where the network has that.
-        classes: those of the data set.
-        strong_ops: number of SAUG operations before the weak augmentation; 0: weak only.
-        replace: whether SAUG draws with replacement.
-        without: operations of SAUG that are left out.
+    images: (N, 3, crop, crop) uint8 RGB, in channels_last: a quarter of what floats would take on the way from loader
+    processes to a GPU; targets: (N, crop, crop) uint8; ids: N image ids.
     """
 
-    name: str
-    samples: Sequence[Sample]
-    batch_size: int
-    classes: Classes
-    pseudo: bool = False
-    parallel: bool = False
-    strong_ops: int = 0
-    replace: bool = True
-    without: Sequence[str] = ()
-
-
-@dataclass(frozen=True)
-class Part:
-    """What a batch has of one group.
-
-    images: (N, 3, crop, crop) uint8 RGB, in channels_last: a fifth of what floats would take on the way from loader processes
-    to a GPU; targets: (N, crop, crop) uint8; ids: N image ids; pseudo and parallel as in `Group`.
-    """
-
+    part: Part
     images: Tensor
     targets: Tensor
     ids: list[str]
-    pseudo: bool
-    parallel: bool
 
-    def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Images, float32 in 0..1, and targets there; out of pinned memory without waiting for them."""
+    def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return images, float32 in 0..1, and targets on `device`, without waiting for the copy out of pinned memory."""
         free = device.type == "cuda"
         return self.images.to(device, non_blocking=free).float().div_(255), self.targets.to(device, non_blocking=free)
 
-    def pin_memory(self) -> Part:
-        """The same in page-locked memory, from which a GPU reads while the CPU goes on; the data loader calls it."""
+    def pin_memory(self) -> PartBatch:
+        """Return the same in page-locked memory, from which a GPU reads while the CPU goes on; DataLoader calls it."""
         return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
 
-    def piece(self, index: int, count: int) -> Part:
-        """The index-th of `count` equal pieces (N is a multiple of `count`)."""
+    def piece(self, index: int, count: int) -> PartBatch:
+        """Return the index-th of `count` equal pieces (N is a multiple of `count`)."""
         own = len(self.ids) // count
         rows = slice(index * own, (index + 1) * own)
         return replace(self, images=self.images[rows], targets=self.targets[rows], ids=self.ids[rows])
 
 
-def rows_in_whole(parts: Sequence[Part], rank: int, count: int) -> tuple[list[int], int]:
-    """Where these samples, one after the other, stand among those of `count` processes, and how many there are in all.
+class StepBatches(Dataset[list[PartBatch]]):
+    """Item s is the batch of step s, a function of (seed, name, s) alone: any worker, or a resumed run, makes the same.
 
-    All processes have as many of each part, and the whole has each part's samples by rank.
-    """
-    rows: list[int] = []
-    before = 0
-    for part in parts:
-        own = len(part.ids)
-        rows += range(count * before + rank * own, count * before + (rank + 1) * own)
-        before += own
-    return rows, count * before
-
-
-class StepBatches(Dataset[list[Part]]):
-    """Item s is the batch of step s, a function of (seed, stage, s) alone: any worker, or a resumed run, makes the same.
-
-    Every group runs through its samples in shuffled epochs. Decoded images are kept in memory up to `cache_mb`.
+    Every part runs through its samples in shuffled epochs. Decoded images are kept in memory up to runtime.loader_cache_mb.
 
     Args:
-        pieces: in how many each part will be cut (`Part.piece`).
-        rank, processes: makes only the share of one of several processes, which is the same share of every piece.
+        labelled, pseudo: the images whose labels are from the data set, or pseudo labels.
+        runtime: of several processes each makes its share, which is the same share of every piece of a batch.
 
     Raises:
-        UserError: a group that takes part in the batches has no samples, or does not divide among the processes.
+        UserError: a part has no samples, or does not divide among the processes.
     """
 
     def __init__(
         self,
-        groups: Sequence[Group],
-        augment: AugmentParams,
-        *,
-        steps: int,
-        seed: int,
-        stage: str,
-        cache_mb: int,
-        pieces: int = 1,
-        rank: int = 0,
-        processes: int = 1,
+        recipe: Recipe,
+        labelled: Sequence[Sample],
+        pseudo: Sequence[Sample],
+        classes: Classes,
+        runtime: Runtime,
     ) -> None:
-        used = [group for group in groups if group.batch_size > 0]
-        for group in used:
-            if group.batch_size % (pieces * processes):
-                raise UserError(
-                    f"{stage}: {group.batch_size} {group.name} images a batch do not divide among {processes} processes "
-                    f"with {pieces} pieces each; change the batch size, accumulate or the number of processes"
-                )
-            if not group.samples:
-                raise UserError(
-                    f"{stage}: there is no {group.name} image to train on; lower split.fraction, add unlabelled images, or "
-                    "set rounds: {} in params.yaml"
-                )
-            if group.batch_size > len(group.samples):
-                print(
-                    f"warning: {stage}: a batch of {group.batch_size} from {len(group.samples)} {group.name} images has some "
-                    "of them twice; lower the batch size",
-                    file=sys.stderr,
-                )
-        self.groups = used
-        self.augment = augment
-        self.steps = steps
-        self.seed = seed
-        self.stage = stage
-        self.pieces, self.rank, self.processes = pieces, rank, processes
+        self.recipe, self.classes = recipe, classes
+        self.rank, self.count = runtime.rank, runtime.count
+        self.samples = {False: labelled, True: pseudo}
+        for part in recipe.parts:
+            self._check(part)
+        if any(part.strong for part in recipe.parts):
+            import segsemi.augment.strong  # noqa: F401  # half a second, once: loader processes are forked from this one
         self._cache: dict[tuple[Sample, bool], tuple[np.ndarray, np.ndarray]] = {}
-        self._cache_left = cache_mb * 2**20
-        self._orders: dict[str, tuple[int, np.ndarray]] = {}  # group -> epoch and order of its samples
+        self._cache_left = runtime.loader_cache_mb * 2**20
+        self._orders: dict[str, tuple[int, np.ndarray]] = {}  # part -> epoch and order of its samples
+
+    def _check(self, part: Part) -> None:
+        name, accumulate, there = self.recipe.name, self.recipe.accumulate, len(self.samples[part.pseudo])
+        if part.images % (accumulate * self.count):
+            raise UserError(
+                f"{name}: {part.images} {part.name} images per batch do not divide among {self.count} processes with "
+                f"{accumulate} pieces each; change the batch size, accumulate or the number of processes"
+            )
+        if not there:
+            raise UserError(
+                f"{name}: there is no {part.name} image to train on; lower split.fraction, add unlabelled images, or set "
+                "rounds: {} in params.yaml"
+            )
+        if part.images > there:
+            print(
+                f"warning: {name}: a batch of {part.images} from {there} {part.name} images has some of them twice; lower "
+                "the batch size",
+                file=sys.stderr,
+            )
 
     def __len__(self) -> int:
-        return self.steps
+        return self.recipe.steps
 
-    def __getitem__(self, step: int) -> list[Part]:
-        return [self._part(group, step) for group in self.groups]
+    def __getitem__(self, step: int) -> list[PartBatch]:
+        return [self._part(part, step) for part in self.recipe.parts]
 
-    def _part(self, group: Group, step: int) -> Part:
+    def _part(self, part: Part, step: int) -> PartBatch:
         images, targets, ids = [], [], []
-        for position in self._positions(group, step):
-            sample = self._sample_at(group, position)
-            image, label = self._augmented(group, sample, position)
+        for position in self._positions(part, step):
+            sample = self._sample_at(part, position)
+            image, label = self._augmented(part, sample, position)
             images.append(image)
             targets.append(label)
             ids.append(sample.id)
         batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)  # (N, H, W, 3) -> (N, 3, H, W)
-        return Part(batch, torch.from_numpy(np.stack(targets)), ids, group.pseudo, group.parallel)
+        return PartBatch(part, batch, torch.from_numpy(np.stack(targets)), ids)
 
-    def _positions(self, group: Group, step: int) -> list[int]:
-        """Of the group's samples, counted over all epochs, those of this process: the same share of each piece."""
-        own = group.batch_size // (self.pieces * self.processes)
-        first = step * group.batch_size + self.rank * own
-        return [first + piece * self.processes * own + index for piece in range(self.pieces) for index in range(own)]
+    def _positions(self, part: Part, step: int) -> list[int]:
+        """Of the part's samples, counted over all epochs, those of this process: the same share of each piece."""
+        pieces = self.recipe.accumulate
+        own = part.images // (pieces * self.count)
+        first = step * part.images + self.rank * own
+        return [first + piece * self.count * own + index for piece in range(pieces) for index in range(own)]
 
-    def _sample_at(self, group: Group, position: int) -> Sample:
-        epoch, index = divmod(position, len(group.samples))
-        drawn, order = self._orders.get(group.name, (None, None))
-        if order is None or drawn != epoch:  # once an epoch, not once an image
-            order = derive_rng(self.seed, self.stage, group.name, "epoch", epoch).permutation(len(group.samples))
-            self._orders[group.name] = epoch, order
-        return group.samples[order[index]]
+    def _sample_at(self, part: Part, position: int) -> Sample:
+        samples = self.samples[part.pseudo]
+        epoch, index = divmod(position, len(samples))
+        drawn, order = self._orders.get(part.name, (None, None))
+        if order is None or drawn != epoch:  # once per epoch, not once per image
+            order = derive_rng(self.recipe.seed, self.recipe.name, part.name, "epoch", epoch).permutation(len(samples))
+            self._orders[part.name] = epoch, order
+        return samples[order[index]]
 
-    def _augmented(self, group: Group, sample: Sample, position: int) -> tuple[np.ndarray, np.ndarray]:
-        image, label = self._read(group, sample)
-        rng = derive_rng(self.seed, self.stage, group.name, "augment", position)
-        if group.strong_ops:
-            from segsemi.augment.strong import StrongAugment, pool_without  # imports imgaug, which a teacher needs not
+    def _augmented(self, part: Part, sample: Sample, position: int) -> tuple[np.ndarray, np.ndarray]:
+        image, label = self._read(part, sample)
+        recipe, augment = self.recipe, self.recipe.augment
+        rng = derive_rng(recipe.seed, recipe.name, part.name, "augment", position)
+        if part.strong:
+            from segsemi.augment.strong import (  # imports imgaug, which a teacher does not need
+                StrongAugment,
+                pool_without,
+            )
 
             # On the image at its own size, before it shrinks: blur and noise are measured in pixels.
-            image = StrongAugment(group.strong_ops, pool_without(group.without), rng, replace=group.replace)(image)
+            pool = pool_without(recipe.saug_without)
+            image = StrongAugment(recipe.saug_ops, pool, rng, replace=recipe.saug_replace)(image)
             image, _ = resize_pair(image, None, *label.shape)
         return weak_augment(
             image,
             label,
             rng,
-            crop_size=self.augment.crop_size,
-            scale_range=(self.augment.scale_min, self.augment.scale_max),
-            flip=self.augment.flip,
-            ignore_index=group.classes.ignore_index,
+            crop_size=augment.crop_size,
+            scale_range=(augment.scale_min, augment.scale_max),
+            flip=augment.flip,
+            ignore_index=self.classes.ignore_index,
         )
 
-    def _read(self, group: Group, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+    def _read(self, part: Part, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         """The label at the size at which the network sees it, and the image too, unless SAUG comes first."""
-        key = sample, group.strong_ops > 0
+        key = sample, part.strong
         if key in self._cache:
             return self._cache[key]
-        classes = group.classes.as_written() if sample.written else group.classes
+        classes = self.classes.as_written() if sample.written else self.classes
         image, label = read_image(sample.image), read_label(sample.label, classes)
-        size = scaled_to_short_side(image.shape[0], image.shape[1], self.augment.short_side)
+        size = scaled_to_short_side(image.shape[0], image.shape[1], self.recipe.augment.short_side)
         small, small_label = resize_pair(image, label, *size)
         assert small_label is not None
-        pair = (image if group.strong_ops else small), small_label
+        pair = (image if part.strong else small), small_label
         used = pair[0].nbytes + pair[1].nbytes
         if used <= self._cache_left:
             self._cache_left -= used
@@ -229,14 +195,14 @@ class StepBatches(Dataset[list[Part]]):
 def labelled_samples(
     rows: Sequence[Row], root: Path, corrected: Sequence[Row] = (), lists: Path = Path()
 ) -> list[Sample]:
-    """Rows with their own labels, then those with mended pseudo labels.
+    """Return rows with their own labels, then those with corrected pseudo labels.
 
-    Paths start at `root`, those of mended labels at `lists`, the folder of the split.
+    Paths start at `root`, those of corrected labels at `lists`, the folder of the split.
     """
     own = [Sample(row.id, root / row.image, root / row.label) for row in rows]
     return own + [Sample(row.id, root / row.image, lists / row.label, written=True) for row in corrected]
 
 
 def pseudo_samples(rows: Sequence[Row], root: Path, pseudo: Path) -> list[Sample]:
-    """Unlabelled rows with pseudo/ID.png as their labels."""
+    """Return unlabelled rows with pseudo/ID.png as their labels."""
     return [Sample(row.id, root / row.image, pseudo / f"{row.id}.png", written=True) for row in rows]

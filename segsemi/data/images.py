@@ -28,7 +28,7 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def read_image(path: Path) -> np.ndarray:
-    """Any image Pillow reads -> (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
+    """Read any image Pillow knows as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
     Grey becomes RGB, 16 bits become 8, and what is transparent shows white.
 
@@ -61,7 +61,7 @@ def _from_16_bits(grey: np.ndarray) -> np.ndarray:
 
 
 def read_label(path: Path, classes: Classes) -> np.ndarray:
-    """A label file, as classes.label_format says -> (H, W) uint8 class ids; what is no class becomes ignore_index.
+    """Read a label file, as classes.label_format says, as (H, W) uint8 class ids; what is no class is ignore_index.
 
     Ids are read from PNGs of at most 8 bits (grey or palette) and from SBD's .mat files, colours from RGB pictures.
 
@@ -92,25 +92,17 @@ def read_label(path: Path, classes: Classes) -> np.ndarray:
 
 
 def _bit_depth(image: Image.Image) -> int:
-    """Bits a value of a grey PNG that is open, but not yet read; 8 for others."""
+    """Return the bits per value of a grey PNG that is open, but not yet read; 8 for others."""
     tile = getattr(image, "tile", ()) if image.format == "PNG" else ()
     return {"L;2": 2, "L;4": 4}.get(str(tile[0][3]) if tile else "", 8)
 
 
 def require_equal_size(image: np.ndarray, label: np.ndarray, path: Path) -> None:
-    """Refuse a label of another size than its image.
-
-    Args:
-        path: the label's file.
-
-    Raises:
-        UserError: height or width differ.
-    """
-    (height, width), (own_height, own_width) = image.shape[:2], label.shape
-    if (own_height, own_width) != (height, width):
-        raise UserError(
-            f"label {path} is {own_height}x{own_width}, its image {height}x{width} (height x width); they must be equal"
-        )
+    """Refuse a label, read from `path`, of another size than its image."""
+    (height, width), own = image.shape[:2], label.shape
+    if own != (height, width):
+        sizes = f"{own[0]}x{own[1]}, its image {height}x{width}"
+        raise UserError(f"label {path} is {sizes} (height x width); they must be equal")
 
 
 def _from_ids(raw: np.ndarray, path: Path, classes: Classes) -> np.ndarray:
@@ -120,10 +112,8 @@ def _from_ids(raw: np.ndarray, path: Path, classes: Classes) -> np.ndarray:
     wrong = np.flatnonzero(present & ~known)
     if wrong.size:
         expected = f"0..{len(classes) - 1}" if not classes.file_ids else f"{list(classes.file_ids)}"
-        raise UserError(
-            f"label {path} has ids {wrong[:5].tolist()} outside {expected} and the ignored "
-            f"{list(classes.ignore_ids)}; fix the file, or the list of classes"
-        )
+        found = f"has ids {wrong[:5].tolist()} outside {expected} and the ignored {list(classes.ignore_ids)}"
+        raise UserError(f"label {path} {found}; fix the file, or the list of classes")
     return classes.lookup()[raw]
 
 
@@ -134,15 +124,13 @@ def _from_colours(raw: np.ndarray, path: Path, classes: Classes) -> np.ndarray:
     wrong = [int(code) for code in present if int(code) not in table]
     if wrong:
         colours = [[code >> 16, code >> 8 & 255, code & 255] for code in wrong[:3]]
-        raise UserError(
-            f"label {path} has {len(wrong)} colours that are no class, first {colours}; fix the file, or name them under "
-            "ignore_colours in classes.json"
-        )
+        many = f"has {len(wrong)} colours that are no class, first {colours}"
+        raise UserError(f"label {path} {many}; fix it, or name them under ignore_colours in classes.json")
     return np.array([table[int(code)] for code in present], dtype=np.uint8)[inverse].reshape(codes.shape)
 
 
 def _read_mat(path: Path) -> np.ndarray:
-    """(H, W) uint8 ids of SBD's GTcls.Segmentation."""
+    """Return the (H, W) uint8 ids of SBD's GTcls.Segmentation."""
     from scipy.io import loadmat  # slow to import, and needed by SBD alone
 
     try:
@@ -154,7 +142,7 @@ def _read_mat(path: Path) -> np.ndarray:
 
 
 class LabelledPairs(Sequence[tuple[np.ndarray, np.ndarray]]):
-    """(image, label) of every row, read from disk when asked for."""
+    """The (image, label) pair of every row, read from disk when asked for."""
 
     def __init__(self, rows: Sequence[Row], root: Path, classes: Classes) -> None:
         self.rows, self.root, self.classes = rows, root, classes
@@ -165,3 +153,16 @@ class LabelledPairs(Sequence[tuple[np.ndarray, np.ndarray]]):
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         row = self.rows[index]
         return read_image(self.root / row.image), read_label(self.root / row.label, self.classes)
+
+
+class Images(Sequence[np.ndarray]):
+    """The image of every row, read from disk when asked for; paths start at `root`."""
+
+    def __init__(self, rows: Sequence[Row], root: Path) -> None:
+        self.rows, self.root = rows, root
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+        return read_image(self.root / self.rows[index].image)

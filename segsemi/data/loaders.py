@@ -1,4 +1,4 @@
-"""The data loader: batches made by other processes while the network computes."""
+"""Data loaders: other processes read and augment while the network computes."""
 
 from __future__ import annotations
 
@@ -7,32 +7,34 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from multiprocessing import forkserver, resource_tracker
+from typing import TypeVar
 
 import cv2
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from segsemi.data.batches import Part, StepBatches
+from segsemi.runtime.distributed import Runtime
+
+T = TypeVar("T")
+STOPS = (signal.SIGINT, signal.SIGTERM)  # they may reach all processes of a group; the main process ends its workers
 
 
-def batch_loader(
-    batches: StepBatches, *, start: int, workers: int, device: torch.device | None = None
-) -> DataLoader[list[Part]]:
-    """The batches from step `start` on, in order, made by `workers` processes (0: in this one), ready for `device`."""
-    on_gpu = device is not None and device.type == "cuda"
+def load_items(dataset: Dataset[T] | Sequence[T], indices: Sequence[int], runtime: Runtime) -> DataLoader[T]:
+    """Return a loader of dataset[index] for all `indices`, in order, made by runtime.loader_processes (0: this one)."""
+    workers, on_gpu = runtime.loader_processes, runtime.device.type == "cuda"
     method = None  # the platform's own
-    if workers and on_gpu and batches.processes > 1:  # NCCL, which has started by now, does not survive a fork
+    if workers and on_gpu and runtime.count > 1:  # NCCL, which has started by now, does not survive a fork
         method = "forkserver"
         _start_forkserver()
     elif workers and sys.platform == "linux":
         method = "fork"
-        if any(group.strong_ops for group in batches.groups):
-            import segsemi.augment.strong  # noqa: F401  # once, before the workers are forked: imgaug takes half a second
     return DataLoader(
-        batches,
+        dataset,  # type: ignore[arg-type]  # any sequence serves
         batch_size=None,
-        sampler=range(start, len(batches)),
+        collate_fn=_as_it_is,  # else torch turns arrays into tensors
+        sampler=indices,
         num_workers=workers,
         worker_init_fn=_start_worker if workers else None,
         prefetch_factor=2 if workers else None,
@@ -41,11 +43,12 @@ def batch_loader(
     )
 
 
-STOPS = (signal.SIGINT, signal.SIGTERM)  # they may reach all processes of a group; the main process ends its workers
+def _as_it_is(item: T) -> T:
+    return item
 
 
 def _start_forkserver() -> None:
-    """Start the process that forks loader processes where this one cannot; in it, and in these while they start, stops wait."""
+    """Start the process that forks loader processes; stops are blocked in it, and in these while they start."""
     multiprocessing.set_forkserver_preload(["segsemi.data.loaders", "segsemi.augment.strong"])
     resource_tracker.ensure_running()  # first, as it ends with both signals let through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # which processes inherit
@@ -65,7 +68,7 @@ def _start_worker(worker: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """The process that asked for this one may be killed; a forkserver, from which it was forked, would live on with it."""
+    """Exit with the training process: a worker forked by the forkserver would outlive it."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     parent.join()

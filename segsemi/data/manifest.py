@@ -1,4 +1,4 @@
-"""The manifest: one row an image; the lists of the split are cut from it.
+"""The manifest, one row per image, from which the lists of the split are cut.
 
 Paths are relative to the root of the data set, so that the lists, and with them dvc's cache, do not depend on where it
 lies. The lists carry the files' hashes: a stage that depends on a list depends on the content of its files.
@@ -17,7 +17,7 @@ from segsemi.core.files import write_csv
 
 @dataclass(frozen=True)
 class Row:
-    """One image. `subset` is train, val, test, or extra (images beside the training images, usually without labels).
+    """One image; `subset` is train, val, test, or extra (images beside the training images, usually without labels).
 
     `label` and `label_hash` are empty where there is no label; heights and widths are in pixels.
     """
@@ -45,7 +45,7 @@ def write_rows(path: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read what `write_rows` wrote; columns that are not in the file are empty, heights and widths then 0.
+    """Read a manifest or a list; columns that are not in the file are empty, heights and widths then 0.
 
     Raises:
         UserError: the file is missing or broken, has no id column or a broken number, or a path leaves the data set's folder.
@@ -70,7 +70,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def _check(values: dict[str, str]) -> None:
-    """An id becomes a file name, and paths are joined to the root of the data set: neither may lead elsewhere."""
+    """Refuse an id that is no file name, and a path that leads out of the data set."""
     if not values["id"]:
         raise ValueError("no id")
     if "/" in values["id"] or values["id"] in (".", ".."):

@@ -1,10 +1,13 @@
-"""The data sets whose layouts are known: each in one file, found by name."""
+"""Data sets: a reader for each known layout, checks, splits, conversion of annotations, and the embedded scenes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from segsemi.datasets.camvid import find_camvid, find_synthetic
+from segsemi.datasets import scenes
+from segsemi.datasets.camvid import find_camvid
 from segsemi.datasets.check import check_entries
 from segsemi.datasets.cityscapes import find_cityscapes
 from segsemi.datasets.entry import DataSet, Entry
@@ -15,15 +18,20 @@ __all__ = ["DataSet", "Entry", "check_entries", "find_dataset"]
 
 
 def find_dataset(name: str, root: Path, *, val_fraction: float, seed: int) -> DataSet:
-    """The classes and images of the data set `name` (data.name in params.yaml) at `root`.
+    """Return the classes and images of the data set `name` (data.name in params.yaml) at `root`.
 
     Args:
-        val_fraction, seed: choose the validation images of a `folder` that does not say which they are.
+        val_fraction, seed: choose the validation images of a `folder` without lists.
 
     Raises:
-        UserError: the layout is not as expected; names the file or folder.
+        UserError: a folder, list, image, label or classes.json is missing, wrong or superfluous; names it and the remedy.
     """
     if name == "folder":
         return find_folder(root, val_fraction=val_fraction, seed=seed)
-    readers = {"synthetic": find_synthetic, "camvid": find_camvid, "cityscapes": find_cityscapes, "voc": find_voc}
+    readers: dict[str, Callable[[Path], DataSet]] = {
+        "synthetic": partial(find_camvid, classes=scenes.CLASSES),
+        "camvid": find_camvid,
+        "cityscapes": find_cityscapes,
+        "voc": find_voc,
+    }
     return readers[name](root)

@@ -1,11 +1,12 @@
-"""What annotation tools write -> label PNGs and classes.json of a folder of one's own (docs/own-data.md)."""
+"""Conversion of annotations (labelme, COCO) to label PNGs and classes.json of a folder (docs/own-data.md)."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -13,14 +14,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+from pycocotools.coco import COCO
 
 from segsemi.core.classes import IGNORE_INDEX, Classes, write_label_png
 from segsemi.core.errors import UserError
 from segsemi.core.files import visible_files, write_json
 from segsemi.datasets.folder import read_classes
 from segsemi.datasets.voc import colour_of
-
-Mask = Callable[[], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,14 @@ class Annotated:
 
     Attributes:
         name: the image's path below its folder, without ending.
-        shapes: (class name, a function that gives the (height, width) bool mask), those that lie on top last; class None: no
-            class (crowds). Functions, since the masks of thousands of images do not fit in memory.
+        shapes: (class name, a function that returns the (height, width) bool mask), those that lie on top last; class None:
+            no class (crowds). Functions, since the masks of thousands of images do not fit in memory.
     """
 
     name: str
     height: int
     width: int
-    shapes: list[tuple[str | None, Mask]]
+    shapes: Sequence[tuple[str | None, Callable[[], np.ndarray]]]
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -44,7 +44,7 @@ class Annotated:
 
 
 def read_labelme(folder: Path) -> list[Annotated]:
-    """The JSON files of labelme below `folder`, later shapes on top of earlier ones.
+    """Read the JSON files of labelme below `folder`, later shapes on top of earlier ones.
 
     Raises:
         UserError: there is none, or one is broken or has a shape without an area.
@@ -52,25 +52,20 @@ def read_labelme(folder: Path) -> list[Annotated]:
     paths = [path for path in visible_files(folder, (".json",)) if path.name != "classes.json"]  # which we wrote
     if not paths:
         raise UserError(f"{folder} has no JSON file of labelme; name the folder that holds them")
-    return [_read_labelme(path, path.relative_to(folder).with_suffix("").as_posix()) for path in paths]
-
-
-def _read_labelme(path: Path, name: str) -> Annotated:
-    content = _read_json(path)
-    try:
-        height, width = int(content["imageHeight"]), int(content["imageWidth"])
-        shapes: list[tuple[str | None, Mask]] = [
-            (
-                None if shape["label"] == "__ignore__" else str(shape["label"]),
-                partial(_labelme_mask, shape, height, width),
-            )
-            for shape in content["shapes"]
-        ]
-        for _, mask in shapes:  # so that an error comes before anything is written
-            mask()
-        return Annotated(name, height, width, shapes)
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise UserError(f"{path} is no annotation of labelme ({type(error).__name__}: {error})") from None
+    found = []
+    for path in paths:
+        content, shapes = _read_json(path), []
+        try:
+            height, width = int(content["imageHeight"]), int(content["imageWidth"])
+            for shape in content["shapes"]:
+                mask = partial(_labelme_mask, shape, height, width)
+                mask()  # so that an error comes before anything is written
+                shapes.append((None if shape["label"] == "__ignore__" else str(shape["label"]), mask))
+            name = path.relative_to(folder).with_suffix("").as_posix()
+            found.append(Annotated(name, height, width, shapes))
+        except (KeyError, TypeError, ValueError, OSError) as error:
+            raise UserError(f"{path} is no annotation of labelme ({type(error).__name__}: {error})") from None
+    return found
 
 
 def _labelme_mask(shape: dict[str, Any], height: int, width: int) -> np.ndarray:
@@ -98,74 +93,55 @@ def _labelme_mask(shape: dict[str, Any], height: int, width: int) -> np.ndarray:
 
 
 def read_coco(path: Path) -> list[Annotated]:
-    """The images of a COCO file of instances that have annotations: smaller ones on top of larger ones; crowds are no class.
+    """Read the images of a COCO file of instances that have annotations: smaller ones on top; crowds are no class.
 
     An image without any is one that nobody has labelled yet.
 
     Raises:
-        UserError: it is missing, broken, without annotations, or no COCO file; pycocotools is not installed.
+        UserError: it is missing, broken, without annotations, or no COCO file.
     """
-    try:
-        from pycocotools import mask as rle
-    except ModuleNotFoundError:
-        raise UserError("COCO files need the package pycocotools: pip install pycocotools") from None
     content = _read_json(path)
+    coco, shapes = COCO(), defaultdict(list)
     try:
         names = {item["id"]: str(item["name"]) for item in content["categories"]}
-        found = {
-            item["id"]: Annotated(
-                Path(item["file_name"]).with_suffix("").as_posix(), int(item["height"]), int(item["width"]), []
-            )
+        coco.imgs = {
+            item["id"]: item | {"height": int(item["height"]), "width": int(item["width"])}
             for item in content["images"]
         }
-        coded_masks: dict[int, list[tuple[int, str | None, Any]]] = {}
         for item in content["annotations"]:
-            for key, known in (("image_id", found), ("category_id", names)):
+            for key, known in (("image_id", coco.imgs), ("category_id", names)):
                 if item[key] not in known:
                     raise ValueError(f"annotation {item['id']} has {key} {item[key]}, which the file does not explain")
-            image = found[item["image_id"]]
-            coded = _coded(item, image.height, image.width)
-            if list(coded["size"]) != [image.height, image.width]:
-                raise ValueError(f"annotation {item['id']} is {coded['size']}, its image {[image.height, image.width]}")
-            name = None if item.get("iscrowd") else names[item["category_id"]]
-            coded_masks.setdefault(item["image_id"], []).append((int(rle.area(coded)), name, coded))
+            mask = partial(_coco_mask, coco, item)
+            area = mask().sum()  # also, so that an error comes before anything is written
+            shapes[item["image_id"]].append((area, None if item.get("iscrowd") else names[item["category_id"]], mask))
+        found = []
+        for id_ in [id_ for id_ in coco.imgs if id_ in shapes]:
+            image, ordered = coco.imgs[id_], sorted(shapes[id_], key=lambda shape: -shape[0])
+            name = PurePosixPath(image["file_name"]).with_suffix("").as_posix()
+            found.append(Annotated(name, image["height"], image["width"], [shape[1:] for shape in ordered]))
     except Exception as error:  # pycocotools fails in its own ways
         raise UserError(f"{path} is no COCO file of masks ({type(error).__name__}: {error})") from None
-    for id_, items in coded_masks.items():
-        items.sort(key=lambda item: -item[0])
-        found[id_].shapes.extend((name, partial(_decoded, coded)) for _, name, coded in items)
-    if not coded_masks:
+    if not found:
         raise UserError(f"{path} has no annotation; export it with them")
-    return [image for id_, image in found.items() if id_ in coded_masks]
+    return found
 
 
-def _coded(annotation: dict[str, Any], height: int, width: int) -> Any:
-    """The mask of one annotation of COCO in pycocotools' run-length code."""
-    from pycocotools import mask as rle
-
-    segmentation = annotation.get("segmentation")
-    if isinstance(segmentation, dict):
-        if isinstance(segmentation["counts"], list):
-            return rle.frPyObjects(segmentation, height, width)
-        rle.decode(segmentation)  # so that an error comes before anything is written
-        return segmentation
-    polygons = [polygon for polygon in segmentation or [] if len(polygon) > 4]  # two points have no area
-    if not polygons:
+def _coco_mask(coco: COCO, annotation: dict[str, Any]) -> np.ndarray:
+    image, segmentation = coco.imgs[annotation["image_id"]], annotation.get("segmentation") or []
+    if isinstance(segmentation, list):
+        segmentation = [polygon for polygon in segmentation if len(polygon) > 4]  # two points have no area
+    if not segmentation:
         raise ValueError(f"annotation {annotation['id']} has no polygon, and a box alone is no mask: draw or remove it")
-    return rle.merge(rle.frPyObjects(polygons, height, width))
-
-
-def _decoded(coded: Any) -> np.ndarray:
-    from pycocotools import mask as rle
-
-    return rle.decode(coded).astype(bool)
+    mask = coco.annToMask({**annotation, "segmentation": segmentation}).astype(bool)
+    if mask.shape != (image["height"], image["width"]):
+        raise ValueError(f"annotation {annotation['id']} has a mask of {mask.shape}, its image another size")
+    return mask
 
 
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} not found") from None
     except (ValueError, OSError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error})") from None
 
@@ -178,13 +154,32 @@ def write_labels(
     Args:
         names: the classes, in the order of their ids; none: all that occur, in alphabetical order.
         background: the class of all pixels outside the shapes, the first one if `names` does not hold it; None: they are
-            no class and are passed over in training.
+            no class and are ignored in training.
 
     Raises:
         UserError: a shape has a class that is not in `names`; there is no class, or more than a label can hold; two images
-            have one name, or one that leads out of the folder.
+            have one name, or one that leads out of the folder; labels that are there would change their meaning.
     """
-    _check_names([image.name for image in images])
+    seen = set()
+    for image in images:
+        if PurePosixPath(image.name).is_absolute() or ".." in PurePosixPath(image.name).parts:
+            raise UserError(f"image {image.name!r} lies outside the folder of the images; give paths below it")
+        if image.name in seen:
+            raise UserError(f"two images have the name {image.name!r} (endings do not count); rename one")
+        seen.add(image.name)
+    classes = _choose_classes(images, names, background, out / "classes.json")
+    ids: dict[str | None, int] = {name: index for index, name in enumerate(classes.names)} | {None: IGNORE_INDEX}
+    for image in images:
+        label = np.full((image.height, image.width), ids[background], dtype=np.uint8)
+        for name, mask in image.shapes:
+            label[mask()] = ids[name]
+        write_label_png(out / "labels" / f"{image.name}.png", label, classes)
+    write_json(out / "classes.json", {"names": classes.names, "colours": classes.colours})
+    return classes
+
+
+def _choose_classes(images: Sequence[Annotated], names: Sequence[str], background: str | None, path: Path) -> Classes:
+    """Return the classes, with the colours that they have in `path` already; errors as `write_labels`."""
     present = sorted({name for image in images for name, _ in image.shapes if name is not None})
     chosen = list(names or present)
     if background is not None and background not in chosen:
@@ -193,51 +188,15 @@ def write_labels(
     if unknown:
         raise UserError(f"shapes of {', '.join(unknown[:5])}, which --classes does not name; add or rename them")
     if len(chosen) == 1:
-        raise UserError(
-            f"{chosen[0]} is the only class, so there is nothing to tell apart; name the rest by --background"
-        )
+        raise UserError(f"{chosen[0]} is the only class, and there must be two; name the rest by --background")
     try:
         classes = Classes(tuple(chosen), tuple(colour_of(index) for index in range(len(chosen))))
     except ValueError as error:
         raise UserError(f"classes: {error}") from None
-    classes = _beside_earlier(out / "classes.json", classes)
-    ids: dict[str | None, int] = {name: index for index, name in enumerate(chosen)} | {None: IGNORE_INDEX}
-    for name, label in _labels(images, ids, IGNORE_INDEX if background is None else ids[background]):
-        write_label_png(out / "labels" / f"{name}.png", label, classes)
-    write_json(out / "classes.json", {"names": classes.names, "colours": classes.colours})
-    return classes
-
-
-def _beside_earlier(path: Path, classes: Classes) -> Classes:
-    """The classes with the colours that they have in `path` already.
-
-    Raises:
-        UserError: labels beside `path` would change their meaning.
-    """
     if not path.exists():
         return classes
     there = read_classes(path)
-    if there.names != classes.names[: len(there)] or there != Classes(there.names, there.colours):
-        raise UserError(
-            f"{path} has other classes, by which the labels beside it were written: {', '.join(there.names)}; begin "
-            "--classes with these, in this order, or give another folder with -o"
-        )
+    if there.names != classes.names[: len(there)] or there != there.as_written():
+        known = ", ".join(there.names)
+        raise UserError(f"{path} has other classes: {known}; begin --classes with these, or give -o another folder")
     return Classes(classes.names, there.colours + classes.colours[len(there) :])
-
-
-def _check_names(names: Sequence[str]) -> None:
-    seen = set()
-    for name in names:
-        if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-            raise UserError(f"image {name!r} lies outside the folder of the images; give paths below it")
-        if name in seen:
-            raise UserError(f"two images have the name {name!r} (endings do not count); rename one")
-        seen.add(name)
-
-
-def _labels(images: Sequence[Annotated], ids: dict[str | None, int], rest: int) -> Iterator[tuple[str, np.ndarray]]:
-    for image in images:
-        label = np.full((image.height, image.width), rest, dtype=np.uint8)
-        for name, mask in image.shapes:
-            label[mask()] = ids[name]
-        yield image.name, label

@@ -8,7 +8,6 @@ from pathlib import Path
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
 from segsemi.data.images import IMAGE_ENDINGS
-from segsemi.datasets import scenes as synthetic
 from segsemi.datasets.entry import DataSet, Entry, stems
 
 CAMVID = Classes(
@@ -22,31 +21,16 @@ CAMVID = Classes(
     ),
     ignore_ids=(11, 255),
 )  # colours as published with it
-SYNTHETIC = Classes(names=synthetic.CLASSES, colours=synthetic.COLOURS)
 
 
-def find_camvid(root: Path) -> DataSet:
-    """train/, trainannot/, val/, valannot/, and test/, testannot/ where they are there."""
-    return DataSet(CAMVID, find_annot_pairs(root))
+def find_camvid(root: Path, classes: Classes = CAMVID) -> DataSet:
+    """Return the images of SUBSET/ with the labels of equal stem in SUBSETannot/; the subset test may be missing.
 
-
-def find_synthetic(root: Path) -> DataSet:
-    """The embedded data set, once it is written."""
-    return DataSet(SYNTHETIC, find_annot_pairs(root))
-
-
-def find_annot_pairs(root: Path) -> list[Entry]:
-    """The images of SUBSET/ with the labels of equal stem in SUBSETannot/.
-
-    The id is the file's stem, with the subset before it where a stem occurs in several subsets.
-
-    Raises:
-        UserError: a folder is missing or empty; an image has no label or a label no image; two files share a stem.
+    The id is the file's stem, with the subset before it if a stem occurs in several subsets.
     """
     found: list[tuple[str, str, Path, Path]] = []
     for subset in ("train", "val", *(("test",) if (root / "test").is_dir() else ())):
-        images = stems(root, subset, IMAGE_ENDINGS)
-        labels = stems(root, f"{subset}annot", (".png",))
+        images, labels = stems(root, subset, IMAGE_ENDINGS), stems(root, f"{subset}annot", (".png",))
         for stem in sorted(images.keys() | labels.keys()):
             if stem not in labels:
                 raise UserError(f"image {root / images[stem]} has no label {subset}annot/{stem}.png; add or remove it")
@@ -54,4 +38,5 @@ def find_annot_pairs(root: Path) -> list[Entry]:
                 raise UserError(f"label {root / labels[stem]} has no image {subset}/{stem}.(png|jpg); add or remove it")
             found.append((subset, stem.replace("/", "__"), images[stem], labels[stem]))
     shared = max(Counter(stem for _, stem, _, _ in found).values()) > 1
-    return [Entry(f"{subset}_{stem}" if shared else stem, subset, image, label) for subset, stem, image, label in found]
+    entries = [Entry(f"{subset}_{stem}" if shared else stem, subset, *files) for subset, stem, *files in found]
+    return DataSet(classes, entries)

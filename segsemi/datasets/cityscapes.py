@@ -30,9 +30,7 @@ _TABLE = (
     ("motorcycle", 32, (0, 0, 230)),
     ("bicycle", 33, (119, 11, 32)),
 )
-NAMES = tuple(name for name, _, _ in _TABLE)
-COLOURS = tuple(colour for _, _, colour in _TABLE)
-LABEL_IDS = tuple(id_ for _, id_, _ in _TABLE)
+NAMES, LABEL_IDS, COLOURS = zip(*_TABLE, strict=True)
 # 34 classes are annotated; 255 is the licence plate's -1 in 8 bits.
 CITYSCAPES = Classes(NAMES, COLOURS, (*(i for i in range(34) if i not in LABEL_IDS), 255), file_ids=LABEL_IDS)
 CITYSCAPES_TRAIN_IDS = Classes(NAMES, COLOURS)
@@ -41,45 +39,39 @@ IMAGE, LABEL, TRAIN_LABEL = "_leftImg8bit", "labelIds", "labelTrainIds"
 
 
 def find_cityscapes(root: Path) -> DataSet:
-    """train and val with fine labels; train_extra, where it is there, as extra (with coarse labels if gtCoarse/ is there).
+    """Return train and val with fine labels, and train_extra, if there, as extra with the coarse labels that there are.
 
     The ids of labelIds files are mapped to train ids; labelTrainIds files are used instead unless fewer images have one.
     The test images are left out: their labels are not public.
-
-    Raises:
-        UserError: a folder is missing or empty, or an image has no label.
     """
-    images: list[tuple[str, Path, Path]] = []
-    for subset, labels in (("train", "gtFine"), ("val", "gtFine"), ("train_extra", "gtCoarse")):
-        if subset == "train_extra" and not (root / "leftImg8bit" / subset).is_dir():
-            continue
-        for stem, image in stems(root, f"leftImg8bit/{subset}", (".png",)).items():
-            if stem.endswith(IMAGE):
-                base = root / labels / subset / stem.removesuffix(IMAGE)
-                images.append((subset, image, base.with_name(f"{base.name}_{labels}_")))
+    images = [
+        (subset, image)
+        for subset in ("train", "val", "train_extra")
+        if subset != "train_extra" or (root / "leftImg8bit/train_extra").is_dir()
+        for image in stems(root, f"leftImg8bit/{subset}", (".png",)).values()
+        if image.stem.endswith(IMAGE)
+    ]
     if not (root / "gtFine").is_dir():
         raise UserError(f"folder {root / 'gtFine'} not found; unpack gtFine_trainvaltest.zip beside leftImg8bit/")
-    fine = [(image, base) for subset, image, base in images if subset != "train_extra"]
-    counts = {kind: sum(_label(base, kind).exists() for _, base in fine) for kind in (TRAIN_LABEL, LABEL)}
-    kind = max(counts, key=counts.__getitem__)
-    missing = [(image, _label(base, kind)) for image, base in fine if not _label(base, kind).exists()]
-    if missing:
-        image, label = missing[0]
-        more = f" ({len(missing)} images have none)" if len(missing) > 1 else ""
-        raise UserError(f"image {root / image} has no label {label}{more}; add or remove it")
+    fine = [image for subset, image in images if subset != "train_extra"]
+    missing = {
+        kind: [image for image in fine if not (root / _label(image, "gtFine", kind)).exists()]
+        for kind in (TRAIN_LABEL, LABEL)
+    }
+    kind = min(missing, key=lambda kind: len(missing[kind]))
+    if missing[kind]:
+        image, count = missing[kind][0], len(missing[kind])
+        more = f" ({count} images have none)" if count > 1 else ""
+        raise UserError(f"image {root / image} has no label {_label(image, 'gtFine', kind)}{more}; add or remove it")
     entries = []
-    for subset, image, base in images:
-        label = _label(base, kind)
-        entries.append(
-            Entry(
-                id=image.stem.removesuffix(IMAGE),
-                subset="extra" if subset == "train_extra" else subset,
-                image=image,
-                label=label.relative_to(root) if label.exists() else None,
-            )
-        )
+    for subset, image in images:
+        extra = subset == "train_extra"
+        label = _label(image, "gtCoarse" if extra else "gtFine", kind)
+        found = label if (root / label).exists() else None
+        entries.append(Entry(image.stem.removesuffix(IMAGE), "extra" if extra else subset, image, found))
     return DataSet(CITYSCAPES_TRAIN_IDS if kind == TRAIN_LABEL else CITYSCAPES, entries)
 
 
-def _label(base: Path, kind: str) -> Path:
-    return base.with_name(f"{base.name}{kind}.png")
+def _label(image: Path, folder: str, kind: str) -> Path:
+    """leftImg8bit/SUBSET/CITY/ID_leftImg8bit.png -> FOLDER/SUBSET/CITY/ID_FOLDER_KIND.png."""
+    return Path(folder, *image.parts[1:-1], f"{image.stem.removesuffix(IMAGE)}_{folder}_{kind}.png")

@@ -1,19 +1,20 @@
-"""What a reader of a data set's layout returns, and the file search that readers share."""
+"""The images of a data set as its reader finds them, and the file search that readers share."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
 from segsemi.core.files import visible_files
+from segsemi.data.images import IMAGE_ENDINGS
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of a data set, before it is checked; paths are relative to the root.
+    """One image of a data set that is not checked yet; paths are relative to the root.
 
     Attributes:
         subset: train, val, test, or extra: images beside the training images, usually without labels.
@@ -35,7 +36,7 @@ class DataSet:
 
 
 def stems(root: Path, folder: str, endings: Sequence[str]) -> dict[str, Path]:
-    """The files under root/folder with one of the `endings`: path below the folder without its ending -> path below root.
+    """Return path below the folder, without ending -> path below root, of the files with one of the `endings`.
 
     Raises:
         UserError: the folder is missing or has no such file; two files differ only in their endings.
@@ -56,24 +57,27 @@ def stems(root: Path, folder: str, endings: Sequence[str]) -> dict[str, Path]:
     return files
 
 
-def read_names(path: Path) -> list[str]:
-    """The lines of a list file.
+def read_lines(path: Path, *, may_be_empty: bool = False) -> list[str]:
+    """Return the lines of a list file that are neither empty nor a comment (# ...).
 
     Raises:
-        UserError: the file is missing, no text, or names nothing.
+        UserError: the file is missing, no text, or names nothing although it must.
     """
     try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"list {path} cannot be read ({error})") from None
-    if not names:
-        raise UserError(f"list {path} is empty; name one image a line, or remove the file")
-    return names
+    named = [line for line in lines if line and not line.startswith("#")]
+    if not named and not may_be_empty:
+        raise UserError(f"list {path} is empty; name one image per line, or remove the file")
+    return named
 
 
-def read_ids(path: Path) -> list[str]:
-    """The id in every line of a list file, such as ImageSets/Segmentation/train.txt; errors as `read_names`.
-
-    It is the first word, or the name of its file, without an ending, in lists that name images and labels by path.
-    """
-    return [PurePosixPath(line.split()[0]).stem for line in read_names(path)]
+def path_ends(path: str) -> Iterator[str]:
+    """Yield what a line of a list may mean, longest first: a/b.png -> a/b.png, a/b, b.png, b."""
+    parts = PurePosixPath(path).parts
+    for start in range(len(parts)):
+        end = PurePosixPath(*parts[start:])
+        yield str(end)
+        if end.suffix.lower() in IMAGE_ENDINGS:
+            yield str(end.with_suffix(""))

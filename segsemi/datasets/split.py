@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
@@ -16,8 +16,9 @@ from segsemi.core.classes import Classes
 from segsemi.core.config import SplitParams
 from segsemi.core.errors import UserError
 from segsemi.core.files import file_hash, visible_pngs
-from segsemi.data.images import IMAGE_ENDINGS, read_label
+from segsemi.data.images import read_label
 from segsemi.data.manifest import HELD_OUT, HIDDEN_COLUMNS, LABELLED_COLUMNS, UNLABELLED_COLUMNS, Row, write_rows
+from segsemi.datasets.entry import path_ends, read_lines
 
 CORRECTED_FOLDER = "corrected"  # in the folder of the lists
 
@@ -27,7 +28,7 @@ class Split:
     """Rows of the manifest, each part in the manifest's order."""
 
     labelled: list[Row]
-    corrected: list[Row]  # with mended pseudo labels, whose paths start at the folder of the lists
+    corrected: list[Row]  # with corrected pseudo labels, whose paths start at the folder of the lists
     unlabelled: list[Row]
     val: list[Row]
     test: list[Row]
@@ -46,54 +47,45 @@ def split_rows(
 ) -> Split:
     """Choose the labelled images: by `ids` if given, else `count`, else round(fraction * number of train images).
 
-    Chosen at random from `seed`; with one seed a smaller choice is part of every larger one.
+    The choice is drawn from `seed`; with one seed a smaller choice is part of every larger one.
 
     Args:
-        corrected: ids of images that count as labelled too, unless they are so anyway.
+        corrected: ids of images with a corrected label; they count as labelled too, unless they are labelled anyway.
         extra: images of the subset extra are `unlabelled`; or `labelled`: those with labels count as training images,
             the others are unlabelled; or `unused`.
-        unlabelled_ratio: so many unlabelled images for each labelled one (paper, Figure 3); None: all.
+        unlabelled_ratio: number of unlabelled images for each labelled one (paper, Figure 3); None: all.
 
     Raises:
         UserError: extra images are to be labelled, and there are none; no labelled image would be left, more are asked for
             than there are, or an id is unknown.
     """
-    rows = [row for row in rows if row.subset != "extra" or extra != "unused"]
-    subsets = ("train", "extra") if extra == "labelled" else ("train",)
     if extra == "labelled" and not any(row.subset == "extra" for row in rows):
         raise UserError(
-            "split.extra is labelled, but the data set has no images beside its training images (SBD, train_extra, "
-            "unlabelled/); add them, or set it to unlabelled"
+            "split.extra is labelled, but there are no extra images (SBD, unlabelled/, ...); set it to unlabelled"
         )
-    train = [row for row in rows if row.subset in subsets and row.label]
+    learnt = [row for row in rows if row.subset == "train" or (row.subset == "extra" and extra != "unused")]
+    train = [row for row in learnt if row.label and (row.subset == "train" or extra == "labelled")]
     if ids is not None:
         chosen = _known_ids(ids, train)
     else:
-        number = round(fraction * len(train)) if count is None else count
+        number, images = round(fraction * len(train)) if count is None else count, f"{len(train)} training images"
         if number < 1:
-            raise UserError(
-                f"split.fraction {fraction} of {len(train)} training images leaves no labelled one; raise it"
-            )
+            raise UserError(f"split.fraction {fraction} of {images} leaves no labelled one; raise it")
         if number > len(train):
-            raise UserError(f"split.count {number} is more than the {len(train)} training images; lower it")
+            raise UserError(f"split.count {number} is more than the {images}; lower it")
         order = np.random.default_rng(seed).permutation(len(train))
-        chosen = {train[i].id for i in order[:number]}
+        chosen = {train[index].id for index in order[:number]}
     labelled = [row for row in train if row.id in chosen]
+    rest = [row for row in learnt if row.id not in chosen]
     mended = [
-        replace(row, label=f"{CORRECTED_FOLDER}/{row.id}.png", label_hash="")
-        for row in rows
-        if row.subset not in HELD_OUT and row.id in corrected and row.id not in chosen
+        replace(row, label=f"{CORRECTED_FOLDER}/{row.id}.png", label_hash="") for row in rest if row.id in corrected
     ]
-    unlabelled = [
-        row for row in rows if row.subset not in HELD_OUT and row.id not in chosen and row.id not in corrected
-    ]
+    unlabelled = [row for row in rest if row.id not in corrected]
     if unlabelled_ratio is not None:
         number = round(unlabelled_ratio * (len(labelled) + len(mended)))
         if number > len(unlabelled):
-            raise UserError(
-                f"split.unlabelled_ratio {unlabelled_ratio} asks for {number} unlabelled images, there are "
-                f"{len(unlabelled)}; lower it"
-            )
+            wanted = f"split.unlabelled_ratio {unlabelled_ratio} asks for {number}"
+            raise UserError(f"{wanted} unlabelled images, there are {len(unlabelled)}; lower it")
         order = np.random.default_rng([seed, 1]).permutation(len(unlabelled))
         unlabelled = [unlabelled[index] for index in sorted(order[:number])]
     val, test = ([row for row in rows if row.subset == subset] for subset in HELD_OUT)
@@ -101,72 +93,51 @@ def split_rows(
 
 
 def split_as(rows: list[Row], wanted: SplitParams, *, corrected: Collection[str] = (), seed: int) -> Split:
-    """`split_rows` as params.yaml has it, with the list of labelled images read."""
-    return split_rows(
-        rows,
-        fraction=wanted.fraction,
-        count=wanted.count,
-        ids=read_list(Path(wanted.labelled_list)),
-        corrected=corrected,
-        extra=wanted.extra,
-        unlabelled_ratio=wanted.unlabelled_ratio,
-        seed=seed,
-    )
+    """Split as params.yaml says, with the list of labelled images read; errors as `split_rows` and `read_list`."""
+    choice = wanted.model_dump(exclude={"labelled_list", "corrected"})
+    return split_rows(rows, ids=read_list(Path(wanted.labelled_list)), corrected=corrected, seed=seed, **choice)
 
 
 def read_list(path: Path) -> list[str] | None:
-    """The lines that name an image; lines that begin with `#` are comments. None if there is none: no list.
-
-    Raises:
-        UserError: if the file is missing or no text.
-    """
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"split.labelled_list: {path} cannot be read ({error})") from None
-    return [line for line in lines if line and not line.startswith("#")] or None
+    """Return the lines of split.labelled_list, or None if it names no image; errors as `read_lines`."""
+    return read_lines(path, may_be_empty=True) or None
 
 
 def _known_ids(lines: list[str], train: list[Row]) -> set[str]:
-    """A line is an id, an image's path or file name, with or without its ending, or one of these and its label's path."""
+    """Return the ids that the lines name.
+
+    A line is an id, an image's path or file name, with or without its ending, or one of these and its label's path.
+    """
     by_name: dict[str, set[str]] = {}
     for row in train:
-        for name in {row.id, *_ends(row.image)}:
+        for name in {row.id, *path_ends(row.image)}:
             by_name.setdefault(name, set()).add(row.id)
     ids = {row.id for row in train}
     return {line if line in ids else _find_id(line, by_name) for line in lines}
 
 
-def _ends(path: str) -> set[str]:
-    """`a/b.png` -> a/b.png, b.png, a/b, b."""
-    parts = path.split("/")
-    paths = [PurePosixPath(*parts[start:]) for start in range(len(parts)) if parts[-1]]
-    whole = [path for path in paths if path.suffix.lower() in IMAGE_ENDINGS]
-    return {str(path) for path in paths} | {str(path.with_suffix("")) for path in whole}
-
-
 def _find_id(line: str, by_name: dict[str, set[str]]) -> str:
-    """The image with the longest name that the line, up to its end or a separator (names may have spaces), ends with."""
-    stops = [len(line), *(match.start() for match in re.finditer(r"[\s,;]+", line))]
-    names = {line}.union(*(_ends(line[:stop]) for stop in stops))
-    name = max((name for name in names if name in by_name), key=len, default=None)
-    if name is None:
+    """Return the image with the longest name with which the line ends, or a part of it before a separator."""
+    stops = [len(line), *(match.start() for match in re.finditer(r"[\s,;]+", line))]  # names may have spaces
+    names = [name for stop in stops for name in path_ends(line[:stop]) if name in by_name]
+    if not names:
         raise UserError(f"split.labelled_list names {line!r}, which is no training image; see the ids in manifest.csv")
-    if len(ids := by_name[name]) > 1:
+    ids = by_name[max(names, key=len)]
+    if len(ids) > 1:
         some = ", ".join(sorted(ids)[:3])
         raise UserError(f"split.labelled_list: {line!r} may mean {some}; write one of these ids, or a path")
     return next(iter(ids))
 
 
 def read_corrected(folder: Path, rows: list[Row], classes: Classes) -> dict[str, Path]:
-    """Id -> file of every mended pseudo label ID.png in `folder`, each checked; other files there are no labels.
+    """Return id -> file of every corrected pseudo label ID.png in `folder`, each checked; ignore other files.
 
     Raises:
         UserError: there is no such folder, or a PNG names no training image or that of another PNG, has another size, or is no
             label of class ids in the classes' colours.
     """
     if not folder.is_dir():
-        raise UserError(f"split.corrected: there is no folder {folder}; make it, empty if you have no mended labels")
+        raise UserError(f"split.corrected: there is no folder {folder}; make it, empty if you have no corrected labels")
     by_id = {row.id: row for row in rows if row.subset not in HELD_OUT}
     found: dict[str, Path] = {}
     for path in visible_pngs(folder):
@@ -175,46 +146,44 @@ def read_corrected(folder: Path, rows: list[Row], classes: Classes) -> dict[str,
     for id_, path in found.items():
         if id_ not in by_id:
             raise UserError(f"{path}: no training image has the id {id_!r}; see data/prepared/manifest.csv for the ids")
-        size, row = read_label(path, classes.as_written()).shape, by_id[id_]
+        (height, width), row = read_label(path, classes.as_written()).shape, by_id[id_]
         _check_palette(path, classes)
-        if size != (row.height, row.width):
-            raise UserError(
-                f"{path} is {size[0]}x{size[1]}, its image {row.height}x{row.width} (height x width); they must be equal"
-            )
+        if (height, width) != (row.height, row.width):
+            sizes = f"{height}x{width}, its image {row.height}x{row.width}"
+            raise UserError(f"{path} is {sizes} (height x width); they must be equal")
     return found
 
 
 def _check_palette(path: Path, classes: Classes) -> None:
-    """An editor may sort a palette anew: then the ids are no longer those of the classes, though none is out of range."""
+    """Refuse a palette that an editor has sorted: its ids are no longer the classes', though none is out of range."""
     with Image.open(path) as image:
         if image.mode != "P":
             return
-        counts = np.bincount(np.asarray(image).ravel(), minlength=256)
-        palette = np.zeros((256, 3), dtype=np.uint8)
-        stored = np.array(image.getpalette("RGB"), dtype=np.uint8).reshape(-1, 3)
-        palette[: len(stored)] = stored
-    for id_, name in enumerate(classes.names):
-        if counts[id_] and tuple(palette[id_]) != tuple(classes.colours[id_]):
+        present = np.unique(np.asarray(image))
+        palette = np.array(image.getpalette("RGB")).reshape(-1, 3).tolist()
+    for id_ in present[present < len(classes)]:
+        colour = palette[id_] if id_ < len(palette) else [0, 0, 0]
+        if colour != list(classes.colours[id_]):
             raise UserError(
-                f"{path}: colour {id_} of its palette is {palette[id_].tolist()}, that of class {id_} ({name}) is "
+                f"{path}: colour {id_} of its palette is {colour}, that of class {id_} ({classes.names[id_]}) is "
                 f"{list(classes.colours[id_])}; the editor changed the palette: save it as it was, or as grey ids"
             )
 
 
 def write_split(split: Split, folder: Path, corrected: Mapping[str, Path] = MappingProxyType({})) -> None:
-    """Write the lists, and the mended labels to corrected/ beside them.
+    """Write the lists, and the corrected labels to corrected/ beside them.
 
-    unlabelled.csv has no label column, so that training cannot read what it must not know; hidden.csv, which has it, is read
+    unlabelled.csv has no label column, so training cannot read what it must not know; hidden.csv, which has it, is read
     only to measure the quality of pseudo labels.
     """
-    write_rows(folder / "labelled.csv", split.labelled, LABELLED_COLUMNS)
+    mended = []
     for row in split.corrected:
         target = folder / row.label
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(corrected[row.id], target)
-    mended = [replace(row, label_hash=file_hash(folder / row.label)) for row in split.corrected]
-    write_rows(folder / "corrected.csv", mended, LABELLED_COLUMNS)
-    write_rows(folder / "val.csv", split.val, LABELLED_COLUMNS)
-    write_rows(folder / "test.csv", split.test, LABELLED_COLUMNS)
+        mended.append(replace(row, label_hash=file_hash(target)))
+    hidden = [row for row in split.unlabelled if row.label]
+    for name, rows in (("labelled", split.labelled), ("corrected", mended), ("val", split.val), ("test", split.test)):
+        write_rows(folder / f"{name}.csv", rows, LABELLED_COLUMNS)
     write_rows(folder / "unlabelled.csv", split.unlabelled, UNLABELLED_COLUMNS)
-    write_rows(folder / "hidden.csv", [row for row in split.unlabelled if row.label], HIDDEN_COLUMNS)
+    write_rows(folder / "hidden.csv", hidden, HIDDEN_COLUMNS)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
-from segsemi.datasets.entry import DataSet, Entry, read_ids, stems
+from segsemi.datasets.entry import DataSet, Entry, read_lines, stems
 
 NAMES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -15,7 +15,7 @@ NAMES = (
 
 
 def colour_of(index: int) -> tuple[int, int, int]:
-    """VOC's colour map: the bits of the index, three at a time, fill red, green and blue from their highest bit down."""
+    """Return the colour in VOC's map: the bits of the index, three at a time, fill red, green and blue from the top bit."""
     channels = [0, 0, 0]
     for bit in range(8):
         for channel in range(3):
@@ -28,62 +28,57 @@ VOC = Classes(NAMES, tuple(colour_of(index) for index in range(len(NAMES))))
 
 
 def find_voc(root: Path) -> DataSet:
-    """train (1,464) and val (1,449) of ImageSets/Segmentation; the rest of SBD, where it is there, as extra.
+    """Return train (1,464) and val (1,449) of ImageSets/Segmentation; the rest of SBD, if there, as extra.
 
-    SBD's labels are SegmentationClassAug/ID.png beside VOC's own, or the original .mat files, in one of SBD_FOLDERS in VOC2012/
-    or above it, but below root; those of trainaug.txt where that list is there. `split.extra: labelled` counts them as
-    training images: trainaug, 10,582 in all.
+    SBD's labels are SegmentationClassAug/ID.png beside VOC's own, or the original .mat files, in one of SBD_FOLDERS in
+    VOC2012/ or above it, but below root; if there is a trainaug.txt, those that it names. `split.extra: labelled` counts
+    them as training images: trainaug, 10,582 in all.
 
     Args:
         root: VOC2012/, or a folder above it: VOCdevkit/ or the one that holds VOCdevkit/.
-
-    Raises:
-        UserError: a folder, list, image or label is missing; SBD is there, but outside root.
     """
     places = ("", "VOC2012", "VOCdevkit/VOC2012")
     base = next((Path(place) for place in places if (root / place / "ImageSets/Segmentation").is_dir()), None)
     if base is None:
-        raise UserError(
-            f"{root} holds no VOC2012/ImageSets/Segmentation; set data.root to VOC2012, or a folder above it"
-        )
+        raise UserError(f"{root} holds no VOC2012/ImageSets/Segmentation; set data.root to a folder that does")
     lists = root / base / "ImageSets/Segmentation"
-    train, val = read_ids(lists / "train.txt"), read_ids(lists / "val.txt")
-    more = _sbd_labels(root, base)
-    known = {*train, *val}
-    if more and (lists / "trainaug.txt").exists():
-        wanted = read_ids(lists / "trainaug.txt")
-        missing = [id_ for id_ in wanted if id_ not in known and id_ not in more]
+    ids = {subset: _read_ids(lists / f"{subset}.txt") for subset in ("train", "val")}
+    known = {*ids["train"], *ids["val"]}
+    sbd = _sbd_labels(root, base)
+    labels = sbd | {id_: base / f"SegmentationClass/{id_}.png" for id_ in known}
+    more = sorted(sbd)
+    if sbd and (lists / "trainaug.txt").exists():
+        more = _read_ids(lists / "trainaug.txt")
+        missing = [id_ for id_ in more if id_ not in labels]
         if missing:
-            raise UserError(
-                f"{lists / 'trainaug.txt'} names {missing[0]}, which has no label; add it, or mend the list"
-            )
-    else:
-        wanted = sorted(more)
-    entries = [_entry(root, base, id_, "train", base / f"SegmentationClass/{id_}.png") for id_ in train]
-    entries += [_entry(root, base, id_, "extra", more[id_]) for id_ in wanted if id_ not in known]
-    entries += [_entry(root, base, id_, "val", base / f"SegmentationClass/{id_}.png") for id_ in val]
+            raise UserError(f"{lists}/trainaug.txt names {missing[0]}, which has no label; add it, or fix the list")
+    extra = [id_ for id_ in more if id_ not in known]
+    entries = []
+    for subset, listed in (("train", ids["train"]), ("extra", extra), ("val", ids["val"])):
+        for id_ in listed:
+            image = base / f"JPEGImages/{id_}.jpg"
+            for path, kind in ((image, "image"), (labels[id_], "label")):
+                if not (root / path).exists():
+                    raise UserError(f"{kind} {root / path} of the list {subset} not found; add it, or fix the list")
+            entries.append(Entry(id_, subset, image, labels[id_]))
     return DataSet(VOC, entries)
 
 
+def _read_ids(path: Path) -> list[str]:
+    """Return the first word of every line, or the name of its file without an ending, as some lists have paths."""
+    return [PurePosixPath(line.split()[0]).stem for line in read_lines(path)]
+
+
 def _sbd_labels(root: Path, base: Path) -> dict[str, Path]:
-    """id -> label, of SegmentationClassAug or of SBD's .mat files."""
+    """Return id -> label, of SegmentationClassAug or of SBD's .mat files."""
     if (root / base / "SegmentationClassAug").is_dir():
         return stems(root, (base / "SegmentationClassAug").as_posix(), (".png",))
-    for place in SBD_FOLDERS:
-        for parent in (base, base.parent, base.parent.parent):
-            if (root / parent / place).is_dir():
-                return stems(root, (parent / place).as_posix(), (".mat",))
-    whole = (root / base).resolve()
-    for place in SBD_FOLDERS:
-        for parent in list(whole.parents)[:2]:  # VOCdevkit/, and what it lies in
+    inside = [root / base, root / base.parent, root / base.parent.parent]
+    outside = list((root / base).resolve().parents)[:2]  # VOCdevkit/, and what it lies in
+    for parent in (*inside, *outside):
+        for place in SBD_FOLDERS:
             if (parent / place).is_dir():
-                raise UserError(f"SBD is in {parent / place}, outside of data.root, {root}; set data.root to {parent}")
+                if not parent.is_relative_to(root):
+                    raise UserError(f"SBD is in {parent / place}, outside of data.root; set data.root to {parent}")
+                return stems(root, (parent / place).relative_to(root).as_posix(), (".mat",))
     return {}
-
-
-def _entry(root: Path, base: Path, id_: str, subset: str, label: Path) -> Entry:
-    image = base / f"JPEGImages/{id_}.jpg"
-    for path, kind in ((image, "image"), (label, "label")):
-        if not (root / path).exists():
-            raise UserError(f"{kind} {root / path} of the list {subset} not found; add it, or mend the list")
-    return Entry(id_, subset, image, label)

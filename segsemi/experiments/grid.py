@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import re
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -21,7 +21,6 @@ from segsemi.datasets.split import read_list
 
 SUPERVISED = "supervised"  # the name of a model that a grid trains on labels alone beside a student
 _FOLDER = resources.files("segsemi.experiments") / "grids"
-_BESIDE = ("_classes", "_summary", "_validation")  # endings of CSV files beside a table's own
 _LABELLED = {"split.fraction", "split.count", "split.labelled_list"}  # each says which images are labelled
 
 
@@ -30,9 +29,9 @@ class GridRow(Section):
 
     Attributes:
         model: the name of the model that is measured.
-        rounds: student_1 learns from teacher, student_2 from student_1, and so on, up to this one; 0: the teacher alone.
+        rounds: number of students trained in turn, from student_1 on; 0: the teacher alone.
         baseline: the student beside which a model `supervised` is trained on labels alone for as many steps.
-        set: overrides, `section.key=value`; `$section.key` stands for that param of the cell.
+        set: overrides, as for `dvc exp run -S`; `section.key=${section.key}` takes the value of another param.
     """
 
     model: str
@@ -47,10 +46,9 @@ class Grid(Section):
     Attributes:
         columns: heading -> overrides.
         common: overrides of all cells.
-        against: rows against which the others' gain is given.
+        against: rows on which the gain of the others is given.
         ladder: rows of which each is given its gain on the one before it in this list.
-        examples: rows that are shown on images, beside each other; the last is compared with the first.
-        lines: whether the figure draws lines along the rows or the columns, which then are steps of one thing; none: dots.
+        lines: whether the figure draws lines along the rows or the columns; none: a dot per seed.
     """
 
     columns: dict[str, list[str]] = Field(min_length=1)
@@ -58,17 +56,14 @@ class Grid(Section):
     common: list[str] = Field(default_factory=list)
     against: list[str]
     ladder: list[str] = Field(default_factory=list)
-    examples: list[str] = Field(default_factory=list)
     lines: Literal["rows", "columns"] | None = None
 
     @model_validator(mode="after")
     def _known(self) -> Grid:
-        for key, names in (("against", self.against), ("ladder", self.ladder), ("examples", self.examples)):
+        for key, names in (("against", self.against), ("ladder", self.ladder)):
             for row in names:
                 if row not in self.rows:
                     raise ValueError(f"{key}: {row!r} is no row")
-        if len(set(self.examples)) < min(2, len(self.examples)):
-            raise ValueError("examples: name two rows or more, or none")
         return self
 
 
@@ -93,7 +88,7 @@ class Cell:
 
     @property
     def steps_in_all(self) -> int:
-        """Optimizer steps that went into the model, those of its teachers included, if it has anything from them."""
+        """Optimizer steps that went into the model, including those of its teachers if it learnt from them."""
         params = self.params
         student = self.model in params.rounds
         if student and not self.learns_from_pseudo_labels and params.student.init == "pretrained":
@@ -101,14 +96,27 @@ class Cell:
         name = params.baselines.get(self.model, self.model)
         return total_steps(params.rounds, name, teacher_steps=params.teacher.steps, student_steps=params.student.steps)
 
+    @property
+    def steps_of_run(self) -> int:
+        """Optimizer steps of all models that the run trains."""
+        params, teacher, student = self.params, self.params.teacher.steps, self.params.student.steps
+        alone = (
+            total_steps(params.rounds, name, teacher_steps=teacher, student_steps=student)
+            for name in params.baselines.values()
+        )
+        return teacher + student * len(params.rounds) + sum(alone)
+
 
 def grid_names() -> list[str]:
-    """The grids there are."""
+    """Return the names of the grids of the package."""
     return yaml_names(_FOLDER)
 
 
 def read_grid(name: str) -> tuple[Grid, str]:
-    """A grid of the package, or of a YAML file of one's own, and the comment in its first line: its title.
+    """Return a grid and its title, the comment in its first line.
+
+    Args:
+        name: a grid of the package, or the path of a YAML file.
 
     Raises:
         UserError: there is none of that name, or the file is wrong.
@@ -116,20 +124,15 @@ def read_grid(name: str) -> tuple[Grid, str]:
     path = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"no grid {name!r}; there are {', '.join(grid_names())}, or the path of a YAML file like them")
-    if Path(name).stem.endswith(_BESIDE):
-        raise UserError(f"{path}: a table of that name would have files of another one's; rename the grid")
     try:
         text = path.read_text(encoding="utf-8")
+        grid = Grid.model_validate(YAML(typ="safe").load(text))
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8: save it as that") from None
-    try:
-        grid = Grid.model_validate(YAML(typ="safe").load(text))
     except YAMLError as error:
         raise UserError(f"{path}: {' '.join(str(error).split())}") from None
     except ValidationError as error:
-        wrong = [
-            (".".join(map(str, item["loc"])), item["msg"].removeprefix("Value error, ")) for item in error.errors()
-        ]
+        wrong = [(".".join(map(str, item["loc"])), item["msg"]) for item in error.errors()]
         raise UserError(f"{path}: " + "; ".join(f"{key}: {what}" if key else what for key, what in wrong)) from None
     first = text.splitlines()[0]
     return grid, first.lstrip("# ") if first.startswith("#") else Path(name).stem
@@ -144,16 +147,16 @@ def cells_of(
     rows: Sequence[str] = (),
     extra: Sequence[str] = (),
 ) -> list[Cell]:
-    """All cells, seed by seed, so that a table is complete for one seed before the next begins.
+    """Return the cells, seed by seed, so that a table is complete for one seed before the next begins.
 
     Args:
         values: params.yaml.
         columns, rows: headings; none: all.
-        extra: overrides of all cells; they win over those that the grid has for all cells.
+        extra: overrides of all cells; they win over those of the grid.
 
     Raises:
-        UserError: an unknown column or row, an override that params.yaml or dvc does not allow, or one of what the cells
-            differ in.
+        UserError: an unknown column or row, an override that params.yaml or dvc does not allow, or an extra override of a
+            param in which the cells differ.
     """
     parse_params(values)
     _check_extra(grid, extra)
@@ -161,22 +164,33 @@ def cells_of(
         for heading in wanted:
             if heading not in known:
                 raise UserError(f"no {kind} {heading!r}; there are {', '.join(map(repr, known))}")
-    cells = []
-    for seed in dict.fromkeys(seeds):
-        for column in dict.fromkeys(columns or grid.columns):
-            for name in dict.fromkeys(rows or grid.rows):
-                row = grid.rows[name]
-                changes = [*_rounds(values, row), *grid.common, *grid.columns[column], *row.set, *extra, f"seed={seed}"]
-                overrides = _resolved(changes, values)
-                params = parse_params(overridden(values, overrides), source=f"row {name!r}, column {column!r}")
-                if row.model not in (TEACHER, *params.rounds, *params.baselines):
-                    raise UserError(f"row {name!r} measures {row.model!r}, which its params do not train")
-                cells.append(Cell(name, column, seed, row.model, tuple(overrides), params))
-    return cells
+    return [
+        _cell(grid, values, row, column, seed, extra)
+        for seed in dict.fromkeys(seeds)
+        for column in dict.fromkeys(columns or grid.columns)
+        for row in dict.fromkeys(rows or grid.rows)
+    ]
+
+
+def _cell(grid: Grid, values: dict[str, Any], name: str, column: str, seed: int, extra: Sequence[str]) -> Cell:
+    row = grid.rows[name]
+    own = [*grid.common, *grid.columns[column], *row.set, *extra]
+    count = ["split.count=null"] if any(_key(item) == "split.fraction" for item in own) else []  # it would win
+    overrides = [*_rounds(values, row), *count, *own, f"seed={seed}"]
+    source = f"row {name!r}, column {column!r}"
+    wished = overridden(values, overrides)
+    absolute = list(_absolute_paths(parse_params(wished, source=source)))
+    params = parse_params(overridden(wished, absolute) if absolute else wished, source=source)
+    if row.model not in (TEACHER, *params.rounds, *params.baselines):
+        raise UserError(f"row {name!r} measures {row.model!r}, which its params do not train")
+    listed = params.split.labelled_list
+    if {_key(item) for item in own} & {"split.fraction", "split.count"} and read_list(Path(listed)):
+        raise UserError(f"{source}: split.labelled_list {listed} names images and would win over the grid; empty it")
+    return Cell(name, column, seed, row.model, (*overrides, *absolute), params)
 
 
 def _check_extra(grid: Grid, extra: Sequence[str]) -> None:
-    varied = {_key(item) for column in grid.columns.values() for item in column}
+    varied = {_key(item) for items in grid.columns.values() for item in items} | {"rounds", "baselines"}
     varied |= {_key(item) for row in grid.rows.values() for item in row.set}
     if varied & _LABELLED:
         varied |= _LABELLED
@@ -184,133 +198,59 @@ def _check_extra(grid: Grid, extra: Sequence[str]) -> None:
         key = _key(item)
         if key == "seed":
             raise UserError(f"-S {item}: give the seeds with --seeds")
-        if key in varied or key.partition(".")[0] in ("rounds", "baselines"):
+        if any(f"{key}.".startswith(f"{other}.") or other.startswith(f"{key}.") for other in varied):
             raise UserError(
-                f"-S {item}: in {key} the grid's cells differ; for other cells give a grid of your own (docs/experiments.md)"
+                f"-S {item}: in {key} the grid's cells differ; for other cells write a grid of your own (docs/experiments.md)"
             )
-        _check_grammar(item)
-
-
-def _check_grammar(item: str) -> None:
-    """dvc reads overrides by hydra's grammar, where `a,b` means two runs."""
-    from hydra.core.override_parser.overrides_parser import OverridesParser  # slow to import
-    from hydra.errors import HydraException
-
-    try:
-        (parsed,) = OverridesParser.create().parse_overrides([item])
-    except HydraException:
-        key, _, value = item.partition("=")
-        raise UserError(f"-S {item}: dvc cannot read it; quote the value: -S \"{key}='{value}'\"") from None
-    if parsed.is_sweep_override():
-        raise UserError(f"-S {item}: one value for each key")
-    text = item.partition("=")[2]
-    with contextlib.suppress(YAMLError):  # reported where it is applied
-        if not parsed.is_delete() and parsed.value() != YAML(typ="safe").load(text):
-            raise UserError(
-                f"-S {item}: dvc takes {text!r} for {parsed.value()!r}; write null for nothing, plain decimal numbers"
-            )
-
-
-def _resolved(wanted: Sequence[str], values: dict[str, Any]) -> list[str]:
-    """The last override of each key, with `$section.key` filled in, and what must go with it.
-
-    A fraction of the labels comes with an empty split.count, which would win over it. Paths of the data set and of weights
-    become absolute, since runs in copies of the repository must find them.
-    """
-    last = {_key(item): item for item in wanted}
-    if "split.fraction" in last:
-        last.setdefault("split.count", "split.count=null")
-    plain = {key: item for key, item in last.items() if "$" not in item}
-    known = overridden(values, list(plain.values()))
-    number = next(
-        (key for key in ("split.count", "split.fraction") if _value(known, key) is not None and key in last), None
-    )
-    if number and read_list(Path(known["split"]["labelled_list"])):
-        raise UserError(
-            f"split.labelled_list {known['split']['labelled_list']} names the labelled images and would win over "
-            f"{last[number]}; empty it, or use a grid without {number}"
-        )
-    templates = {key: item for key, item in last.items() if key not in plain}
-    for _ in templates:  # what one refers to may be filled in itself
-        last |= {key: _filled(item, known) for key, item in templates.items()}
-        known = overridden(values, list(last.values()))
-    if known["data"]["name"] != "synthetic":
-        last["data.root"] = f"data.root={_quoted(Path(known['data']['root']).expanduser().absolute())}"
-    for section in ("model", "student_model"):
-        weights = Path(known[section]["encoder_weights"]).expanduser()
-        if weights.is_file():
-            last[f"{section}.encoder_weights"] = f"{section}.encoder_weights={_quoted(weights.absolute())}"
-    return list(last.values())
-
-
-def _quoted(path: Path) -> str:
-    """As hydra and YAML both read it.
-
-    Raises:
-        UserError: there is no such form.
-    """
-    if re.fullmatch(r"[A-Za-z0-9_./-]+", str(path)):
-        return str(path)
-    if re.search(r"['\\\\]", str(path)):
-        raise UserError(f"{path}: dvc experiments cannot take a path with ' or \\; rename it")
-    return f"'{path}'"
-
-
-def _rounds(values: dict[str, Any], row: GridRow) -> Iterator[str]:
-    """Overrides that turn rounds and baselines of params.yaml into those of the row."""
-    chain = [TEACHER, *(f"student_{number + 1}" for number in range(row.rounds))]
-    wanted = {
-        "rounds": dict(zip(chain[1:], chain[:-1], strict=True)),
-        "baselines": {} if row.baseline is None else {SUPERVISED: row.baseline},
-    }
-    for section, names in wanted.items():
-        present = values[section]
-        yield from (f"~{section}.{name}" for name in present if name not in names)
-        yield from (f"+{section}.{name}={value}" for name, value in names.items() if name not in present)
-        yield from (f"{section}.{name}={v}" for name, v in names.items() if name in present and present[name] != v)
-
-
-def _filled(override: str, values: dict[str, Any]) -> str:
-    def value(match: re.Match[str]) -> str:
-        try:
-            found = _value(values, match[1])
-        except (KeyError, TypeError):
-            raise UserError(f"{override}: params.yaml has no {match[1]!r}") from None
-        return "null" if found is None else str(found)
-
-    return re.sub(r"\$(\w+\.\w+)", value, override)
-
-
-def _value(values: dict[str, Any], path: str) -> Any:
-    section, key = path.split(".")
-    return values[section][key]
 
 
 def _key(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
 
 
+def _rounds(values: dict[str, Any], row: GridRow) -> Iterator[str]:
+    """Yield the overrides that turn rounds and baselines of params.yaml into those of the row."""
+    chain = [TEACHER, *(f"student_{number + 1}" for number in range(row.rounds))]
+    wanted = {
+        "rounds": dict(zip(chain[1:], chain[:-1], strict=True)),
+        "baselines": {} if row.baseline is None else {SUPERVISED: row.baseline},
+    }
+    for section, names in wanted.items():
+        yield from (f"~{section}.{name}" for name in values[section] if name not in names)
+        yield from (f"++{section}.{name}={value}" for name, value in names.items())
+
+
+def _absolute_paths(params: Params) -> Iterator[str]:
+    """Yield overrides with absolute paths of data set and weights, since runs in copies of the repository must find them."""
+    from hydra.core.override_parser.types import Quote, QuotedString  # slow to import
+
+    paths = {
+        "data.root": Path(params.data.root),
+        "model.encoder_weights": Path(params.model.encoder_weights).expanduser(),
+        "student_model.encoder_weights": Path(params.student_model.encoder_weights).expanduser(),
+    }
+    for key, path in paths.items():
+        if path.is_file() or (key == "data.root" and params.data.name != "synthetic"):
+            yield f"{key}={QuotedString(str(path.absolute()), Quote.single).with_quotes()}"
+
+
 def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """What `dvc exp run -S` makes of params: `section.key=value`, `+section.key=value` for a new key, `~section.key`.
+    """Return what `dvc exp run -S` makes of params, by dvc's own code.
 
     Raises:
-        UserError: an override names no section.
+        UserError: an override is none, or params.yaml has no such key.
     """
-    result = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
-    for override in overrides:
-        path, _, text = override.lstrip("+~").partition("=")
-        *sections, key = path.split(".")
+    from dvc.exceptions import InvalidArgumentError  # slow to import, like the next two
+    from dvc.utils.hydra import apply_overrides
+    from omegaconf.errors import OmegaConfBaseException
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "params.json")  # read and written faster than YAML
+        path.write_text(json.dumps(values))
         try:
-            value = None if override.startswith("~") else YAML(typ="safe").load(text)
-            if len(sections) > 1 or isinstance(value, dict):
-                raise UserError(f"-S {override}: give one `section.key=value` for each key")
-            target = result[sections[0]] if sections else result
-            if override.startswith("~"):
-                del target[key]
-            else:
-                target[key] = value
-        except (KeyError, TypeError):
-            raise UserError(f"-S {override}: params.yaml has no {path!r}") from None
-        except YAMLError:
-            raise UserError(f"-S {override}: {text!r} is no value") from None
-    return result
+            apply_overrides(path, list(overrides))
+        except (InvalidArgumentError, OmegaConfBaseException) as error:
+            cause = error.__cause__ or error
+            wrong = getattr(cause, "override", None) or "an override"
+            raise UserError(f"dvc refuses {wrong}: {' '.join(str(cause).split())}") from None
+        return json.loads(path.read_text())

@@ -17,8 +17,6 @@ from segsemi.core.errors import UserError
 from segsemi.core.resize import resize_pair, scaled_to_short_side
 from segsemi.models.deeplabv2 import DeepLabV2
 from segsemi.models.weights import HALF, libraries, load_encoder, normalisation
-from segsemi.runtime.cpu import replace_atrous
-from segsemi.runtime.pointwise import replace_pointwise
 
 # Output stride -> dilation of the three ASPP branches (DeepLabV3, Chen et al. 2017, section 3.3).
 ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
@@ -77,8 +75,6 @@ class SegmentationModel(nn.Module):
         self.architecture = architecture
         self.classes = classes
         self.network = _create_network(architecture, len(classes))
-        replace_atrous(self.network)
-        replace_pointwise(self.network)
         for name in ("mean", "std"):
             values = torch.tensor(getattr(architecture, name)).view(1, 3, 1, 1)
             self.register_buffer(name, values, persistent=False)  # kept in model.json, not among the weights

@@ -1,13 +1,10 @@
-"""Other modules in the places of a network's own."""
+"""Replace layers of a network."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 from torch import nn
-
-C = TypeVar("C", bound=nn.Conv2d)
 
 
 def replace_modules(network: nn.Module, replace: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
@@ -31,21 +28,3 @@ def replace_modules(network: nn.Module, replace: Callable[[nn.Module], nn.Module
         return found[module]
 
     return visit(network)
-
-
-def conv_as(kind: type[C], conv: nn.Conv2d) -> C:
-    """A convolution of that kind with the settings and the very parameters of `conv`."""
-    new = kind(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]
-        conv.stride,  # type: ignore[arg-type]
-        conv.padding,  # type: ignore[arg-type]
-        conv.dilation,  # type: ignore[arg-type]
-        conv.groups,
-        conv.bias is not None,
-        conv.padding_mode,
-        device="meta",
-    )
-    new.weight, new.bias = conv.weight, conv.bias
-    return new.train(conv.training)

@@ -1,4 +1,4 @@
-"""Pictures that show what models make of the same images, side by side (paper, Figure 7)."""
+"""Predictions of several models on the same images, side by side (paper, Figure 7)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ WIDTH = 1280  # pixels; such pictures are kept in git
 
 
 def with_predictions(rows: Sequence[Row], predicted: Mapping[str, Path]) -> list[Row]:
-    """The example images: those `rows` of which all models have kept their prediction, ID.png in the folder `predicted`."""
+    """Return the example images: the `rows` of which all models have kept a prediction, ID.png in a folder `predicted`."""
     return [row for row in rows if all((folder / f"{row.id}.png").exists() for folder in predicted.values())]
 
 
 def comparisons(
     rows: Sequence[Row], root: Path, predicted: Mapping[str, Path], classes: Classes, *, before: str, after: str
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """The id and the picture of each image.
+    """Yield the id and the picture of each image.
 
     Args:
         rows: images and labels, whose paths start at `root`; all have predictions.
@@ -34,23 +34,11 @@ def comparisons(
         UserError: a file cannot be read.
     """
     for row in rows:
+        image, truth = read_image(root / row.image), read_label(root / row.label, classes)
         predictions = {
             name: read_label(folder / f"{row.id}.png", classes.as_written()) for name, folder in predicted.items()
         }
-        truth = read_label(root / row.label, classes)
-        yield (
-            row.id,
-            comparison(
-                read_image(root / row.image),
-                row.id,
-                truth,
-                predictions,
-                classes,
-                before=before,
-                after=after,
-                width=WIDTH,
-            ),
-        )
+        yield row.id, comparison(image, row.id, truth, predictions, classes, before=before, after=after)
 
 
 def comparison(
@@ -62,9 +50,9 @@ def comparison(
     *,
     before: str,
     after: str,
-    width: int,
+    width: int = WIDTH,
 ) -> np.ndarray:
-    """An image, its truth, what each model makes of it, and what changed, side by side.
+    """Draw an image, its truth, each model's prediction, and what changed, side by side.
 
     Args:
         image: (H, W, 3) uint8.
@@ -85,13 +73,13 @@ def comparison(
 
 
 def changed(truth: np.ndarray, before: np.ndarray, after: np.ndarray, ignore_index: int) -> np.ndarray:
-    """What a prediction makes of another one's errors.
+    """Draw where two predictions differ.
 
     Args:
         truth, before, after: (H, W) class ids.
 
     Returns:
-        (H, W, 3) uint8: green where `after` mends an error of `before`, red where it makes one; the truth's ignored pixels
+        (H, W, 3) uint8: green where `after` corrects an error of `before`, red where it makes one; the truth's ignored pixels
         and all others are grey.
     """
     counted = truth != ignore_index

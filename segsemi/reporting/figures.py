@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatter
 
 _GAIN, _LOSS = "#2a7f3f", "#b3402f"
+_LAYERS = "batch norm, from the image to the logits"
 
 
 class Drawing:
@@ -60,7 +62,7 @@ def _log_scale(ax: Axes) -> None:
 
 
 def curves(table: pd.DataFrame) -> str:
-    """Training loss and validation mIoU over the steps, a line a model; columns model, step, loss, val_miou (percent)."""
+    """Draw training loss and validation mIoU over the steps; columns model, step, loss, val_miou (percent)."""
     with _drawing(2, width=11, height=3.4) as drawing:
         left, right = drawing.axes
         for name, curve in table.groupby("model", sort=False):
@@ -74,48 +76,48 @@ def curves(table: pd.DataFrame) -> str:
     return drawing.svg
 
 
-def rounds(models: pd.DataFrame) -> str:
-    """mIoU of teacher and students, joined as they learnt from each other, and of the pseudo labels between them (paper,
-    Figures 6 and 8); labels-only baselines as lines.
+def rounds(models: Sequence[Mapping[str, Any]]) -> str:
+    """Draw mIoU of teacher and students over the rounds, and of the pseudo labels between them (paper, Figures 6 and 8).
+
+    Supervised baselines are horizontal lines.
 
     Args:
-        models: columns model, teacher (None for the first and for baselines), miou and pseudo_label_miou in percent.
+        models: one per model, the first teacher first; keys model, teacher (None for the first one and for baselines), miou
+            and, for students, pseudo_label_miou, in percent.
     """
-    by_name = {row["model"]: row for _, row in models.iterrows()}
-    first = models.iloc[0]["model"]
-    depth = {first: 0}
+    by_name = {model["model"]: model for model in models}
+
+    def depth(name: str) -> int:
+        teacher = by_name[name]["teacher"]
+        return 0 if teacher is None else 1 + depth(teacher)
+
+    def value(name: str, key: str = "miou") -> float:
+        found = by_name[name].get(key)
+        return math.nan if found is None else found
+
+    students = [name for name, model in by_name.items() if model["teacher"] is not None]
+    first, *others = by_name
     with _drawing(1, width=6, height=3.2) as drawing:
         ax = drawing.axes[0]
-        students = [row for row in by_name.values() if isinstance(row["teacher"], str)]
-        while left := [row for row in students if row["model"] not in depth]:  # keys may stand in any order
-            for row in left:
-                if row["teacher"] in depth:
-                    depth[row["model"]] = depth[row["teacher"]] + 1
-        for row in students:
-            ends = [depth[row["teacher"]], depth[row["model"]]]
-            ax.plot(ends, [_number(by_name[row["teacher"]]["miou"]), _number(row["miou"])], color="C0", marker="o")
-            ax.plot(ends[1], _number(row["pseudo_label_miou"]), color="C1", marker="s")
-        for name, place in depth.items():
-            where = (place, _number(by_name[name]["miou"]))
+        for name in students:
+            teacher, place = by_name[name]["teacher"], depth(name)
+            ax.plot([place - 1, place], [value(teacher), value(name)], color="C0", marker="o")
+            ax.plot(place, value(name, "pseudo_label_miou"), color="C1", marker="s")
+        for name in [first, *students]:
+            where = (depth(name), value(name))
             ax.annotate(name, where, xytext=(0, -14), textcoords="offset points", ha="center")
-        baselines = [row for name, row in by_name.items() if name not in depth]
-        for number, row in enumerate(baselines):
-            style = ("--", "-.", ":")[number % 3]
-            ax.axhline(_number(row["miou"]), color="grey", linestyle=style, linewidth=1, label=row["model"])
+        for name, style in zip((name for name in others if name not in students), itertools.cycle(("--", "-.", ":"))):
+            ax.axhline(value(name), color="grey", linestyle=style, linewidth=1, label=name)
         ax.plot([], [], color="C0", marker="o", label="model, on the evaluated images")
         ax.plot([], [], color="C1", marker="s", linestyle="", label="its pseudo labels, unlabelled images")
-        ax.set(xticks=range(max(depth.values()) + 1), xlabel="round", ylabel="mIoU, percent")
+        ax.set(xticks=range(max(map(depth, by_name)) + 1), xlabel="round", ylabel="mIoU, percent")
         ax.margins(x=0.12, y=0.15)
         ax.legend(frameon=False)
     return drawing.svg
 
 
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else float(value)
-
-
 def class_gains(by_class: pd.DataFrame, first: str, last: str) -> str:
-    """Bars: IoU of each class of `last` less that of `first`; rows classes, columns models, percent."""
+    """Draw the IoU of each class of `last` less that of `first` as bars; rows classes, columns models, percent."""
     gains = (by_class[last] - by_class[first])[::-1]
     with _drawing(1, width=6, height=0.6 + 0.24 * len(gains)) as drawing:
         ax = drawing.axes[0]
@@ -126,7 +128,7 @@ def class_gains(by_class: pd.DataFrame, first: str, last: str) -> str:
 
 
 def confusion(cells: pd.DataFrame) -> str:
-    """The confusion matrix; columns truth, prediction, percent (of the truth's pixels)."""
+    """Draw the confusion matrix; columns truth, prediction, percent (of the truth's pixels)."""
     names = list(dict.fromkeys(cells["truth"]))
     matrix = cells.pivot(index="truth", columns="prediction", values="percent").loc[names, names].to_numpy(float)
     size = 1.6 + 0.34 * len(names)
@@ -136,137 +138,39 @@ def confusion(cells: pd.DataFrame) -> str:
         for row, column in zip(*np.nonzero(np.nan_to_num(matrix) >= 1), strict=True):
             colour = "white" if matrix[row, column] > 55 else "black"
             ax.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", color=colour, fontsize=7)
-        ax.set(
-            xticks=range(len(names)), yticks=range(len(names)), yticklabels=names, xlabel="prediction", ylabel="truth"
-        )
-        ax.set_xticklabels(names, rotation=90)
+        ax.set_xticks(range(len(names)), names, rotation=90)
+        ax.set_yticks(range(len(names)), names)
+        ax.set(xlabel="prediction", ylabel="truth")
     return drawing.svg
 
 
 def bn_branches(table: pd.DataFrame) -> str:
-    """Running statistics of the batch norm of weak images and of that of strong ones, layer by layer (paper, Figure 4).
+    """Draw the running statistics of both batch norms of each layer of a student (paper, Figure 4); `table` is its bn.csv.
 
-    Averaged over the channels, where differences of single channels cancel out: `bn_shift` shows those.
-
-    Args:
-        table: bn.csv of a student.
+    They are means over the channels, where differences of single channels cancel out: `bn_shift` shows those.
     """
     layers = range(1, len(table) + 1)
     with _drawing(2, width=11, height=3) as drawing:
         for ax, statistic in zip(drawing.axes, ("mean", "variance"), strict=True):
             ax.plot(layers, table[f"{statistic}_standard"], color="C3", linewidth=3, label="standard batch norm")
             ax.plot(layers, table[f"{statistic}_parallel"], color="C0", linewidth=1, label="parallel batch norm")
-            ax.set(xlabel="batch norm, from the image to the logits", ylabel=f"running {statistic}")
+            ax.set(xlabel=_LAYERS, ylabel=f"running {statistic}")
         _log_scale(drawing.axes[1])
         drawing.axes[0].legend(frameon=False)
     return drawing.svg
 
 
-def bn_shift(statistics: Sequence[tuple[str, pd.DataFrame]]) -> str:
-    """How far strong augmentation moves the batch norms' statistics, layer by layer: Figure 4 as a distance.
-
-    Args:
-        statistics: (student, its bn.csv).
-    """
+def bn_shift(tables: Mapping[str, pd.DataFrame]) -> str:
+    """Draw how far strong augmentation moves the statistics of each batch norm: Figure 4 as a distance; student -> bn.csv."""
     with _drawing(2, width=11, height=3) as drawing:
         left, right = drawing.axes
-        for name, table in statistics:
+        for name, table in tables.items():
             layers = range(1, len(table) + 1)
             left.plot(layers, table["mean_shift"], label=name, linewidth=1)
             right.plot(layers, table["variance_ratio"], label=name, linewidth=1)
         right.axhline(1, color="grey", linewidth=0.8)
-        left.set(
-            xlabel="batch norm, from the image to the logits",
-            ylabel="shift of the mean, deviations",
-            ylim=(0, None),
-        )
-        right.set(xlabel="batch norm, from the image to the logits", ylabel="variance, parallel / standard")
+        left.set(xlabel=_LAYERS, ylabel="shift of the mean, deviations", ylim=(0, None))
+        right.set(xlabel=_LAYERS, ylabel="variance, parallel / standard")
         _log_scale(right)
         left.legend(frameon=False)
-    return drawing.svg
-
-
-def experiment(results: pd.DataFrame, validation: pd.DataFrame, rows: Sequence[str], columns: Sequence[str]) -> str:
-    """For each column of a table: mIoU of its rows, a dot a seed and a bar of mean ± standard deviation; and how each came
-    to it: validation mIoU over the steps in the same colours, mean and range over the seeds (paper, Figure 5).
-
-    Args:
-        results: columns row, column, seed, miou (percent).
-        validation: columns row, column, step, val_miou (percent); perhaps empty.
-        rows, columns: those that results has, in the order of the table.
-    """
-    palette = "tab10" if len(rows) <= 10 else "tab20"
-    colours = {row: matplotlib.colormaps[palette](number % 20) for number, row in enumerate(rows)}
-    height = len(columns) * (0.8 + max(2.2, 0.28 * len(rows)))
-    with _drawing(2, len(columns), width=9.5, height=height) as drawing:
-        for dots, curve, column in zip(drawing.axes[::2], drawing.axes[1::2], columns, strict=True):
-            there = results[results["column"] == column]
-            shown = [row for row in rows if row in set(there["row"])]
-            for place, row in enumerate(shown):
-                miou = there.loc[there["row"] == row, "miou"].astype(float)
-                spread = miou.std(ddof=1) if len(miou) > 1 else 0.0
-                dots.plot(miou, [place] * len(miou), "o", color=colours[row], markersize=4, alpha=0.5)
-                dots.errorbar(miou.mean(), place, xerr=spread, color=colours[row], marker="|", markersize=12, capsize=3)
-            dots.set(yticks=range(len(shown)), yticklabels=shown, xlabel="mIoU, percent", title=column)
-            dots.invert_yaxis()
-            measured = validation[validation["column"] == column]
-            curve.set(xlabel="step of its own training", ylabel="validation mIoU, percent", title=column)
-            curve.set_visible(not measured.empty)
-            for label, row in zip(dots.get_yticklabels(), shown, strict=True):
-                label.set_color(colours[row])
-                by_step = measured[measured["row"] == row].groupby("step")["val_miou"]
-                mean = by_step.mean()
-                curve.plot(mean, color=colours[row], linewidth=1)
-                curve.fill_between(
-                    mean.index, by_step.min(), by_step.max(), color=colours[row], alpha=0.15, linewidth=0
-                )
-    return drawing.svg
-
-
-def trend(
-    results: pd.DataFrame,
-    validation: pd.DataFrame,
-    along: str,
-    ticks: Sequence[str],
-    across: str,
-    lines: Sequence[str],
-) -> str:
-    """mIoU, mean ± standard deviation over the seeds, as lines: along the rows or the columns of a table (paper, Figures 3
-    and 6); dotted that of the pseudo labels from which the models learnt. Beside them, where there is any, validation mIoU over
-    the steps of each training, the mean over the seeds.
-
-    Args:
-        validation: columns row, column, step, val_miou (percent); perhaps empty.
-        results: columns row, column, seed, miou, pseudo_label_miou (percent; the latter empty for models without any).
-        along: `row` or `column`: what the horizontal axis has, in the order of `ticks`.
-        across: the other one, which makes the `lines`.
-    """
-    columns = 1 if validation.empty else 2
-    with _drawing(columns, width=5.5 * columns, height=3.4) as drawing:
-        ax = drawing.axes[0]
-        drawn = (("miou", "", "o", "-"), ("pseudo_label_miou", ", pseudo labels", "s", ":"))
-        for (number, name), (measure, of, marker, style) in itertools.product(enumerate(lines), drawn):
-            values = results[results[across] == name].set_index(along)[measure].dropna().astype(float).groupby(level=0)
-            present = [tick for tick in ticks if tick in values.groups]
-            if present:
-                mean, spread = values.mean()[present], values.std(ddof=1).fillna(0)[present]
-                look: dict[str, Any] = {
-                    "color": f"C{number % 10}",
-                    "marker": marker,
-                    "linestyle": style,
-                    "markersize": 4,
-                    "capsize": 3,
-                }
-                ax.errorbar([ticks.index(tick) for tick in present], mean, yerr=spread, label=f"{name}{of}", **look)
-        ax.set(xticks=range(len(ticks)), xticklabels=ticks, ylabel="mIoU, percent")
-        ax.margins(x=0.08)
-        ax.legend(frameon=False)
-        for curve in drawing.axes[1:]:
-            for (number, name), (place, tick) in itertools.product(enumerate(lines), enumerate(ticks)):
-                own = validation[(validation[across] == name) & (validation[along] == tick)]
-                if not own.empty:
-                    look = {"color": f"C{place % 10}", "linestyle": ("-", "--", "-.", ":")[number % 4], "linewidth": 1}
-                    curve.plot(own.groupby("step")["val_miou"].mean(), label=f"{name}, {tick}", **look)
-            curve.set(xlabel="step of its own training", ylabel="validation mIoU, percent")
-            curve.legend(frameon=False, fontsize=7)
     return drawing.svg

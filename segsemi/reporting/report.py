@@ -1,4 +1,4 @@
-"""Merge what was measured into reports/: the few numbers people compare, the tables behind them, and one page."""
+"""Merge all measurements into reports/: the few numbers that people compare, the tables behind them, and one page."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from typing import Any
 import pandas as pd
 
 from segsemi.core.classes import Classes
-from segsemi.core.files import write_json, write_text
+from segsemi.core.files import write_bytes, write_json, write_text
 from segsemi.core.paths import evaluated_folder, model_folder, quality_file
-from segsemi.core.pictures import save_png
+from segsemi.core.pictures import png_bytes
 from segsemi.data.manifest import Row
 from segsemi.reporting import figures
 from segsemi.reporting.comparison import comparisons, with_predictions
-from segsemi.reporting.page import render_page
+from segsemi.reporting.page import render
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is known of one model.
+    """All measurements of one model.
 
     Attributes:
-        teacher: the name of the model that made its pseudo labels; None for teacher and labels-only baselines.
+        teacher: the name of the model that made its pseudo labels; None for the teacher and supervised baselines.
         evaluated: the folder that stage evaluate wrote.
         metrics: metrics.json of that folder.
-        steps: optimizer steps in all, those of its teachers included.
-        keep: `last`, or `best` if its checkpoint was chosen on val.
+        training: `steps_in_all`, those of its teachers included, and `keep`, as model.json has them.
         curve: the training curve, columns step, loss, lr, val_miou.
         bn: bn.csv, the statistics of both batch norms of each layer; None without DSBN.
         quality: its pseudo labels against the hidden labels; None without pseudo labels.
@@ -39,8 +38,7 @@ class Measured:
     teacher: str | None
     evaluated: Path
     metrics: dict[str, Any]
-    steps: int
-    keep: str
+    training: dict[str, Any]
     curve: pd.DataFrame
     bn: pd.DataFrame | None
     quality: dict[str, Any] | None
@@ -49,14 +47,12 @@ class Measured:
 def read_measured(name: str, teacher: str | None) -> Measured:
     """Read one model's evaluation, training curve and, for a student, the quality of the labels it learnt from."""
     evaluated, model = evaluated_folder(name), model_folder(name)
-    training = json.loads((model / "model.json").read_text())["training"]
     return Measured(
         name=name,
         teacher=teacher,
         evaluated=evaluated,
         metrics=json.loads((evaluated / "metrics.json").read_text()),
-        steps=training["steps_in_all"],
-        keep=training["keep"],
+        training=json.loads((model / "model.json").read_text())["training"],
         curve=pd.read_csv(model / "curve.csv"),
         bn=pd.read_csv(model / "bn.csv") if (model / "bn.csv").exists() else None,
         quality=json.loads(quality_file(name).read_text()) if teacher is not None else None,
@@ -86,62 +82,65 @@ def write_report(
         The table, as plain text for the terminal.
     """
     write_json(out / "metrics.json", {model.name: _key_numbers(model) for model in models})
-    per_class = pd.DataFrame(
-        [{"model": m.name, "class": c, "iou": percent(m.metrics["iou"][c])} for m in models for c in classes.names]
+    by_class = pd.DataFrame(
+        {model.name: [percent(model.metrics["iou"][name]) for name in classes.names] for model in models},
+        index=pd.Index(classes.names, name="class"),
     )
-    _write_csv(out / "per_class.csv", per_class)
+    per_class = by_class.melt(var_name="model", value_name="iou", ignore_index=False).reset_index()
+    _write_csv(out / "per_class.csv", per_class[["model", "class", "iou"]])
     curves = pd.concat([model.curve.assign(model=model.name) for model in models])
     curves = curves.assign(val_miou=(100 * curves["val_miou"]).round(2))[["model", "step", "loss", "lr", "val_miou"]]
     _write_csv(out / "curves.csv", curves)
     _write_csv(out / "validation.csv", curves.dropna(subset=["val_miou"])[["model", "step", "val_miou"]])
-    first, last = models[0], longest_chain(models)[-1]
-    _write_csv(out / "confusion.csv", _confusion(last))
-
+    last = longest_chain(models)[-1]
+    confusion = _confusion(last)
+    _write_csv(out / "confusion.csv", confusion)
     table = summary_table(models)
     write_text(out / "table.md", table.to_markdown(index=False, disable_numparse=True) + "\n")
-    examples = _write_examples(models, first, last, classes, rows, root, out / "examples")
-    by_class = per_class.pivot(index="class", columns="model", values="iou")
-    by_class = by_class.loc[list(classes.names), [model.name for model in models]]
-    drawn = _figures(models, curves, by_class, first, last)
-    write_text(out / "index.html", render_page(table, by_class, drawn, facts, settings, examples, classes))
+    page = render(
+        "report.html",
+        facts=facts,
+        settings=settings,
+        table=table.to_html(index=False, border=0),
+        by_class=by_class,
+        colours=dict(zip(classes.names, classes.colours, strict=True)),
+        figures=_figures(models, last, curves, by_class, confusion),
+        examples=_write_examples(models, last, classes, rows, root, out / "examples"),
+    )
+    write_text(out / "index.html", page)
     return table.to_string(index=False)
 
 
 def longest_chain(models: Sequence[Measured]) -> list[Measured]:
-    """The first model, its student, that one's student, and so on: the longest such chain, the latest of equals."""
+    """Return the longest chain of the first model, its student, that one's student, and so on; the latest of equals."""
     by_name = {model.name: model for model in models}
-    chains = [[models[0]]]
-    for model in models:
-        if model.teacher is None:
-            continue
-        chain = [model]
-        while (teacher := chain[0].teacher) is not None:
-            chain.insert(0, by_name[teacher])
-        chains.append(chain)
+
+    def chain(model: Measured) -> list[Measured]:
+        return [model] if model.teacher is None else [*chain(by_name[model.teacher]), model]
+
+    chains = [chain(model) for model in models if model is models[0] or model.teacher is not None]
     return max(reversed(chains), key=len)
 
 
 def _figures(
-    models: Sequence[Measured], curves: pd.DataFrame, by_class: pd.DataFrame, first: Measured, last: Measured
+    models: Sequence[Measured], last: Measured, curves: pd.DataFrame, by_class: pd.DataFrame, confusion: pd.DataFrame
 ) -> dict[str, str]:
-    """Heading -> SVG of each figure of the page that these models have."""
-    found = {"Training": figures.curves(curves)}
-    if last is not first:
+    """Return heading -> SVG of each figure of the page that these models have."""
+    found, first = {"Training": figures.curves(curves)}, models[0].name
+    if last is not models[0]:
         numbers = [{"model": model.name, "teacher": model.teacher, **_key_numbers(model)} for model in models]
-        columns = ["model", "teacher", "miou", "pseudo_label_miou"]
-        found["Rounds"] = figures.rounds(pd.DataFrame(numbers).reindex(columns=columns))
-        found[f"Gain of each class, {first.name} to {last.name}"] = figures.class_gains(by_class, first.name, last.name)
-    found[f"Confusion matrix of {last.name}, percent of the truth's pixels"] = figures.confusion(_confusion(last))
-    statistics = [(model.name, model.bn) for model in models if model.bn is not None]
-    if statistics:
-        name, table = statistics[-1]
+        found["Rounds"] = figures.rounds(numbers)
+        found[f"Gain of each class, {first} to {last.name}"] = figures.class_gains(by_class, first, last.name)
+    found[f"Confusion matrix of {last.name}, percent of the truth's pixels"] = figures.confusion(confusion)
+    if statistics := {model.name: model.bn for model in models if model.bn is not None}:
+        name, table = list(statistics.items())[-1]
         found[f"Batch norm statistics of {name}"] = figures.bn_branches(table)
         found["Batch norm statistics: parallel against standard batch norm"] = figures.bn_shift(statistics)
     return found
 
 
 def _key_numbers(model: Measured) -> dict[str, float | None]:
-    """The few numbers, in percent, that `dvc metrics` shows and compares."""
+    """Return the few numbers, in percent, that `dvc metrics` shows and compares."""
     numbers = {"miou": percent(model.metrics["miou"]), "pixel_accuracy": percent(model.metrics["pixel_accuracy"])}
     if model.quality and model.quality["images"]:
         numbers["pseudo_label_miou"] = percent(model.quality["miou"])
@@ -149,24 +148,22 @@ def _key_numbers(model: Measured) -> dict[str, float | None]:
 
 
 def percent(share: float | None) -> float | None:
-    """A share as a percentage with two decimals; None stays None."""
+    """Return a share as a percentage with two decimals; None stays None."""
     return None if share is None else round(100 * share, 2)
 
 
 def summary_table(models: Sequence[Measured]) -> pd.DataFrame:
-    """One row a model: steps that went into it, mIoU, gain on its teacher, quality of the labels it learnt from."""
-    by_name = {model.name: model for model in models}
+    """Return one row per model: steps that went into it, mIoU, gain on its teacher, quality of the labels it learnt from."""
+    mious = {model.name: model.metrics["miou"] for model in models}
     rows = []
     for model in models:
-        miou, gain = model.metrics["miou"], None
-        if model.teacher and miou is not None:
-            gain = miou - by_name[model.teacher].metrics["miou"]
+        miou, before = mious[model.name], mious.get(model.teacher or "")
         rows.append(
             {
                 "model": model.name,
-                "steps in all": str(model.steps),
+                "steps in all": str(model.training["steps_in_all"]),
                 "mIoU": _cell(miou),
-                "gain on its teacher": _cell(gain, "+.2f"),
+                "gain on its teacher": "" if before is None or miou is None else f"{100 * (miou - before):+.2f}",
                 "pixel accuracy": _cell(model.metrics["pixel_accuracy"]),
                 "mIoU of its pseudo labels": _cell((model.quality or {}).get("miou")),
             }
@@ -174,12 +171,12 @@ def summary_table(models: Sequence[Measured]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _cell(share: float | None, style: str = ".2f") -> str:
-    return "" if share is None else format(100 * share, style)
+def _cell(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2f}"
 
 
 def _confusion(model: Measured) -> pd.DataFrame:
-    """The confusion matrix as one row a cell, in percent of the truth's pixels."""
+    """Return the confusion matrix as one row per cell, in percent of the truth's pixels."""
     cells = pd.read_csv(model.evaluated / "confusion.csv", keep_default_na=False)  # a class may be named "None"
     total = cells.groupby("truth")["pixels"].transform("sum")
     cells["percent"] = (100 * cells["pixels"] / total.where(total > 0)).round(2)
@@ -191,21 +188,15 @@ def _write_csv(path: Path, frame: pd.DataFrame) -> None:
 
 
 def _write_examples(
-    models: Sequence[Measured],
-    first: Measured,
-    last: Measured,
-    classes: Classes,
-    rows: Sequence[Row],
-    root: Path,
-    out: Path,
-) -> list[Path]:
-    """One picture an example image: image, truth, every model's prediction, and what changed from `first` to `last`;
-    the paths written."""
+    models: Sequence[Measured], last: Measured, classes: Classes, rows: Sequence[Row], root: Path, out: Path
+) -> dict[str, bytes]:
+    """Write and return one PNG per example image: image, truth, all predictions, and what changed from the first model to
+    `last`."""
     out.mkdir(parents=True, exist_ok=True)  # declared in dvc.yaml, also where there is no example
     predicted = {model.name: model.evaluated / "predictions" for model in models}
-    paths = []
     shown = with_predictions(rows, predicted)
-    for name, picture in comparisons(shown, root, predicted, classes, before=first.name, after=last.name):
-        paths.append(out / f"{name}.png")
-        save_png(paths[-1], picture, palette=True)
-    return paths
+    found = {}
+    for name, picture in comparisons(shown, root, predicted, classes, before=models[0].name, after=last.name):
+        found[name] = png_bytes(picture, palette=True)
+        write_bytes(out / f"{name}.png", found[name])
+    return found

@@ -1,25 +1,25 @@
-"""Atrous depthwise convolutions in other ways, where the CPU's own backward pass is slow.
+"""What makes training on a CPU a third faster: atrous convolutions as space-to-batch, and memory that is kept for reuse.
 
-An encoder whose stride is taken out again (output_stride 16) dilates depthwise convolutions. oneDNN has no fast backward pass
-for them in channels_last: three layers of EfficientNet-Lite0 took two thirds of a training step. An atrous convolution of
-rate d is d x d plain ones, each on every d-th pixel (space to batch, as in TensorFlow's DeepLab), and plain ones are fast.
-Taps that reach beyond a small map, such as those of ASPP's rates 12 and 18 on one of 8x8, see nothing but zeros; they cost
-as much as the others.
+An encoder with output stride 16 dilates its last depthwise convolutions. oneDNN has no fast backward pass for them in
+channels_last: three layers of EfficientNet-Lite0 took two thirds of a training step. An atrous convolution of rate d equals
+d x d plain ones, each on every d-th pixel (space to batch, as in TensorFlow's DeepLab), and plain ones are fast.
 """
 
 from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segsemi.models.layers import conv_as, replace_modules
-
 
 class AtrousDepthwiseConv2d(nn.Conv2d):
-    """A Conv2d of stride 1 and `same` padding, one filter a channel, with one rate for rows and columns.
+    """A Conv2d of stride 1 and `same` padding, one filter per channel, with one rate for rows and columns.
 
-    Equal to the Conv2d that it was made from, up to rounding; only training on the CPU goes another way.
+    Its output equals that of Conv2d up to rounding; only training on the CPU is computed in another way.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -27,6 +27,7 @@ class AtrousDepthwiseConv2d(nn.Conv2d):
         if x.device.type != "cpu" or not (self.training and torch.is_grad_enabled()):
             return super().forward(x)
         rate, (height, width) = self.dilation[0], x.shape[-2:]
+        # taps beyond a small map, such as those of ASPP's rates 12 and 18 on one of 8x8, see nothing but zeros
         rows, columns = (min(self.kernel_size[0] // 2, (length - 1) // rate) for length in (height, width))
         middle = self.kernel_size[0] // 2
         weight = self.weight[..., middle - rows : middle + rows + 1, middle - columns : middle + columns + 1]
@@ -56,16 +57,23 @@ def _from_batch(x: Tensor, rate: int) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
-def replace_atrous(network: nn.Module) -> None:
-    """Put an `AtrousDepthwiseConv2d` with the same parameters in the place of every Conv2d that is one, in place."""
+@contextmanager
+def fast_atrous_convolutions(network: nn.Module) -> Iterator[None]:
+    """Within the block every atrous depthwise convolution of `network` is an `AtrousDepthwiseConv2d`, after it plain again.
 
-    def replace(layer: nn.Module) -> nn.Module | None:
-        return conv_as(AtrousDepthwiseConv2d, layer) if type(layer) is nn.Conv2d and _fits(layer) else None
+    The very same modules change their class, so parameters, names and optimiser stay as they are.
+    """
+    layers = [module for module in network.modules() if type(module) is nn.Conv2d and _is_atrous_depthwise(module)]
+    for layer in layers:
+        layer.__class__ = AtrousDepthwiseConv2d
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.__class__ = nn.Conv2d
 
-    replace_modules(network, replace)
 
-
-def _fits(conv: nn.Conv2d) -> bool:
+def _is_atrous_depthwise(conv: nn.Conv2d) -> bool:
     rate, kernel = conv.dilation[0], conv.kernel_size[0]
     return (
         conv.groups == conv.in_channels == conv.out_channels > 1
@@ -77,3 +85,19 @@ def _fits(conv: nn.Conv2d) -> bool:
         and conv.padding == (rate * (kernel // 2),) * 2
         and conv.padding_mode == "zeros"
     )
+
+
+def keep_memory() -> None:
+    """Let glibc keep freed blocks of up to 64 MiB, as torch does on a GPU; with another C library, do nothing.
+
+    Otherwise every tensor of more than a few MiB is mapped and unmapped anew: a training step lost a fifth of its time to
+    page faults. Larger blocks would tear holes into the heap.
+    """
+    trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    if mallopt(mmap_threshold, 64 * 2**20) or mallopt(mmap_threshold, 32 * 2**20):  # older ones stop at 32 MiB
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(arena_max, 1)  # the thread of the backward pass reuses what the forward pass freed

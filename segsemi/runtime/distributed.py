@@ -1,7 +1,7 @@
-"""Several processes of one stage, as torchrun starts them: who does what, and how the parts come together.
+"""The processes of one stage, as torchrun starts them: who does what, and how the parts come together.
 
-Batch sizes are global and every random choice belongs to an image or a step, so what is learnt does not depend on the number
-of processes. Processes on several machines need one file system for the repository.
+Batch sizes are global and every random choice belongs to an image or a step, so the number of processes changes only which
+random numbers dropout draws. Processes on several machines need one file system for the repository.
 """
 
 from __future__ import annotations
@@ -18,50 +18,68 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from segsemi.core.config import MachineParams
 from segsemi.core.errors import UserError
-from segsemi.runtime.device import choose_device
+from segsemi.runtime.device import autocast, choose_device
 from segsemi.runtime.work_folder import work_folder
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Processes:
-    """One of `count` processes, `here` of them on this machine; alone (the default) methods give back what they got.
+class Runtime:
+    """This process: its device, how it computes, and its place among `count` processes, `here` of them on this machine.
 
-    Methods named collective must be called by all processes in the same order.
+    With one process (the default) the collective methods return what they were given. Collective methods must be called by
+    all processes in the same order.
+
+    Attributes:
+        precision, workers, cache_mb: as in params.yaml, section machine.
     """
 
     device: torch.device
+    precision: Literal["auto", "fp32", "bf16"] = "fp32"
+    workers: int | Literal["auto"] = 0
+    cache_mb: int = 0
     rank: int = 0
     count: int = 1
     here: int = 1
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes files and speaks."""
+        """Whether this is the process that writes files and reports progress."""
         return self.rank == 0
 
-    def loaders(self, workers: int | Literal["auto"]) -> int:
-        """How many processes make batches for this one. `auto`: none on the CPU, whose cores the network needs; for a GPU this
-        process's share of the cores but one, from 1 to 8."""
-        if workers != "auto":
-            return workers
+    @property
+    def loader_processes(self) -> int:
+        """How many processes make batches for this one. `auto`: none on the CPU, whose cores the network needs; for a GPU
+        this process's share of the cores, less one, from 1 to 8."""
+        if self.workers != "auto":
+            return self.workers
         if self.device.type == "cpu":
             return 0
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return min(max(cores // self.here - 1, 1), 8)
 
+    @property
+    def loader_cache_mb(self) -> int:
+        """Memory for decoded images of each process that makes batches on this machine."""
+        return self.cache_mb // (self.here * max(1, self.loader_processes))
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which networks run."""
+        return autocast(self.device, self.precision)
+
     def share_of(self, items: Sequence[T]) -> Sequence[T]:
-        """Every count-th item, beginning with the rank-th."""
+        """Return every count-th item, beginning with the rank-th."""
         return items if self.count == 1 else [items[i] for i in range(self.rank, len(items), self.count)]
 
     def mean(self, values: Tensor) -> Tensor:
-        """Collective: the mean over the processes, without a gradient."""
+        """Collective: return the mean over the processes, without a gradient."""
         return self.sum(values) / self.count if self.count > 1 else values
 
     def sum(self, values: Tensor) -> Tensor:
-        """Collective: the sum over the processes, without a gradient."""
+        """Collective: return the sum over the processes, without a gradient."""
         if self.count == 1:
             return values
         values = values.detach().clone()
@@ -69,12 +87,12 @@ class Processes:
         return values
 
     def wait(self) -> None:
-        """Collective: goes on when all are here."""
+        """Collective: return when all processes are here."""
         if self.count > 1:
             dist.barrier()
 
     def from_first(self, value: T) -> T:
-        """Collective: the value that the first process has."""
+        """Collective: return the value that the first process has."""
         if self.count == 1:
             return value
         box = [value]
@@ -86,25 +104,28 @@ class Processes:
         """Collective: `segsemi.runtime.work_folder.work_folder`, locked and removed by the first process, used by all."""
         with ExitStack() as stack:
             folder = stack.enter_context(work_folder(stage, params, inputs)) if self.first else Path()
-            yield self.from_first(folder)
+            folder = self.from_first(folder)
+            self.wait()
+            if not folder.is_dir():
+                raise UserError(
+                    f"process {self.rank} does not see {folder}; all need one file system for the repository"
+                )
+            yield folder
             self.wait()
 
 
 @contextmanager
-def start_processes(device: str) -> Iterator[Processes]:
-    """This process among those that torchrun started with it; alone where none did.
+def start_runtime(machine: MachineParams) -> Iterator[Runtime]:
+    """Within the block this process is one of those that torchrun started; without torchrun it is alone.
 
     Each takes the GPU of its local rank, or the CPU.
-
-    Args:
-        device: machine.device.
 
     Raises:
         UserError: the device is not there, or one GPU is named for several processes.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count, device = int(os.environ.get("WORLD_SIZE", "1")), machine.device
     if count == 1:
-        yield Processes(choose_device(device))
+        yield Runtime(choose_device(device), machine.precision, machine.workers, machine.cache_mb)
         return
     if ":" in device or device == "mps":
         raise UserError(f"machine.device {device!r} names one GPU for {count} processes; use auto or cuda")
@@ -114,7 +135,7 @@ def start_processes(device: str) -> Iterator[Processes]:
         local = int(os.environ["LOCAL_RANK"])
         if local >= torch.cuda.device_count():
             raise UserError(
-                f"{local + 1} processes on a machine with {torch.cuda.device_count()} GPUs; start one a GPU"
+                f"{local + 1} processes on a machine with {torch.cuda.device_count()} GPUs; start one per GPU"
             )
         device = f"cuda:{local}"  # and no other: each context takes half a GB of its GPU
     chosen = choose_device(device)
@@ -124,5 +145,6 @@ def start_processes(device: str) -> Iterator[Processes]:
     dist.init_process_group(
         "nccl" if on_gpu else "gloo", timeout=timedelta(days=1), device_id=chosen if on_gpu else None
     )
-    yield Processes(chosen, dist.get_rank(), count, int(os.environ.get("LOCAL_WORLD_SIZE", count)))
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
+    yield Runtime(chosen, machine.precision, machine.workers, machine.cache_mb, dist.get_rank(), count, here)
     dist.destroy_process_group()  # not after an error: it would wait for the others

@@ -6,105 +6,87 @@ dvc. A folder is named after a hash of code, params and inputs: a run with other
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import sys
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psutil
+from filelock import FileLock, Timeout
 
 from segsemi.core.files import file_hash
 
-
-def repository() -> Path:
-    """The root of the repository: the real one, also in the temporary copies in which dvc runs queued experiments."""
-    return Path(os.environ.get("DVC_ROOT", "."))
+PACKAGE = Path(__file__).parents[1]
 
 
 @contextmanager
 def work_folder(stage: str, params: Any, inputs: Iterable[Path] = ()) -> Iterator[Path]:
-    """A folder for the state of one run of `stage`, locked while in use and removed when the block succeeds.
+    """Create a folder for the state of one run of `stage`, locked within the block, removed when the block succeeds.
 
-    It stays if another process waits for the same run by then, or if what started this one is gone: a dvc that was killed
-    records no outputs, and the next one removes them. The next run finds all the work done, and repeats only the last step.
+    It stays if another process waits for the same run by then, or if the process that started this one is gone: a dvc that
+    was killed records no outputs, and the next one removes them. The next run then repeats only the last step.
 
     Args:
         params: JSON-like values on which the result depends.
         inputs: files, or folders of files, on which it depends.
     """
-    folder = repository() / ".work" / f"{stage}-{_fingerprint(stage, params, inputs)}"
+    # DVC_ROOT is the real repository, also in the temporary copies in which dvc runs queued experiments
+    root = Path(os.environ.get("DVC_ROOT", ".")) / ".work"
+    folder = root / f"{stage}-{_fingerprint(stage, params, inputs)}"
     folder.mkdir(parents=True, exist_ok=True)
     starters = psutil.Process().parents()
-    with locked(folder.with_suffix(".lock"), lambda process: _waiting(folder, process)):
+    with _locked(folder):
         folder.mkdir(exist_ok=True)
         yield folder
-        if not _waiters(folder) and psutil.Process().parents() == starters:
-            gone = folder.with_suffix(".done")  # half of it, after a stop, would be taken for all
-            shutil.rmtree(gone, ignore_errors=True)
-            folder.rename(gone)
-            shutil.rmtree(gone)
+        if not _waiting(folder) and psutil.Process().parents() == starters:
+            done = folder.with_suffix(".done")  # half of it, after a stop, would be taken for all
+            shutil.rmtree(done, ignore_errors=True)
+            folder.rename(done)
+            shutil.rmtree(done)
 
 
 @contextmanager
-def locked(path: Path, taken: Callable[[str], AbstractContextManager[None]]) -> Iterator[None]:
-    """Within the block the file `path` is locked, and holds this process's number.
-
-    Args:
-        taken: called with the number of another process that has the lock; within what it gives, this one waits.
-    """
-    with path.open("a+") as file:  # never deleted: whoever waits for it would then hold another file's lock
+def _locked(folder: Path) -> Iterator[None]:
+    lock = FileLock(folder.with_suffix(".lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        print(f"waiting for another process, which runs the same stage (it holds {lock.lock_file})", file=sys.stderr)
+        marker = folder.with_name(f"{folder.name}.{os.getpid()}.waiting")
+        marker.touch()
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            with taken(file.read().strip()):
-                fcntl.flock(file, fcntl.LOCK_EX)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-@contextmanager
-def _waiting(folder: Path, process: str) -> Iterator[None]:
-    """Within the block a file beside `folder` says that this thread of this process waits for it, and for which one."""
-    print(f"waiting for process {process}, which runs the same stage", file=sys.stderr, flush=True)
-    marker = folder.with_name(f"{folder.name}.{os.getpid()}-{threading.get_ident()}.waiting")
-    marker.touch()
+            lock.acquire()
+        finally:
+            marker.unlink(missing_ok=True)
     try:
         yield
     finally:
-        marker.unlink(missing_ok=True)
+        lock.release()
 
 
-def _waiters(folder: Path) -> list[int]:
-    """The processes that wait for `folder`; the mark of one that was killed meanwhile is removed."""
-    alive = []
-    for marker in folder.parent.glob(f"{folder.name}.*.waiting"):
-        process = int(marker.name.split(".")[-2].split("-")[0])
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            marker.unlink(missing_ok=True)
-            continue
-        except PermissionError:
-            pass  # another user's: alive
-        alive.append(process)
-    return alive
+def _waiting(folder: Path) -> bool:
+    """Whether a process waits for `folder`; the marker of one that was killed does not count."""
+    markers = folder.parent.glob(f"{folder.name}.*.waiting")
+    return any(psutil.pid_exists(int(marker.name.split(".")[-2])) for marker in markers)
 
 
 def _fingerprint(stage: str, params: Any, inputs: Iterable[Path]) -> str:
     digest = hashlib.sha256(json.dumps([stage, params], sort_keys=True, default=str).encode())
-    code = sorted(Path(__file__).parents[1].rglob("*.py"))
     files = [file for path in inputs for file in (sorted(path.rglob("*")) if path.is_dir() else [path])]
-    for file in [*code, *files]:
+    for file in [*_own_code(), *files]:
         if file.is_file():
             digest.update(f"{file.name} {file_hash(file)}".encode())
     return digest.hexdigest()[:16]
+
+
+def _own_code() -> list[Path]:
+    """The files of each package of segsemi that this process has imported: the code on which its stage depends in dvc.yaml."""
+    names = {name.split(".")[1] for name in sys.modules if name.startswith("segsemi.")}
+    files = {file for name in names for file in [PACKAGE / f"{name}.py", *(PACKAGE / name).rglob("*.py")]}
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    return sorted(files | ({Path(main)} if main else set()))

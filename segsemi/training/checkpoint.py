@@ -1,8 +1,9 @@
-"""The state of an interrupted training."""
+"""The state of a training that may be interrupted, in its work folder."""
 
 from __future__ import annotations
 
 import io
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +13,40 @@ from torch import nn
 from segsemi.core.files import has_content, write_bytes
 
 
-def restore_training(
-    checkpoint: Path, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, list[dict[str, Any]], list[float]]:
-    """The number of steps done, the curve, and the losses since its last point."""
-    if not has_content(checkpoint):
-        return 0, [], []
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
+@dataclass
+class Progress:
+    """How far a training has come.
+
+    Attributes:
+        step: optimizer steps done.
+        curve: the points of the training curve: dicts with step, loss, lr and, where measured, val_miou.
+        recent: the losses since the last point.
+    """
+
+    step: int = 0
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    recent: list[float] = field(default_factory=list)
+
+    def best_miou(self) -> float:
+        """Return the highest validation mIoU so far; -1 where nothing was measured."""
+        return max((point["val_miou"] for point in self.curve if "val_miou" in point), default=-1.0)
+
+
+def save_training(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+    """Write weights, statistics, momentum and progress, atomically."""
+    buffer = io.BytesIO()
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), **asdict(progress)}, buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def restore_training(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    """Load what `save_training` wrote into model and optimizer; with no such file, leave them and return no progress."""
+    if not has_content(path):
+        return Progress()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state.pop("model"))
     fused = optimizer.defaults["fused"]
-    optimizer.load_state_dict(state["optimizer"])
+    optimizer.load_state_dict(state.pop("optimizer"))
     for group in optimizer.param_groups:  # the run may have begun on another device
         group["fused"] = fused
         for parameter in group["params"]:
@@ -29,18 +54,4 @@ def restore_training(
                 if isinstance(value, torch.Tensor):
                     # in the parameter's memory format: a fused step takes it for granted
                     optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(value)
-    return state["step"], state["curve"], state["recent"]
-
-
-def save_training(
-    checkpoint: Path,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    step: int,
-    curve: list[dict[str, Any]],
-    recent: list[float],
-) -> None:
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "curve": curve}
-    buffer = io.BytesIO()
-    torch.save({**state, "recent": recent}, buffer)
-    write_bytes(checkpoint, buffer.getvalue())
+    return Progress(**state)

@@ -1,25 +1,44 @@
-"""SGD with the groups of DeepLab."""
+"""SGD with the learning rates of DeepLab, and its "poly" schedule (paper, section 4.1)."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-from segsemi.core.config import OptimParams
+from segsemi.core.recipe import Recipe
 from segsemi.models.build import SegmentationModel
 
 
-def sgd(model: SegmentationModel, params: OptimParams) -> torch.optim.Optimizer:
-    """SGD; the decoder and head learn `decoder_lr_factor` times faster, and only weights of more than one dimension
-    decay, not biases nor batch norms (as in DeepLabV3+ [4])."""
+def sgd(model: SegmentationModel, recipe: Recipe) -> torch.optim.SGD:
+    """Return SGD whose decoder and head learn `decoder_lr_factor` times faster than the encoder.
+
+    Only weights of more than one dimension decay, not biases nor batch norms (as in DeepLabV3+ [4]).
+    """
     encoder = {id(parameter) for parameter in model.encoder.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
-        lr = params.lr * (1.0 if id(parameter) in encoder else params.decoder_lr_factor)
-        decay = params.weight_decay if parameter.ndim > 1 else 0.0
+        lr = recipe.lr * (1.0 if id(parameter) in encoder else recipe.decoder_lr_factor)
+        decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
         groups.setdefault((lr, decay), []).append(parameter)
     return torch.optim.SGD(
         [{"params": g, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), g in groups.items()],
-        momentum=params.momentum,
+        momentum=recipe.momentum,
         fused=all(p.device.type in ("cpu", "cuda") for p in model.parameters()),
     )
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, recipe: Recipe) -> None:
+    """Set every group's learning rate to that of `step`, its own at step 0 times `poly_factor`."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * poly_factor(step, recipe.steps, recipe.power)
+
+
+def poly_factor(step: int, steps: int, power: float = 0.9) -> float:
+    """Return the factor on the base learning rate at `step` of `steps` (0-based): (1 - step / steps) ** power.
+
+    Raises:
+        ValueError: if `step` is outside 0..steps.
+    """
+    if not 0 <= step <= steps or steps < 1:
+        raise ValueError(f"step {step} is outside 0..{steps}")
+    return (1 - step / steps) ** power

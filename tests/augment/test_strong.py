@@ -12,7 +12,7 @@ import scipy.stats
 
 from segsemi.augment.strong import OPERATIONS, StrongAugment, pool_without
 from segsemi.core.config import SAUG_OPERATIONS
-from segsemi.datasets import scenes as synthetic
+from segsemi.datasets import scenes
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -48,7 +48,7 @@ def rng(seed: int = 0) -> np.random.Generator:
 @pytest.fixture(scope="module")
 def photo() -> np.ndarray:
     """A dim street scene with noise: every operation has something to do on it."""
-    image, _ = synthetic.scene(rng(5))
+    image, _ = scenes.scene(rng(5))
     noisy = image[-120:-9, :151].astype(float) * 0.8 + 10 + rng().normal(0, 3, (111, 151, 3))
     return noisy.clip(0, 255).astype(np.uint8)
 

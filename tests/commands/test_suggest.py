@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from PIL import Image
 
-from segsemi.commands.suggest import Suggestion, describe, spread_out, suggest, write_suggestions
+from segsemi.commands.suggest import describe, spread_out, suggest, suggest_next, write_suggestions
 from segsemi.core.classes import Classes, write_label_png
+from segsemi.core.config import load_params
 from segsemi.core.errors import UserError
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
@@ -37,46 +40,41 @@ def rows(tmp_path: Path) -> list[Row]:
     return [Row(name, "train", f"{name}.png", "", 8, 16, "", "") for name in CONFIDENCE]
 
 
-def chosen(rows: list[Row], folder: Path, count: int, earlier: bool = True) -> list[Suggestion]:
-    first = folder / "first" if earlier else None
-    return suggest(rows, [], folder, folder / "second", first, CLASSES, count)
+def suggested(
+    rows: list[Row], folder: Path, count: int, known: Sequence[np.ndarray] = (), earlier: bool = True
+) -> pd.DataFrame:
+    return suggest(rows, known, folder, folder / "second", folder / "first" if earlier else None, CLASSES, count)
 
 
 def test_scores_are_mean_ranks_of_doubt_and_disagreement(rows: list[Row], tmp_path: Path) -> None:
-    found = {item.row.id: item for item in chosen(rows, tmp_path, 4)}
-    assert {name: item.confidence for name, item in found.items()} == CONFIDENCE
-    assert {name: item.disagreement for name, item in found.items()} == CHANGED
+    found = suggested(rows, tmp_path, 4).set_index("id")
+    assert found["confidence"].to_dict() == CONFIDENCE and found["disagreement"].to_dict() == CHANGED
     # ranks of doubt: a 0, c 1/3, d 2/3, b 1; of disagreement: a and d share 1/6, b 2/3, c 1
-    expected = {"a": 1 / 12, "b": 5 / 6, "c": 2 / 3, "d": 5 / 12}
-    assert {name: pytest.approx(item.score) for name, item in found.items()} == expected
+    assert found["score"].to_dict() == pytest.approx({"a": 1 / 12, "b": 5 / 6, "c": 2 / 3, "d": 5 / 12})
 
 
-def test_an_image_may_be_named_na(rows: list[Row], tmp_path: Path) -> None:
-    """Which pandas reads as a missing value."""
+def test_the_worst_image_comes_first_whatever_its_name(rows: list[Row], tmp_path: Path) -> None:
+    """One round is enough; pandas reads NA as a missing value."""
+    assert list(suggested(rows, tmp_path, 1)["id"]) == ["b"]
     for folder in ("first", "second"):
         (tmp_path / folder / "b.png").rename(tmp_path / folder / "NA.png")
     table = (tmp_path / "second/summary.csv").read_text().replace("b,", "NA,")
     (tmp_path / "second/summary.csv").write_text(table)
-    renamed = [replace(row, id="NA") if row.id == "b" else row for row in rows]
-    assert [item.row.id for item in chosen(renamed, tmp_path, 1)] == ["NA"]
+    rows = [replace(row, id="NA") if row.id == "b" else row for row in rows]
+    assert list(suggested(rows, tmp_path, 1)["id"]) == ["NA"]
+    (item,) = suggested(rows, tmp_path, 1, earlier=False).to_dict("records")
+    assert item["id"] == "NA" and np.isnan(item["disagreement"]) and item["score"] == 1
 
 
 def test_what_is_labelled_already_is_kept_away_from(rows: list[Row], tmp_path: Path) -> None:
     pair = read_image(tmp_path / "b.png"), read_label(tmp_path / "second/b.png", CLASSES)
     known = [describe(*pair, CLASSES)]  # as if b, the worst, had been labelled
-    found = suggest(rows, known, tmp_path, tmp_path / "second", tmp_path / "first", CLASSES, 3)
-    assert sorted(item.row.id for item in found) == ["a", "c", "d"]
-
-
-def test_the_worst_image_comes_first_and_one_round_is_enough(rows: list[Row], tmp_path: Path) -> None:
-    assert [item.row.id for item in chosen(rows, tmp_path, 1)] == ["b"]
-    (item,) = chosen(rows, tmp_path, 1, earlier=False)
-    assert item.row.id == "b" and item.disagreement is None and item.score == 1
+    assert sorted(suggested(rows, tmp_path, 3, known)["id"]) == ["a", "c", "d"]
 
 
 def test_few_sure_images_are_never_candidates(rows: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("segsemi.commands.suggest.CANDIDATES", 1)
-    assert {item.row.id for item in chosen(rows, tmp_path, 2)} == {"b", "c"}
+    assert set(suggested(rows, tmp_path, 2)["id"]) == {"b", "c"}
 
 
 def test_spread_is_farthest_first() -> None:
@@ -100,20 +98,26 @@ def test_description_has_shares_and_colours_of_each_cell() -> None:
 
 @pytest.mark.parametrize("earlier", [True, False])
 def test_table_and_page(rows: list[Row], tmp_path: Path, earlier: bool) -> None:
-    found = chosen(rows, tmp_path, 2, earlier)
+    found = suggested(rows, tmp_path, 2, earlier=earlier)
     first = tmp_path / "first" if earlier else None
     write_suggestions(found, tmp_path, tmp_path / "second", first, CLASSES, tmp_path / "out")
     table = pd.read_csv(tmp_path / "out/suggestions.csv")
-    assert table["id"].tolist() == [item.row.id for item in found]
+    pd.testing.assert_frame_equal(table, found.reset_index(drop=True), atol=1e-4, rtol=0)
     page = (tmp_path / "out/index.html").read_text()
     assert page.count("data:image/png;base64,") == 2 and ("changed their class" in page) == earlier
 
 
 def test_missing_pseudo_labels_are_named(rows: list[Row], tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no pseudo label of e; run `dvc repro`"):
-        chosen([*rows, Row("e", "train", "a.png", "", 8, 16, "", "")], tmp_path, 1)
+        suggested([*rows, Row("e", "train", "a.png", "", 8, 16, "", "")], tmp_path, 1)
     with pytest.raises(UserError, match=r"there is no unlabelled image"):
-        chosen([], tmp_path, 1)
+        suggested([], tmp_path, 1)
     (tmp_path / "second/summary.csv").unlink()
     with pytest.raises(UserError, match=r"summary\.csv not found"):
-        chosen(rows, tmp_path, 1)
+        suggested(rows, tmp_path, 1)
+
+
+def test_without_rounds_there_is_nothing_to_go_by(tmp_path: Path) -> None:
+    params = load_params(ROOT / "params.yaml").model_copy(update={"rounds": {}})
+    with pytest.raises(UserError, match=r"params\.yaml has no rounds"):
+        suggest_next(params, 3, tmp_path)

@@ -1,6 +1,7 @@
 """params.yaml: what is accepted, and what is refused with which words."""
 
 import copy
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -35,90 +36,54 @@ def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def test_committed_file_loads_with_its_settings() -> None:
-    params = load_params(COMMITTED)
-    assert params.pseudo_label.scales == [0.5, 0.75, 1.0, 1.5, 1.75] and params.pseudo_label.flip
-    assert (params.augment.scale_min, params.augment.scale_max, params.augment.flip) == (0.75, 1.5, True)
-    assert params.teacher.power == params.student.power == 0.9
-    assert params.teacher.weight_decay == params.student.weight_decay == 4e-5
-    assert (params.student.bn, params.student.loss, params.student.saug) == ("dsbn", "scl", "pseudo")
-    assert params.student.saug_replace and params.evaluate.scales == [1.0] and not params.evaluate.flip
-
-
 ACCEPTED: list[dict[str, Any]] = [
     {"student.lr": 1},  # a whole number for a real one
-    {"student.lr": 1e-5},
     {"split.count": 3},
     {"split.labelled_list": ""},
-    {"augment.short_side": 360},
     {"augment.scale_min": 1.0, "augment.scale_max": 1.0},
     {"rounds": {}},
-    {"rounds": {"a": "teacher", "b": "teacher", "c": "a"}},  # a tree
-    {"rounds": {"student_2": "student_1", "student_1": "teacher"}},  # in any order
+    {"rounds": {"c": "a", "a": "teacher", "b": "teacher"}},  # a tree, in any order
     {"baselines": {"supervised": "student_2"}},
     {"student.bn": "trainable", "student.batch_labelled": 0},
     {"student.bn": "fixed", "student.batch_pseudo": 0},
-    {"student.saug_replace": False, "student.saug_ops": 17},
     {"student.saug_ops": 30},
     {"student.saug_without": ["hsv", "Channel_shuffle"], "student.saug_replace": False, "student.saug_ops": 15},
-    {"student.saug_share": 0.5},
     {"student.saug_share": 0.5, "student.batch_labelled": 3},  # none of which is strong
     {"student.saug_share": 0.7, "student.batch_labelled": 0, "student.batch_pseudo": 10},  # 7.000000000000001
     {"machine.device": "cuda:1"},
 ]
 
 
-PARTS = [  # changes; name, pseudo, strong, parallel, images of each part; images of each pass
-    ({}, [("labelled", False, False, False, 4), ("pseudo", True, True, True, 4)], [4, 4]),
-    (
-        {"saug": "none", "batch_pseudo": 8, "accumulate": 2},
-        [("labelled", False, False, False, 4), ("pseudo", True, False, True, 8)],
-        [2, 4],
-    ),
-    (
-        {"saug": "both", "bn": "trainable"},
-        [("labelled", False, True, False, 4), ("pseudo", True, True, True, 4)],
-        [8],
-    ),
-    (
-        {"batch_labelled": 0, "batch_pseudo": 8, "saug_share": 0.75},
-        [("pseudo", True, False, False, 2), ("strong pseudo", True, True, True, 6)],
-        [2, 6],
-    ),
-    (
-        {"batch_labelled": 8, "batch_pseudo": 0, "saug_share": 0.5, "saug": "labelled"},
-        [("labelled", False, False, False, 4), ("strong labelled", False, True, True, 4)],
-        [4, 4],
-    ),
-    (
-        {"saug_share": 0.5},
-        [
-            ("labelled", False, False, False, 4),
-            ("pseudo", True, False, False, 2),
-            ("strong pseudo", True, True, True, 2),
-        ],
-        [6, 2],
-    ),
-]
-
-
-@pytest.mark.parametrize(("changes", "parts", "passes"), PARTS)
-def test_parts_of_a_students_batch(
-    committed: dict[str, Any], changes: dict[str, Any], parts: list[tuple[Any, ...]], passes: list[int]
-) -> None:
-    student = parse_params(changed(committed, {f"student.{key}": value for key, value in changes.items()})).student
-    assert student.parts == parts
-    assert student.passes == passes
-
-
 @pytest.mark.parametrize("changes", ACCEPTED, ids=str)
 def test_accepted(committed: dict[str, Any], changes: dict[str, Any]) -> None:
     params = parse_params(changed(committed, changes))
     for path, value in changes.items():
-        found: Any = params
-        for key in path.split("."):
-            found = getattr(found, key)
-        assert found == value
+        assert attrgetter(path)(params) == value
+
+
+LABELLED, PSEUDO = ("labelled", False, False, False, 4), ("pseudo", True, True, True, 4)
+PARTS = [  # changes; name, pseudo, strong, parallel and images of each part
+    ({}, [LABELLED, PSEUDO]),
+    ({"saug": "none", "batch_pseudo": 8}, [LABELLED, ("pseudo", True, False, True, 8)]),
+    ({"saug": "both"}, [("labelled", False, True, False, 4), PSEUDO]),
+    (
+        {"batch_labelled": 0, "batch_pseudo": 8, "saug_share": 0.75},
+        [("pseudo", True, False, False, 2), ("strong pseudo", True, True, True, 6)],
+    ),
+    (
+        {"batch_labelled": 8, "batch_pseudo": 0, "saug_share": 0.5, "saug": "labelled"},
+        [LABELLED, ("strong labelled", False, True, True, 4)],
+    ),
+    ({"saug_share": 0.5}, [LABELLED, ("pseudo", True, False, False, 2), ("strong pseudo", True, True, True, 2)]),
+]
+
+
+@pytest.mark.parametrize(("changes", "parts"), PARTS)
+def test_parts_of_a_students_batch(
+    committed: dict[str, Any], changes: dict[str, Any], parts: list[tuple[Any, ...]]
+) -> None:
+    student = parse_params(changed(committed, {f"student.{key}": value for key, value in changes.items()})).student
+    assert student.parts == parts
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -126,49 +91,35 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"student.learning": 0.1}, r"student\.learning: unknown key; known keys: .*\blr\b"),
     ({"student.decoder_lr_facto": 2.0}, r"student\.decoder_lr_facto: unknown key; did you mean decoder_lr_factor\?"),
     ({"studnet": {}}, r"studnet: unknown key; did you mean student\?"),
-    ({"seeds": 1}, r"seeds: unknown key; did you mean seed\?"),
     ({"student.lr": REMOVE}, r"student\.lr: missing; add it"),
     ({"evaluate": REMOVE}, r"evaluate: missing"),
     # types
     ({"student.lr": "0.01"}, r"student\.lr: .*valid number \(found '0\.01'\)"),
-    ({"seed": "0"}, r"seed: .*valid integer \(found '0'\)"),
     ({"seed": 1.0}, r"seed: .*valid integer"),
     ({"seed": True}, r"seed: .*valid integer"),
     ({"augment.flip": 1}, r"augment\.flip: .*valid boolean \(found 1\)"),
-    ({"augment.flip": "yes"}, r"augment\.flip: .*boolean"),
     ({"model.encoder": None}, r"model\.encoder: .*valid string \(found None\)"),
     ({"evaluate.scales": 1.0}, r"evaluate\.scales: .*valid list"),
     ({"evaluate.scales": [1.0, "2"]}, r"evaluate\.scales\.1: .*valid number \(found '2'\)"),
     ({"student": 3}, r"student: .*(dictionary|instance)"),
-    ({"rounds": ["student_1"]}, r"rounds: .*valid dictionary"),
     ({"rounds": None}, r"rounds: .*valid dictionary"),
     # values
     ({"seed": -1}, r"seed: .*greater than or equal to 0 \(found -1\)"),
     ({"data.name": "cityscape"}, r"data\.name: .*'synthetic'.*\(found 'cityscape'\)"),
     ({"data.root": "~/camvid"}, r"data\.root: .*write the path in full, without ~.*\(found '~/camvid'\)"),
     ({"data.height": 16}, r"data\.height: .*32"),
-    ({"split.fraction": 0.0}, r"split\.fraction: .*greater than 0"),
     ({"split.fraction": 1.5}, r"split\.fraction: .*less than or equal to 1"),
-    ({"split.count": 0}, r"split\.count: .*greater than 0"),
     ({"model.output_stride": 12}, r"model\.output_stride: .*8, 16 or 32"),
     ({"augment.scale_min": 3.0}, r"augment: scale_min 3\.0 is larger than scale_max 1\.5"),
-    ({"augment.crop_size": 0}, r"augment\.crop_size"),
     ({"teacher.steps": 0}, r"teacher\.steps: .*greater than 0"),
     ({"teacher.batch_size": 1}, r"teacher\.batch_size: .*2"),
     ({"teacher.momentum": 1.0}, r"teacher\.momentum: .*less than 1"),
     ({"student.lr": float("nan")}, r"student\.lr: .*finite"),
     ({"student.lr": float("inf")}, r"student\.lr: .*finite"),
-    ({"student.lr": -0.1}, r"student\.lr: .*greater than 0"),
+    ({"student.lr": 0.0}, r"student\.lr: .*greater than 0"),
     ({"student.weight_decay": -1.0}, r"student\.weight_decay"),
     ({"student.bn": "dsnb"}, r"student\.bn: .*'dsbn' \(found 'dsnb'\)"),
-    ({"student.loss": "SCL"}, r"student\.loss: .*'scl'"),
-    ({"student.saug": "all"}, r"student\.saug: .*'both'"),
-    ({"student.saug_ops": 0}, r"student\.saug_ops"),
-    (
-        {"student.saug_without": ["hvs"]},
-        r"student: saug_without: 'hvs' is no operation of SAUG, which has contrast_gamma, ",
-    ),
-    ({"student.saug_without": "hsv"}, r"student\.saug_without: .*valid list"),
+    ({"student.saug_without": ["hvs"]}, r"student\.saug_without\.0: .*'contrast_gamma', .*\(found 'hvs'\)"),
     ({"student.saug_without": list(SAUG_OPERATIONS)}, r"student: saug_without leaves no operation; set saug: none"),
     (
         {"student.saug_without": ["hsv"], "student.saug_replace": False, "student.saug_ops": 17},
@@ -176,10 +127,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ),
     ({"teacher.accumulate": 3}, r"teacher: batch_size 8 is no multiple of accumulate 3"),
     ({"teacher.keep": "best", "teacher.val_every": 0}, r"teacher: keep: best needs measurements on val"),
-    ({"student.accumulate": 4}, r"student: bn: dsbn needs"),
-    ({"student.batch_labelled": 1}, r"student: bn: dsbn needs two parts of at least 2 images"),
-    ({"student.batch_pseudo": 0}, r"student: bn: dsbn needs two parts of at least 2 images"),
-    ({"student.saug_share": 0.5, "student.saug": "none"}, r"student: bn: dsbn needs two parts of at least 2 images"),
+    ({"student.accumulate": 4}, r"student: bn: dsbn needs two parts of at least 2 images"),
+    ({"student.batch_labelled": 1}, r"student: bn: dsbn needs"),
+    ({"student.batch_pseudo": 0}, r"student: bn: dsbn needs"),
+    ({"student.saug_share": 0.5, "student.saug": "none"}, r"student: bn: dsbn needs"),
     ({"student.saug_share": 0.0}, r"student\.saug_share: .*greater than 0"),
     ({"student.saug_share": 0.3}, r"student: saug_share 0\.3 of batch_pseudo 4 is no whole number of images"),
     ({"student.saug_share": 1e-9}, r"student: saug_share 1e-09 of batch_pseudo 4 is no whole number"),
@@ -189,25 +140,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         r"student: batch_labelled \+ batch_pseudo must be at least 2",
     ),
     ({"pseudo_label.scales": []}, r"pseudo_label\.scales: .*at least 1"),
-    ({"pseudo_label.scales": [0.5, 0.0]}, r"pseudo_label\.scales\.1: .*greater than 0"),
     ({"machine.device": "gpu"}, r"machine\.device: .*cuda.*\(found 'gpu'\)"),
     ({"machine.workers": -1}, r"machine\.workers: give a number from 0 on, or auto \(found -1\)"),
     ({"machine.workers": "many"}, r"machine\.workers: give a number from 0 on, or auto"),
     # the tree of models
     ({"rounds": {"student_1": "techer"}}, r"rounds\.student_1: unknown teacher 'techer'; expected teacher or"),
     ({"rounds": {"a": "b", "b": "a"}}, r"rounds\.a: its chain of teachers never reaches teacher; break the cycle"),
-    ({"rounds": {"a": "a"}}, r"rounds\.a: .*break the cycle"),
     ({"rounds": {"ok": "teacher", "a": "b", "b": "c", "c": "b"}}, r"rounds\.a: .*break the cycle"),
     ({"rounds": {"teacher": "teacher"}}, r"model name 'teacher' stands twice"),
-    ({"rounds": {"1st": "teacher"}}, r"model name '1st': use letters"),
-    ({"rounds": {"a/b": "teacher"}}, r"model name 'a/b'"),
-    ({"rounds": {"": "teacher"}}, r"model name ''"),
-    ({"rounds": {"a\n": "teacher"}}, r"model name"),
+    ({"rounds": {"a/b": "teacher"}}, r"rounds\.a/b\..*: String should match .*\(found 'a/b'\)"),
     ({"rounds": {1: "teacher"}}, r"rounds\.1.*valid string"),
-    ({"baselines": {"supervised": "student_9"}}, r"baselines\.supervised: 'student_9' is no key of rounds"),
     ({"baselines": {"supervised": "teacher"}}, r"baselines\.supervised: 'teacher' is no key of rounds"),
     ({"baselines": {"student_1": "student_2"}}, r"model name 'student_1' stands twice"),
-    ({"baselines": {"teacher": "student_2"}}, r"model name 'teacher' stands twice"),
 ]
 
 
@@ -216,11 +160,6 @@ def test_refused(committed: dict[str, Any], changes: dict[str, Any], message: st
     with pytest.raises(UserError, match=message) as error:
         parse_params(changed(committed, changes), source="my.yaml")
     assert str(error.value).startswith("my.yaml: ")
-
-
-def test_more_operations_than_the_pool_has_are_refused_before_anything_runs(committed: dict[str, Any]) -> None:
-    with pytest.raises(UserError, match="saug_ops"):
-        parse_params(changed(committed, {"student.saug_ops": 18, "student.saug_replace": False}))
 
 
 def test_all_mistakes_are_named_at_once(committed: dict[str, Any]) -> None:
@@ -249,11 +188,6 @@ def test_small_numbers_as_dvc_writes_them(number: str, tmp_path: Path) -> None:
     assert load_params(written(tmp_path, "lr: 0.01", f"lr: {number}")).teacher.lr == 1e-5
 
 
-def test_block_lists_as_dvc_writes_them(tmp_path: Path) -> None:
-    path = written(tmp_path, "  scales: [1.0]  ", "  scales:\n  - 0.5\n  - 1.0\n  ")
-    assert load_params(path).evaluate.scales == [0.5, 1.0]
-
-
 @pytest.mark.parametrize("word", ["yes", "on", "no"])
 def test_words_are_not_truth_values(word: str, tmp_path: Path) -> None:
     """YAML 1.2: only true and false are."""
@@ -261,32 +195,22 @@ def test_words_are_not_truth_values(word: str, tmp_path: Path) -> None:
         load_params(written(tmp_path, "flip: true", f"flip: {word}"))
 
 
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"params\.yaml not found: run from the root"):
-        load_params(tmp_path / "params.yaml")
-
-
 @pytest.mark.parametrize(
     ("old", "new"),
     [
         ("  encoder: tf", "  encoder: [tf"),
         ("seed: 0", "seed: 0\nseed: 1"),
-        ("seed: 0", "\tseed: 0"),
         ("seed", "seed\x00"),
         ("seed: 0", "seed: !!python/object/apply:os.getcwd []"),
     ],
-    ids=["bracket", "twice", "tab", "nul", "code"],
+    ids=["bracket", "twice", "nul", "code"],
 )
-def test_broken_yaml(old: str, new: str, tmp_path: Path) -> None:
+def test_broken_yaml_and_missing_file(old: str, new: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"params\.yaml is not valid YAML") as error:
         load_params(written(tmp_path, old, new))
     assert "\n" not in str(error.value)
-
-
-def test_empty_file(tmp_path: Path) -> None:
-    (tmp_path / "params.yaml").write_text("")
-    with pytest.raises(UserError, match="the file as a whole"):
-        load_params(tmp_path / "params.yaml")
+    with pytest.raises(UserError, match=r"none\.yaml not found: run from the root"):
+        load_params(tmp_path / "none.yaml")
 
 
 def test_params_cannot_be_changed_after_loading() -> None:
@@ -304,23 +228,8 @@ def test_steps_in_all() -> None:
     assert steps == {"teacher": 600, "student_1": 1000, "student_2": 1400, "student_3": 1800, "other": 1000}
 
 
-def keys(values: Any) -> list[str]:
-    """At every depth."""
-    if not isinstance(values, dict):
-        return []
-    return [key for name, value in values.items() for key in (str(name), *keys(value))]
-
-
-def field_names(model: Any) -> list[str]:
-    found = []
-    for name, field in model.model_fields.items():
-        found.append(name)
-        if hasattr(field.annotation, "model_fields"):
-            found += field_names(field.annotation)
-    return found
-
-
-def test_no_key_that_dvcs_run_cache_overlooks(committed: dict[str, Any]) -> None:
+def test_no_key_that_dvcs_run_cache_overlooks() -> None:
     """dvc leaves `size` and `nfiles` out when it looks for an earlier run (treeverse/dvc 10296)."""
-    assert len(keys(committed)) > 60 and len(field_names(Params)) > 60
-    assert not {"size", "nfiles"} & {*keys(committed), *field_names(Params)}
+    schema = Params.model_json_schema()
+    keys = [key for part in (schema, *schema["$defs"].values()) for key in part.get("properties", {})]
+    assert len(keys) > 60 and not {"size", "nfiles"} & set(keys)

@@ -25,32 +25,28 @@ COMMANDS = [
 
 
 def draw_folder(project: Path) -> None:
-    """Pictures of bright boxes; some annotated with labelme, as COCO, the rest not at all."""
+    """Draw pictures of bright boxes: 0 to 5 annotated with labelme, 6 to 9 as COCO, the rest not at all."""
     generator = np.random.default_rng(0)
-    boxes = {}
+    for folder in ("data/raw/mydata/images", "data/raw/mydata/unlabelled", "pictures", "annotations"):
+        (project / folder).mkdir(parents=True, exist_ok=True)
+    images, shapes = [], []
     for index in range(16):
-        left, top = (int(value) for value in generator.integers(2, 30, size=2))
+        x, y = (int(value) for value in generator.integers(2, 30, size=2))
         picture = Image.fromarray(generator.integers(0, 90, (48, 64, 3), dtype=np.uint8))
-        ImageDraw.Draw(picture).rectangle([left, top, left + 14, top + 12], fill=(230, 220, 40))
-        path = project / f"data/raw/mydata/{'images' if index < 12 else 'unlabelled'}/{index}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(path)
-        boxes[index] = (left, top)
-    (project / "pictures").mkdir()
+        ImageDraw.Draw(picture).rectangle([x, y, x + 14, y + 12], fill=(230, 220, 40))
+        picture.save(project / f"data/raw/mydata/{'images' if index < 12 else 'unlabelled'}/{index}.jpg")
+        if index < 6:
+            shape = {"label": "box", "points": [[x, y], [x + 14, y + 12]], "shape_type": "rectangle"}
+            content = {"imageHeight": 48, "imageWidth": 64, "imagePath": f"{index}.jpg", "shapes": [shape]}
+            (project / f"annotations/{index}.json").write_text(json.dumps(content))
+        elif index < 10:
+            polygon = [x, y, x + 15, y, x + 15, y + 13, x, y + 13]
+            images.append({"id": index, "file_name": f"{index}.jpg", "height": 48, "width": 64})
+            shapes.append({"id": index, "image_id": index, "category_id": 1, "segmentation": [polygon]})
     shutil.copy(project / "data/raw/mydata/images/0.jpg", project / "pictures/0.jpg")
-    (project / "annotations").mkdir()
-    for index in range(6):
-        left, top = boxes[index]
-        shape = {"label": "box", "points": [[left, top], [left + 14, top + 12]], "shape_type": "rectangle"}
-        content = {"imageHeight": 48, "imageWidth": 64, "imagePath": f"{index}.jpg", "shapes": [shape]}
-        (project / f"annotations/{index}.json").write_text(json.dumps(content))
-    images = [{"id": i, "file_name": f"{i}.jpg", "height": 48, "width": 64} for i in range(6, 10)]
-    polygons = {i: [x, y, x + 15, y, x + 15, y + 13, x, y + 13] for i, (x, y) in boxes.items()}
-    shapes = [{"id": i, "image_id": i, "category_id": 1, "segmentation": [polygons[i]]} for i in range(6, 10)]
     categories = [{"id": 0, "name": "background"}, {"id": 1, "name": "box"}]
-    (project / "instances.json").write_text(
-        json.dumps({"images": images, "annotations": shapes, "categories": categories})
-    )
+    content = {"images": images, "annotations": shapes, "categories": categories}
+    (project / "instances.json").write_text(json.dumps(content))
 
 
 def ids_in(project: Project, path: str) -> list[str]:

@@ -24,7 +24,6 @@ from segsemi.core.errors import UserError
 from segsemi.models.build import Architecture, SegmentationModel, architecture_of, build_model
 from segsemi.models.saving import load_description, load_model, save_model
 from segsemi.models.torchvision_ops import import_torchvision
-from segsemi.runtime.cpu import AtrousDepthwiseConv2d
 
 import_torchvision()  # before smp and timm
 
@@ -337,8 +336,10 @@ def test_params_become_the_encoders_normalisation_and_the_size_at_which_it_looks
     assert resnet.short_side == lite.short_side == 360
 
 
-def test_atrous_depthwise_convolutions_are_the_fast_ones(pretrained: SegmentationModel) -> None:
-    assert any(isinstance(module, AtrousDepthwiseConv2d) for module in pretrained.modules())
+def test_network_has_plain_layers_alone(pretrained: SegmentationModel) -> None:
+    """What users load, print, save and export is made of the layers of torch, timm and smp."""
+    ours = {type(m) for m in pretrained.modules() if type(m).__module__.startswith("segsemi")}
+    assert ours == {SegmentationModel}
 
 
 def test_architecture_goes_through_json() -> None:

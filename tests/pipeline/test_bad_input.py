@@ -24,7 +24,7 @@ from PIL import Image
 
 from segsemi.core.errors import run_stage
 from segsemi.core.files import write_json
-from segsemi.datasets import scenes as synthetic
+from segsemi.datasets import scenes
 
 CAMVID, FOLDER = "data/raw/tiny", "data/raw/mine"
 PREPARED, SPLIT = ("check_params", "prepare"), ("check_params", "prepare", "split")
@@ -233,7 +233,7 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch) -> int:
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with params.yaml, a data set in CamVid's layout and one as `folder` wants it."""
     folder = tmp_path_factory.mktemp("bad")
-    synthetic.write(folder / CAMVID, train=6, val=2, height=48, width=64, seed=1)
+    scenes.write(folder / CAMVID, train=6, val=2, height=48, width=64, seed=1)
     generator = np.random.default_rng(0)
     for part in ("images", "labels"):
         (folder / FOLDER / part).mkdir(parents=True)

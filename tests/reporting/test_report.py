@@ -1,7 +1,8 @@
-"""The report: figures, page, and what changed between teacher and student."""
+"""The report: its files, its page, its figures, and what changed between teacher and student."""
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -14,27 +15,16 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
+from segsemi.core.classes import write_label_png
 from segsemi.core.pictures import BAR, GAP
-from segsemi.datasets.camvid import SYNTHETIC
+from segsemi.data.manifest import Row
+from segsemi.datasets.scenes import CLASSES as SCENES
 from segsemi.reporting import figures
 from segsemi.reporting.comparison import changed, comparison
-from segsemi.reporting.page import render_page
-from segsemi.reporting.report import Measured, longest_chain
+from segsemi.reporting.report import Measured, longest_chain, write_report
 
-NAMES = list(SYNTHETIC.names)
-CURVES = pd.DataFrame({"model": ["teacher"] * 2, "step": [1, 2], "loss": [2.0, 1.0], "val_miou": [np.nan, 40.0]})
-MODELS = pd.DataFrame(
-    {
-        "model": ["teacher", "student_1", "supervised"],
-        "teacher": [None, "teacher", None],
-        "miou": [40.0, 42.5, 41.0],
-        "pseudo_label_miou": [np.nan, 41.5, np.nan],
-    }
-)
-BY_CLASS = pd.DataFrame({"teacher": np.arange(11.0), "student_1": [np.nan, *np.arange(10.0)]}, index=NAMES)
-CELLS = pd.DataFrame([{"truth": t, "prediction": p, "percent": 100.0 * (t == p)} for t in NAMES for p in NAMES]).assign(
-    percent=lambda cells: cells["percent"].where(cells["truth"] != "fence")
-)
+NAMES = list(SCENES.names)
+CURVE = pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0], "lr": [0.1, 0.05], "val_miou": [np.nan, 0.4]})
 BN = pd.DataFrame(
     {
         "layer": ["a", "b"],
@@ -48,45 +38,82 @@ BN = pd.DataFrame(
 )
 
 
-def page(folder: Path) -> str:
-    example = folder / "example.png"
-    Image.fromarray(np.full((20, 30, 3), 90, dtype=np.uint8)).save(example)
-    drawn = {
-        "Training": figures.curves(CURVES),
-        "Rounds": figures.rounds(MODELS),
-        "Gain": figures.class_gains(BY_CLASS, "teacher", "student_1"),
-        "Confusion": figures.confusion(CELLS),
-        "Batch norm": figures.bn_branches(BN),
-        "Its shift": figures.bn_shift([("student_1", BN)]),
-    }
-    table = pd.DataFrame({"model": ["teacher"], "mIoU": ["40.00"]})
+def measured(folder: Path, name: str, teacher: str | None, miou: float = 0.4) -> Measured:
+    """A model that is right on every pixel but those of "fence", of which there is none; students have DSBN."""
+    pixels = [
+        {"truth": truth, "prediction": prediction, "pixels": 7 * (truth == prediction != "fence")}
+        for truth in NAMES
+        for prediction in NAMES
+    ]
+    (folder / name).mkdir(exist_ok=True)
+    pd.DataFrame(pixels).to_csv(folder / name / "confusion.csv", index=False)
+    ious = {c: None if c == "fence" else miou - index / 100 for index, c in enumerate(NAMES)}
+    return Measured(
+        name=name,
+        teacher=teacher,
+        evaluated=folder / name,
+        metrics={"miou": miou, "pixel_accuracy": 0.9, "iou": ious},
+        training={"steps_in_all": 600, "keep": "last"},
+        curve=CURVE,
+        bn=None if teacher is None else BN,
+        quality=None if teacher is None else {"images": 2, "miou": 0.415},
+    )
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    """The folder of the report of a teacher, a supervised baseline and a student that is worse than its teacher."""
+    models = [
+        measured(tmp_path, "teacher", None, 0.4),
+        measured(tmp_path, "supervised", None, 0.41),
+        measured(tmp_path, "student_1", "teacher", 0.385),
+    ]
+    Image.fromarray(np.full((20, 30, 3), 90, dtype=np.uint8)).save(tmp_path / "image.png")
+    for path in ("label.png", *(f"{model.name}/predictions/x.png" for model in models)):
+        write_label_png(tmp_path / path, np.zeros((20, 30), dtype=np.uint8), SCENES)
+    rows = [Row(name, "val", "image.png", "label.png", 20, 30, "", "") for name in ("x", "y")]
     facts, settings = {"data set": "a <b> & c"}, {"teacher": {"steps": 600, "window": None}}
-    return render_page(table, BY_CLASS, drawn, facts, settings, [example], SYNTHETIC)
+    for out in ("out", "again"):
+        write_report(models, SCENES, rows, tmp_path, facts, settings, tmp_path / out)
+    return tmp_path / "out"
 
 
-def test_page_is_one_file_with_everything(tmp_path: Path) -> None:
-    text = page(tmp_path)
-    assert text == page(tmp_path)  # the same to the byte
+def test_files_of_the_report_have_the_numbers(report: Path) -> None:
+    assert json.loads((report / "metrics.json").read_text()) == {
+        "teacher": {"miou": 40.0, "pixel_accuracy": 90.0},
+        "supervised": {"miou": 41.0, "pixel_accuracy": 90.0},
+        "student_1": {"miou": 38.5, "pixel_accuracy": 90.0, "pseudo_label_miou": 41.5},
+    }
+    assert "| student_1  | 600            | 38.50  | -1.50 " in (report / "table.md").read_text()
+    per_class = pd.read_csv(report / "per_class.csv").set_index(["model", "class"])["iou"]
+    assert per_class["student_1", NAMES[2]] == 36.5 and per_class[:, "fence"].isna().all()
+    assert pd.read_csv(report / "validation.csv").to_dict("list") == {
+        "model": ["teacher", "supervised", "student_1"],
+        "step": [2] * 3,
+        "val_miou": [40.0] * 3,
+    }
+    percent = pd.read_csv(report / "confusion.csv").pivot(index="truth", columns="prediction", values="percent")
+    assert percent.loc["fence"].isna().all() and percent.loc[NAMES[0], NAMES[0]] == 100
+    assert [path.name for path in (report / "examples").iterdir()] == ["x.png"]  # of y there is no prediction
+
+
+def test_page_is_one_file_with_everything(report: Path) -> None:
+    text = (report / "index.html").read_text()
+    assert text == (report.with_name("again") / "index.html").read_text()  # the same to the byte
     links = re.findall(r"(?:src|href|url)\s*[=(]\s*[\"']?([^\"') >]+)", text)
     links.remove("experiments/tables.html")
     assert links and all(link.startswith(("data:", "#")) for link in links)
-    assert "a &lt;b&gt; &amp; c" in text and "teacher.steps" in text and "40.00" in text
+    assert "a &lt;b&gt; &amp; c" in text and "teacher.steps" in text and "<td>40.00</td>" in text
     assert text.count("<svg") == 6 and "<script" not in text and "mathdefault" not in text  # no formulas
+    assert all(f">{name}</text>" in text for name in ("student_1", "its pseudo labels, unlabelled images", *NAMES))
     parser = HTMLParser()
     parser.feed(text)
     parser.close()
 
 
-def test_figures_show_the_numbers() -> None:
-    for text in ("student_1", "its pseudo labels", "supervised"):
-        assert text in figures.rounds(MODELS)
-    assert all(name in figures.confusion(CELLS) for name in NAMES)
-    assert ">100<" in figures.confusion(CELLS)
-
-
 def test_logarithmic_axes_have_plain_numbers() -> None:
     for values, tick in (([0.9, 0.3], "0.4"), ([1e-6, 1.0], "0.0001"), ([3e5, 9e7], "1000000")):
-        ticks = re.findall(r">([-0-9.e+]+)</text>", figures.curves(CURVES.assign(loss=values)))
+        ticks = re.findall(r">([-0-9.e+]+)</text>", figures.curves(CURVE.assign(model="teacher", loss=values)))
         assert tick in ticks and not [other for other in ticks if "e" in other]
 
 
@@ -103,19 +130,15 @@ def test_both_batch_norms_are_drawn_over_each_other() -> None:
     assert colours[2:4] == ["#d62728", "#1f77b4"] and red_b < blue_b < blue_a < red_a
 
 
-def test_rounds_of_two_chains_in_any_order() -> None:
+def test_rounds_of_two_chains_in_any_order(tmp_path: Path) -> None:
     """Students may stand before their teachers in params.yaml, and a teacher may have two."""
-    names, teachers = ["teacher", "b", "a", "other"], [None, "a", "teacher", "teacher"]
-    columns = {"model": names, "teacher": teachers, "miou": [40.0, 44.0, 42.0, 41.0], "pseudo_label_miou": [None] * 4}
-    models = pd.DataFrame(columns)
-    assert all(f">{name}<" in figures.rounds(models) for name in ("teacher", "a", "b", "other"))
-    chain = longest_chain([measured(*pair) for pair in zip(names, teachers, strict=True)])
+    teachers = {"teacher": None, "b": "a", "a": "teacher", "other": "teacher"}
+    numbers = [{"model": name, "teacher": teacher, "miou": 40.0} for name, teacher in teachers.items()]
+    assert all(f">{name}<" in figures.rounds(numbers) for name in teachers)
+    chain = longest_chain([measured(tmp_path, *pair) for pair in teachers.items()])
     assert [model.name for model in chain] == ["teacher", "a", "b"]
-    assert [model.name for model in longest_chain([measured("teacher", None), measured("base", None)])] == ["teacher"]
-
-
-def measured(name: str, teacher: str | None) -> Measured:
-    return Measured(name, teacher, Path(), {}, 1, "last", CURVES, None, None)
+    without_students = [measured(tmp_path, name, None) for name in ("teacher", "base")]
+    assert longest_chain(without_students) == without_students[:1]
 
 
 def test_changed_pixels_are_green_red_or_grey() -> None:
@@ -131,25 +154,21 @@ def test_comparison_shows_every_prediction_and_what_changed() -> None:
     truth = np.zeros((20, 30), dtype=np.uint8)
     predictions = {"truth": truth, "a": truth + 1, "b": truth}  # a model may have any name
     options = {"before": "a", "after": "b"}
-    whole = comparison(image, "id", truth, predictions, SYNTHETIC, width=1280, **options)
+    whole = comparison(image, "id", truth, predictions, SCENES, width=1280, **options)
     assert whole.shape == (BAR + 20, 6 * (30 + GAP) - GAP, 3)
     middles = whole[BAR + 10, 15 :: 30 + GAP].tolist()
-    first, second = (list(SYNTHETIC.colours[id_]) for id_ in (0, 1))
+    first, second = (list(SCENES.colours[id_]) for id_ in (0, 1))
     assert middles == [[90] * 3, first, first, second, first, [42, 127, 63]]
-    assert comparison(image, "id", truth, predictions, SYNTHETIC, width=1280, before="b", after="b").shape[1] == 166
-    assert comparison(image, "id", truth, predictions, SYNTHETIC, width=100, **options).shape[1] <= 100
+    assert comparison(image, "id", truth, predictions, SCENES, width=1280, before="b", after="b").shape[1] == 166
+    assert comparison(image, "id", truth, predictions, SCENES, width=100, **options).shape[1] <= 100
 
 
 def screenshot(path: Path, folder: Path) -> np.ndarray:
     """(2400, 1300, 3) int, as headless Chromium shows the page."""
     shot = folder / "shot.png"
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1300,2400", f"--screenshot={shot}"]
-    subprocess.run(
-        ["chromium", *options, f"--user-data-dir={folder / 'profile'}", path.as_uri()],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
+    command = ["chromium", *options, f"--user-data-dir={folder / 'profile'}", path.as_uri()]
+    subprocess.run(command, check=True, capture_output=True, timeout=120)
     with Image.open(shot) as picture:
         pixels = np.asarray(picture.convert("RGB")).astype(int)
     assert pixels.shape == (2400, 1300, 3)
@@ -160,21 +179,13 @@ def of_colour(pixels: np.ndarray, *colour: int) -> int:
     return int((np.abs(pixels - colour).sum(axis=2) < 10).sum())
 
 
-in_browser = pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's package chromium is not installed")
-
-
-@in_browser
-def test_browser_shows_the_page(tmp_path: Path) -> None:
-    (tmp_path / "index.html").write_text(page(tmp_path))
-    pixels = screenshot(tmp_path / "index.html", tmp_path)
-    assert of_colour(pixels, 0x2A, 0x7F, 0x3F) == 0  # no class gains in BY_CLASS
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="Debian's package chromium is not installed")
+def test_browser_shows_the_page_and_the_committed_ones(report: Path, tmp_path: Path) -> None:
+    """Copies of these, so that nothing beside them is read: figures and pictures are there."""
+    pixels = screenshot(report / "index.html", tmp_path)
+    assert of_colour(pixels, 0x2A, 0x7F, 0x3F) == 0  # no class gains
     assert of_colour(pixels, 0xB3, 0x40, 0x2F) > 2000  # and ten lose
     assert of_colour(pixels, 8, 48, 107) > 2000  # 100 percent in the confusion matrix
-
-
-@in_browser
-def test_browser_shows_the_committed_pages(tmp_path: Path) -> None:
-    """Copies of them, so that nothing beside them is read: figures and pictures are there."""
     for name in ("reports/index.html", "reports/camvid/tables.html"):
         copy = tmp_path / Path(name).name
         shutil.copyfile(ROOT / name, copy)

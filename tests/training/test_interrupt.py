@@ -1,14 +1,11 @@
-"""Stops, kills and full disks: nothing is lost, and what goes on equals what was never stopped, to the byte."""
+"""Kills and Ctrl-C in the middle of a stage: nothing is lost, and what goes on equals what was never stopped, to the byte."""
 
 from __future__ import annotations
 
-import errno
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -16,221 +13,7 @@ import pytest
 import torch
 from conftest import Project
 
-import segsemi.evaluate
-from segsemi.core.errors import UserError, explain
-from segsemi.core.files import write_bytes
-from segsemi.datasets import check_entries
-from segsemi.datasets import scenes as synthetic
-from segsemi.datasets.camvid import SYNTHETIC, find_synthetic
-from segsemi.evaluate import write_evaluation
-from segsemi.models.build import Architecture, build_model
-from segsemi.runtime.stop import stop_requested
-from segsemi.runtime.work_folder import work_folder
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_is_noted_and_a_second_one_acts(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with stop_requested() as stopping:
-        assert not stopping()
-        os.kill(os.getpid(), number)
-        assert stopping()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), number)
-    assert signal.getsignal(number) is before
-
-
-def test_among_several_processes_a_second_sigterm_is_the_same_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each gets its own and torchrun's."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with stop_requested() as stopping:
-        for _ in range(3):
-            os.kill(os.getpid(), signal.SIGTERM)
-        assert stopping()
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-
-
-def test_whoever_waits_finds_the_work_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    found: list[str] = []
-
-    def second() -> None:
-        with work_folder("stage", {"a": 1}) as work:
-            found.extend(path.name for path in work.iterdir())
-
-    with work_folder("stage", {"a": 1}) as work:
-        (work / "checkpoint.pt").write_text("all steps")
-        thread = threading.Thread(target=second)
-        thread.start()
-        while not list(work.parent.glob("*.waiting")):
-            time.sleep(0.01)
-        assert not found
-    thread.join(timeout=10)
-    assert found == ["checkpoint.pt"]
-    assert f"waiting for process {os.getpid()}" in capsys.readouterr().err
-    assert [path.suffix for path in (tmp_path / ".work").iterdir()] == [".lock"]  # and nobody else finds it
-    with work_folder("stage", {"a": 2}) as other:
-        assert other != work and not list(other.iterdir())
-
-
-def test_a_stop_while_the_folder_is_removed_leaves_no_half_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    real = shutil.rmtree
-
-    def stopped(path: Path, ignore_errors: bool = False) -> None:
-        if Path(path).exists():
-            (Path(path) / "a").unlink()
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(shutil, "rmtree", stopped)
-    with pytest.raises(KeyboardInterrupt), work_folder("stage", {}) as work:
-        (work / "a").touch()
-        (work / "b").touch()
-    monkeypatch.setattr(shutil, "rmtree", real)
-    with work_folder("stage", {}) as work:
-        assert not list(work.iterdir())
-        (work / "a").touch()
-    assert [path.suffix for path in (tmp_path / ".work").iterdir()] == [".lock"]
-
-
-def test_three_that_wait_and_one_that_was_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    found: list[list[str]] = []
-
-    def wait() -> None:
-        with work_folder("stage", {}) as work:
-            found.append([path.name for path in work.iterdir()])
-
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    with work_folder("stage", {}) as work:
-        (work / "checkpoint.pt").write_text("all steps")
-        killed = work.with_name(f"{work.name}.{gone.pid}-1.waiting")
-        killed.touch()
-        threads = [threading.Thread(target=wait) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        while len(list(work.parent.glob("*.waiting"))) < 4:
-            time.sleep(0.01)
-    for thread in threads:
-        thread.join(timeout=10)
-    assert found == [["checkpoint.pt"]] * 3
-    assert [path.suffix for path in (tmp_path / ".work").iterdir()] == [".lock"]  # nobody waits: all is removed
-
-
-STAGE = """
-import sys, time
-from pathlib import Path
-from segsemi.runtime.work_folder import work_folder
-with work_folder("stage", {}) as work:
-    print(work, *(path.name for path in work.iterdir()), flush=True)
-    (work / "checkpoint.pt").touch()
-    while sys.argv[1:] and not Path(sys.argv[1]).exists():
-        time.sleep(0.01)
-"""
-
-
-def test_what_ends_after_its_dvc_was_killed_keeps_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That dvc recorded no outputs, and the next one removes them before it runs the stage again."""
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    go_on = tmp_path / "go_on"
-    starter = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
-    dvc = subprocess.Popen([sys.executable, "-c", starter, STAGE, str(go_on)], stdout=subprocess.PIPE, text=True)
-    assert dvc.stdout is not None
-    work = Path(dvc.stdout.readline().strip())
-    dvc.kill()
-    dvc.wait()
-    go_on.touch()
-    dvc.stdout.read()  # ends where the stage does
-    assert (work / "checkpoint.pt").exists()
-    again = subprocess.run([sys.executable, "-c", STAGE], check=True, capture_output=True, text=True)
-    assert again.stdout.split() == [str(work), "checkpoint.pt"]
-    assert [path.suffix for path in (tmp_path / ".work").iterdir()] == [".lock"]
-
-
-def test_evaluation_goes_on_with_the_next_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    raw = tmp_path / "raw"
-    synthetic.write(raw, train=1, val=6, height=48, width=64, seed=0)
-    entries = [entry for entry in find_synthetic(raw).entries if entry.subset == "val"]
-    rows = check_entries(raw, entries, SYNTHETIC, warn=lambda _: None)
-    model = build_model(
-        Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16), SYNTHETIC, encoder_weights="none", seed=0
-    ).eval()
-    options = {"scales": [1.0], "flip": False, "window": None, "examples": 3, "progress": "model"}
-
-    def evaluate(out: str, work: str) -> None:
-        write_evaluation(model, rows, raw, SYNTHETIC, tmp_path / out, work=tmp_path / work, **options)  # type: ignore[arg-type]
-
-    evaluate("whole", "work_whole")
-    monkeypatch.setattr(segsemi.evaluate, "STATE_SECONDS", -1.0)
-    real = segsemi.evaluate.LabelledPairs.__getitem__
-    read: list[int] = []
-    stopped: list[int] = []
-
-    def killed(self, index):  # type: ignore[no-untyped-def]
-        read.append(index)
-        if index == 3 and not stopped:
-            stopped.append(index)
-            raise KeyboardInterrupt
-        return real(self, index)
-
-    monkeypatch.setattr(segsemi.evaluate.LabelledPairs, "__getitem__", killed)
-    with pytest.raises(KeyboardInterrupt):
-        evaluate("resumed", "work")
-    assert not (tmp_path / "resumed/metrics.json").exists()
-    read.clear()
-    evaluate("resumed", "work")
-    assert min(read) == 3  # no earlier image is read again
-    files = [path.relative_to(tmp_path / "whole") for path in (tmp_path / "whole").rglob("*") if path.is_file()]
-    assert len(files) == 8
-    for name in files:
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes(), name
-
-
-def test_full_disk_leaves_the_old_file_and_is_explained(tmp_path: Path) -> None:
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", tmp_path], capture_output=True).returncode:
-        pytest.skip("this user may not mount a small tmpfs")
-    try:
-        write_bytes(tmp_path / "file", b"old")
-        with pytest.raises(OSError) as error:
-            write_bytes(tmp_path / "file", bytes(10**6))
-        assert error.value.errno == errno.ENOSPC
-        assert "the disk is full" in (explain(error.value) or "") and "run again" in (explain(error.value) or "")
-        assert [path.name for path in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_bytes() == b"old"
-    finally:
-        subprocess.run(["umount", tmp_path], check=True)
-
-
-def test_errors_that_the_user_can_mend_are_explained() -> None:
-    with pytest.raises(RuntimeError) as error:
-        torch.empty(2**60)
-    apples = RuntimeError("MPS backend out of memory (MPS allocated: 4.22 GB, max allowed: 4.53 GB)")
-    for memory in (error.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried"), apples):
-        text = explain(memory) or ""
-        assert text.startswith("out of memory (") and "raise accumulate" in text and "\n" not in text
-    assert explain(PermissionError(13, "denied", "a/b")) == "no permission for a/b; change its owner or mode"
-    made, other = (explain(FileNotFoundError(2, "none", name)) for name in ("data/split/val.csv", "a/b"))
-    assert made == "data/split/val.csv not found; run `dvc repro`, which writes what is missing"
-    assert other == "a/b not found; check the path"
-    for kind, number in ((FileExistsError, errno.EEXIST), (NotADirectoryError, errno.ENOTDIR)):
-        assert (explain(kind(number, "there", "a/b")) or "").startswith("a/b: a file is where a folder is to be")
-    assert explain(IsADirectoryError(errno.EISDIR, "is", "a/b")) == "a/b is a folder; name a file"
-    assert explain(UserError("what to do")) == "what to do"
-    nccl = torch.distributed.DistBackendError(
-        "NCCL error in: ProcessGroupNCCL.cpp:77, invalid usage\nLast error:\nDuplicate GPU detected : rank 0 and rank 1\n"
-        "Exception raised from broadcastUniqueNCCLID at ProcessGroupNCCL.cpp:1\nframe #0: c10"
-    )
-    text = explain(nccl) or ""
-    assert "Last error: Duplicate GPU detected : rank 0 and rank 1); NCCL_DEBUG=INFO" in text and "frame" not in text
-    ended = RuntimeError("[pair.cc:534] Connection closed by peer [127.0.0.1]:1")
-    assert explain(ended) == "another process of this stage has ended; its own message says why"
-    assert explain(RuntimeError("a fault of ours")) is None and explain(ValueError("another")) is None
-
+pytestmark = pytest.mark.pipeline
 
 KILLED = """
 import os, runpy, signal, sys
@@ -238,7 +21,6 @@ from pathlib import Path
 import segsemi.evaluate, segsemi.training.loop
 
 segsemi.training.loop.CHECKPOINT_SECONDS = segsemi.evaluate.STATE_SECONDS = -1.0  # after every step and image
-segsemi.training.loop.CHECKPOINT_SHARE = float("inf")
 files_left, replace = int(sys.argv[1]), Path.replace
 
 def counted(self, target):  # every file is written beside its place, then renamed
@@ -258,7 +40,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-@pytest.mark.pipeline
 @pytest.mark.parametrize(
     ("stage", "out", "files"),
     [
@@ -279,7 +60,6 @@ def test_kill_and_resume_change_no_byte(finished: Project, stage: str, out: str,
     assert not [path for path in (finished.folder / ".work").iterdir() if path.suffix != ".lock"]
 
 
-@pytest.mark.pipeline
 def test_ctrl_c_writes_a_checkpoint_and_ends_in_seconds(finished: Project) -> None:
     finished.set_params({"teacher": {"steps": 100000}})
     command = [sys.executable, "-m", "stages.train_teacher"]

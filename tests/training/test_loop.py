@@ -1,80 +1,53 @@
-"""The training loop: it learns, resumes, stops on a loss that is not finite, and DSBN ends as a plain network."""
+"""The training loop: it learns, resumes, stops on a loss that is not finite, and ends as a plain network."""
 
 from __future__ import annotations
 
-import copy
-import dataclasses
-import itertools
 import os
 import signal
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from conftest import ROOT
-from small_training import ALONE, CPU, batches, new_model, optim
+from small_training import ALONE, LABELLED, PSEUDO, Data, a_recipe, batches, new_model
 from torch import nn
 
-import segsemi.training.checkpoint
-import segsemi.training.loop
-import segsemi.training.optimiser
-from segsemi.core.config import StudentParams, load_params
+import segsemi.training.loop as loop
 from segsemi.core.errors import UserError
-from segsemi.data.batches import Group, Part
-from segsemi.datasets.camvid import SYNTHETIC
-from segsemi.dsbn import bn_statistics, convert_dsbn, labelled_first, strip_dsbn
-from segsemi.losses import cross_entropy, self_correction_loss
+from segsemi.core.recipe import Recipe
+from segsemi.data.batches import PartBatch
 from segsemi.models.build import SegmentationModel
-from segsemi.runtime.device import one_thread, training_format
+from segsemi.training.checkpoint import Progress, restore_training, save_training
 from segsemi.training.loop import train
-from segsemi.training.step import StepPasses, set_train_mode
-from segsemi.training.student import student_groups
+from segsemi.training.optimiser import poly_factor, sgd
+
+VAL = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8))]
+PLAIN = {"parts": (LABELLED,), "bn": "trainable", "loss": "ce"}
 
 
-class Spoilt(Part):
-    """Images that are not finite."""
-
-    def on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        images, targets = super().on(device)
-        return images.fill_(float("inf")), targets
+def run(model: SegmentationModel, data: Data, work: Path, recipe: Recipe, val: Any = ()) -> list[dict[str, Any]]:
+    return train(model, recipe, batches(data, recipe), val, ALONE, work).curve
 
 
-def without_dropout() -> SegmentationModel:
-    """For comparisons with another order of passes, whose masks would differ."""
-    model = new_model()
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    return model
-
-
-def run(model: SegmentationModel, groups: list[Group], work: Path, steps: int, **options: object) -> list[dict]:
-    settings: dict = {"pseudo_loss": "scl", "bn": "dsbn", "work": work, "processes": ALONE, **options}
-    params = settings.pop("params", optim(steps))
-    return train(model, batches(groups, steps, params.accumulate), params, **settings).curve
-
-
-def test_training_lowers_the_loss(groups: list[Group], tmp_path: Path) -> None:
-    curve = run(new_model(), groups[:1], tmp_path, 60, pseudo_loss="ce", bn="trainable")
+def test_training_lowers_the_loss(data: Data, tmp_path: Path) -> None:
+    curve = run(new_model(), data, tmp_path, a_recipe(60, **PLAIN))
     assert [row["step"] for row in curve] == [20, 40, 60]
     assert curve[-1]["loss"] < 0.6 * curve[0]["loss"]
 
 
-def test_student_ends_as_the_plain_network_and_evaluates(groups: list[Group], tmp_path: Path) -> None:
+def test_student_ends_as_the_plain_network_and_is_measured_on_val(data: Data, tmp_path: Path) -> None:
     model = new_model()
-    keys = list(model.state_dict())
-    pairs = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8))]
-    curve = run(model, groups, tmp_path, 2, params=optim(2, val_every=1), val=pairs)
-    assert list(model.state_dict()) == keys and not model.training
+    names, types = list(model.state_dict()), [type(module) for module in model.modules()]
+    curve = run(model, data, tmp_path, a_recipe(2, val_every=1), VAL)
+    assert list(model.state_dict()) == names and [type(module) for module in model.modules()] == types
+    assert not model.training
     assert all(0 <= row["val_miou"] <= 1 for row in curve) and len(curve) == 2
 
 
 @pytest.mark.parametrize("mious", [[0.2, 0.5, 0.5, 0.1], [0.1, 0.2, 0.3, 0.4]])
 def test_best_checkpoint_is_the_model_of_that_step(
-    groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mious: list[float]
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mious: list[float]
 ) -> None:
     states: list[dict[str, torch.Tensor]] = []
 
@@ -82,366 +55,217 @@ def test_best_checkpoint_is_the_model_of_that_step(
         states.append({name: value.clone() for name, value in model.state_dict().items()})
         return mious[len(states) - 1]
 
-    monkeypatch.setattr(segsemi.training.loop, "_validate", measured)
-    pairs = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8))]
+    monkeypatch.setattr(loop, "validate", measured)
     model = new_model()
-    run(model, groups, tmp_path, 4, params=optim(4, val_every=1, keep="best"), val=pairs)
+    run(model, data, tmp_path, a_recipe(4, val_every=1, keep="best", bn="trainable"), VAL)
     expected = states[mious.index(max(mious))]  # the earliest of equals
-    for name, value in model.state_dict().items():  # DSBN's own tensors have another name in `expected`
-        if name in expected:
-            assert torch.equal(value, expected[name]), name
-    assert sum(name in expected for name in model.state_dict()) > 50
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
 
 
-def test_best_checkpoint_needs_validation_images(groups: list[Group], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="keep: best needs validation images"):
-        run(new_model(), groups, tmp_path, 1, params=optim(1, val_every=1, keep="best"), val=[])
-
-
-def test_best_checkpoint_needs_labels_with_a_class(groups: list[Group], tmp_path: Path) -> None:
-    """Said at the first measurement, not after the last step."""
-    pairs = [(np.zeros((40, 50, 3), dtype=np.uint8), np.full((40, 50), 255, dtype=np.uint8))]
+def test_best_checkpoint_needs_labels_with_a_class(data: Data, tmp_path: Path) -> None:
+    """The error comes at the first measurement, not after the last step."""
+    pairs = [(VAL[0][0], np.full((40, 50), 255, dtype=np.uint8))]
     with pytest.raises(UserError, match="found no pixel with a class in the validation labels; set keep: last"):
-        run(new_model(), groups, tmp_path, 4, params=optim(4, val_every=1, keep="best"), val=pairs)
-    assert not (tmp_path / "checkpoint.pt").exists()
+        run(new_model(), data, tmp_path, a_recipe(4, val_every=1, keep="best"), pairs)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 1
 
 
 def statistics(model: nn.Module) -> list[torch.Tensor]:
     return [value.clone() for name, value in model.state_dict().items() if "running_mean" in name]
 
 
-def test_fixed_bn_keeps_its_statistics_and_the_others_do_not(groups: list[Group], tmp_path: Path) -> None:
+def test_fixed_bn_keeps_its_statistics_and_the_others_do_not(data: Data, tmp_path: Path) -> None:
     for bn in ("fixed", "trainable", "dsbn"):
         model = new_model()
         before = statistics(model)
-        run(model, groups, tmp_path / bn, 1, bn=bn)
+        run(model, data, tmp_path / bn, a_recipe(1, bn=bn))
         unchanged = all(torch.equal(a, b) for a, b in zip(before, statistics(model), strict=True))
         assert unchanged == (bn == "fixed"), bn
 
 
-def test_dsbn_keeps_strong_images_out_of_the_standard_statistics(groups: list[Group], tmp_path: Path) -> None:
-    """With a learning rate of almost 0, DSBN's standard statistics are those of the labelled images alone."""
-    tiny = optim(1, lr=1e-12)
-    with_pseudo, alone, mixed = new_model(), new_model(), new_model()
-    run(with_pseudo, groups, tmp_path / "a", 1, params=tiny)
-    run(alone, groups[:1], tmp_path / "b", 1, params=tiny, bn="trainable")
-    run(mixed, groups, tmp_path / "c", 1, params=tiny, bn="trainable")
-    pairs = list(zip(statistics(with_pseudo), statistics(alone), statistics(mixed), strict=True))
-    assert all(torch.allclose(a, b, atol=1e-4) for a, b, _ in pairs)
-    assert not all(torch.allclose(a, c, atol=1e-4) for a, _, c in pairs)
+def test_dsbn_keeps_strong_images_out_of_the_standard_statistics(data: Data, tmp_path: Path) -> None:
+    """With a learning rate of almost 0, DSBN's standard statistics are those of the weak images alone."""
+    weak_pseudo = PSEUDO._replace(strong=False, parallel=False)
+    cases = {
+        "labelled": ((LABELLED, PSEUDO), (LABELLED,)),
+        "weak": ((weak_pseudo, PSEUDO._replace(name="strong pseudo")), (weak_pseudo,)),  # student.saug_share below 1
+    }
+    for name, (parts, weak) in cases.items():
+        both, alone, mixed = new_model(), new_model(), new_model()
+        run(both, data, tmp_path / name / "both", a_recipe(1, lr=1e-12, parts=parts))
+        run(alone, data, tmp_path / name / "alone", a_recipe(1, lr=1e-12, parts=weak, bn="trainable"))
+        run(mixed, data, tmp_path / name / "mixed", a_recipe(1, lr=1e-12, parts=parts, bn="trainable"))
+        pairs = list(zip(statistics(both), statistics(alone), statistics(mixed), strict=True))
+        assert all(torch.allclose(a, b, atol=1e-4) for a, b, _ in pairs), name
+        assert not all(torch.allclose(a, c, atol=1e-4) for a, _, c in pairs), name
 
 
-def test_resumed_training_equals_an_unbroken_one(
-    groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(segsemi.training.loop, "CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(segsemi.training.loop, "CHECKPOINT_SHARE", float("inf"))
-    monkeypatch.setattr(segsemi.training.loop, "CURVE_EVERY", 2)
+def test_resumed_training_equals_an_unbroken_one(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)  # after every step
+    monkeypatch.setattr(loop, "CURVE_EVERY", 2)
     whole, broken, resumed = new_model(), new_model(), new_model()
-    curve = run(whole, groups, tmp_path / "whole", 5)
+    curve = run(whole, data, tmp_path / "whole", a_recipe(5))
 
-    real, calls = StepPasses.__call__, []
+    real, steps = loop.training_step, []
 
-    def killed(*args: object) -> torch.Tensor:
-        calls.append(1)
-        if len(calls) == 4:  # in the fourth step; the last checkpoint is of step 3
+    def killed(*args: Any) -> torch.Tensor:
+        steps.append(args[2])
+        if args[2] == 3:
             raise KeyboardInterrupt
-        return real(*args)  # type: ignore[arg-type]
+        return real(*args)
 
-    monkeypatch.setattr(StepPasses, "__call__", killed)
+    monkeypatch.setattr(loop, "training_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(broken, groups, tmp_path / "broken", 5)
-    monkeypatch.setattr(StepPasses, "__call__", real)
-    assert run(resumed, groups, tmp_path / "broken", 5) == curve
+        run(broken, data, tmp_path / "broken", a_recipe(5))
+    monkeypatch.setattr(loop, "training_step", lambda *args: steps.append(args[2]) or real(*args))
+    assert run(resumed, data, tmp_path / "broken", a_recipe(5)) == curve
+    assert steps == [0, 1, 2, 3, 3, 4]
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
 
-def test_slow_checkpoints_are_rare(groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that takes 2 s is written to every 100 s at most: 2 % of the time."""
+def test_a_checkpoint_is_written_once_a_minute_and_at_the_end(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now, written = [0.0], []
 
-    def save(path: Path, *args: object) -> None:
-        written.append(args[2])
-        now[0] += 2.0
+    def step(network: nn.Module, *_: object) -> torch.Tensor:
+        now[0] += 25.0
+        loss = next(network.parameters()).sum() * 0.0
+        loss.backward()
+        return loss.detach()
 
-    real = StepPasses.__call__
-
-    def step(*args: object) -> torch.Tensor:
-        now[0] += 30.0
-        return real(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(segsemi.training.loop.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(segsemi.training.loop, "save_training", save)
-    monkeypatch.setattr(StepPasses, "__call__", step)
-    run(new_model(), groups[:1], tmp_path, 10, bn="trainable")
-    assert written == [3, 7, 10]  # 90 s: more than a minute; then 120 s: more than 100; the last step
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(loop, "save_training", lambda *args: written.append(args[3].step))
+    monkeypatch.setattr(loop, "training_step", step)
+    run(new_model(), data, tmp_path, a_recipe(10, **PLAIN))
+    assert written == [3, 6, 9, 10]
 
 
-@pytest.mark.parametrize("where", ["images", "loss", "gradient"])
-def test_loss_or_gradient_that_is_not_finite_stops_with_step_images_and_the_last_good_state(
-    where: str, groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_a_loss_or_gradient_that_is_not_finite_stops_with_step_images_and_the_last_checkpoint(
+    where: str, checkpoint: bool, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = StepPasses._loss, itertools.count(1)
+    real = loop.training_step
 
-    def broken(*args: object) -> torch.Tensor:
-        third = next(calls) == 5  # step: one call for each of DSBN's two parts, perhaps in two threads
-        if third and where == "images":  # spoils the running statistics of every batch norm too
-            parts = cast(list[Part], args[2])
-            parts[0] = Spoilt(*(getattr(parts[0], field.name) for field in dataclasses.fields(Part)))
-        loss = real(*args)  # type: ignore[arg-type]
-        if third and where == "loss":
-            loss = loss * float("nan")
-        if third and where == "gradient":
-            loss.register_hook(lambda gradient: gradient * float("inf"))
-        return loss
+    def broken(network: nn.Module, batch: list[PartBatch], step: int, *rest: Any) -> torch.Tensor:
+        loss = real(network, batch, step, *rest)
+        if step == 2 and where == "gradient":
+            next(p for p in network.parameters() if p.grad is not None).grad.mul_(float("inf"))  # type: ignore[union-attr]
+        return loss * float("nan") if step == 2 and where == "loss" else loss
 
-    monkeypatch.setattr(StepPasses, "_loss", broken)
-    with pytest.raises(UserError, match=r"at step 2, images train_000.*last_good\.pt"):
-        run(new_model(), groups, tmp_path, 5)
-    state = torch.load(tmp_path / "last_good.pt", weights_only=True)
-    assert state["step"] == 2 and all(value.isfinite().all() for value in state["model"].values())
+    monkeypatch.setattr(loop, "training_step", broken)
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0 if checkpoint else 60.0)
+    told = r"the last checkpoint is .*checkpoint\.pt" if checkpoint else "there is no checkpoint yet"
+    with pytest.raises(UserError, match=rf"at step 2, images train_000.*{told}"):
+        run(new_model(), data, tmp_path, a_recipe(5))
+    if checkpoint:
+        state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+        assert state["step"] == 2 and all(value.isfinite().all() for value in state["model"].values())
 
 
-def test_accumulated_step_is_the_step_of_the_mean_loss_of_its_pieces(groups: list[Group], tmp_path: Path) -> None:
-    """Against the sum written out: same weights after one step; each piece has its share of each part."""
-    model, reference = without_dropout(), without_dropout()
-    run(model, groups, tmp_path, 1, params=optim(1, accumulate=2), bn="fixed", pseudo_loss="ce")
+def test_a_stop_during_validation_loses_no_step(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the curve is that of a training that was never stopped."""
+    recipe = a_recipe(4, val_every=2)
+    expected = run(new_model(), data, tmp_path / "whole", recipe, VAL)
+    real = loop.predict_label
 
-    batch = batches(groups, 1)[0]
-    pieces = [[part.piece(index, 2) for part in batch] for index in range(2)]
-    for whole, first, second in zip(batch, *pieces, strict=True):
-        assert len(first.ids) == len(second.ids) and first.ids + second.ids == whole.ids
-    set_train_mode(reference, "fixed")
-    optimizer = segsemi.training.optimiser.sgd(reference, optim(1))
-    images = {part.pseudo: len(part.ids) // 2 for part in batch}
-    passes = StepPasses(reference, reference, batches(groups, 1), ALONE, "ce", "fixed", "fp32")
-    losses = [passes._loss(reference, piece, images) for piece in pieces]
-    (sum(losses) / 2).backward()
-    optimizer.step()
-    for (name, value), expected in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):
-        torch.testing.assert_close(value, expected, msg=name)
+    def stopped(*_: object) -> np.ndarray:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "predict_label", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        run(new_model(), data, tmp_path / "work", recipe, VAL)
+    assert torch.load(tmp_path / "work/checkpoint.pt", weights_only=True)["step"] == 2
+    monkeypatch.setattr(loop, "predict_label", real)
+    assert run(new_model(), data, tmp_path / "work", recipe, VAL) == expected
 
 
-@one_thread()  # more of them round differently
-def test_parts_one_after_the_other_are_the_step_of_the_concatenated_batch(groups: list[Group], tmp_path: Path) -> None:
-    """DSBN's two passes against one pass of both parts, algorithm 1, lines 8 and 9, written out: weights and statistics."""
-    model, reference = without_dropout(), without_dropout()
-    history = train(model, batches(groups, 1), optim(1), pseudo_loss="scl", bn="dsbn", work=tmp_path, processes=ALONE)
+@pytest.mark.parametrize("moment", [1, 2])  # the first step of two; after the last one, while its checkpoint is written
+def test_a_signal_stops_after_the_step_and_nothing_is_trained_anew(
+    moment: int, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = run(new_model(), data, tmp_path / "whole", a_recipe(2))
+    real, real_step = loop.save_training, loop.training_step
 
-    labelled, pseudo = batches(groups, 1)[0]
-    convert_dsbn(reference.network)
-    reference.train()
-    optimizer = segsemi.training.optimiser.sgd(reference, optim(1))
-    with labelled_first(reference, len(labelled.ids)):
-        (images, targets), (pseudo_images, pseudo_targets) = labelled.on(CPU), pseudo.on(CPU)
-        logits = reference(torch.cat([images, pseudo_images]).contiguous(memory_format=torch.channels_last))
-    count = len(labelled.ids)
-    loss = cross_entropy(logits[:count], targets) + self_correction_loss(logits[count:], pseudo_targets)
-    loss.backward()
-    optimizer.step()
-    assert history.curve[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
-    for row, expected in zip(history.bn, bn_statistics(reference.network), strict=True):
-        assert row["layer"] == expected["layer"]
-        for key in ("mean_parallel", "variance_parallel"):
-            assert row[key] == pytest.approx(expected[key], rel=1e-3, abs=1e-5)
-    strip_dsbn(reference.network)
-    before, states = new_model().state_dict(), (model.state_dict(), reference.state_dict())
-    for (name, value), expected in zip(states[0].items(), states[1].values(), strict=True):
-        # of the way that the step went: the batch norm of two pooled values enlarges rounding
-        way, off = ((x - y).double().norm() for x, y in ((expected, before[name]), (value, expected)))
-        assert off <= 0.01 * way + 1e-6, (name, float(off), float(way))
+    def signalled(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return (real_step if moment == 1 else real)(*arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "training_step" if moment == 1 else "save_training", signalled)
+        run(new_model(), data, tmp_path / "work", a_recipe(2))
+    assert torch.load(tmp_path / "work/checkpoint.pt", weights_only=True)["step"] == moment
+    assert run(new_model(), data, tmp_path / "work", a_recipe(2)) == expected
 
 
-def test_groups_of_a_student_have_the_images_and_the_augmentation_of_its_parts(groups: list[Group]) -> None:
-    values = load_params(ROOT / "params.yaml").student.model_dump()
-    values |= {"batch_labelled": 3, "batch_pseudo": 8, "saug_share": 0.25, "saug_ops": 2, "saug_without": ["hsv"]}
-    labelled, pseudo = (group.samples for group in groups)
-    found = student_groups(StudentParams(**values), labelled, pseudo, SYNTHETIC)
-    assert [(g.samples, g.batch_size, g.pseudo, g.parallel, g.strong_ops) for g in found] == [
-        (labelled, 3, False, False, 0),
-        (pseudo, 6, True, False, 0),
-        (pseudo, 2, True, True, 2),
-    ]
-    assert found[2].without == ["hsv"]
-    assert len({group.name for group in found}) == 3  # each has random choices of its own
+def test_an_empty_checkpoint_is_none(data: Data, tmp_path: Path) -> None:
+    """As after a power cut."""
+    (tmp_path / "checkpoint.pt").write_bytes(b"")
+    assert len(run(new_model(), data, tmp_path, a_recipe(1))) == 1
 
 
-def test_parts_of_one_kind_count_by_their_images(groups: list[Group], tmp_path: Path) -> None:
-    """1 weak and 3 strong images of the same kind: the loss is (1 CE + 3 CE') / 4; so is the gradient."""
-    weak = dataclasses.replace(groups[0], batch_size=1)
-    strong = dataclasses.replace(groups[0], name="strong", batch_size=3, strong_ops=1, parallel=True)
-    model, reference = without_dropout(), without_dropout()
-    curve = run(model, [weak, strong], tmp_path, 1, bn="fixed")
-    set_train_mode(reference, "fixed")
-    parts = batches([weak, strong], 1)[0]
-    pairs = [part.on(CPU) for part in parts]
-    losses = [F.cross_entropy(reference(images), targets.long(), ignore_index=255) for images, targets in pairs]
-    loss = (losses[0] + 3 * losses[1]) / 4
-    loss.backward()
-    optimizer = segsemi.training.optimiser.sgd(reference, optim(1))
-    optimizer.step()
-    assert curve[0]["loss"] == pytest.approx(float(loss.detach()), rel=1e-5)
-    for (name, value), expected in zip(model.state_dict().items(), reference.state_dict().values(), strict=True):
-        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5, msg=name)
+def test_a_checkpoint_of_another_device_keeps_this_ones_optimizer(tmp_path: Path) -> None:
+    """A run may begin on a GPU, with a fused step and another memory format, and go on here."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3))
+    there, here = (torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, fused=fused) for fused in (False, True))
+    network(torch.randn(1, 3, 5, 5)).sum().backward()
+    there.step()
+    save_training(tmp_path / "c.pt", network, there, Progress(1, [{"step": 1}], [0.5]))
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert restore_training(tmp_path / "c.pt", network, here) == Progress(1, [{"step": 1}], [0.5])
+    assert here.param_groups[0]["fused"] is True
+    momentum = here.state[network[0].weight]["momentum_buffer"]
+    assert torch.equal(momentum, there.state[network[0].weight]["momentum_buffer"])
+    assert momentum.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_decoder_learns_faster_and_batch_norms_and_biases_do_not_decay() -> None:
-    optimizer = segsemi.training.optimiser.sgd(new_model(), optim(1))
-    settings = {(group["lr"], group["weight_decay"]) for group in optimizer.param_groups}
-    assert settings == {(0.01, 4e-5), (0.01, 0.0), (0.1, 4e-5), (0.1, 0.0)}
-    for group in optimizer.param_groups:
-        assert all((parameter.ndim > 1) == (group["weight_decay"] > 0) for parameter in group["params"])
     model = new_model()
     encoder = {id(parameter) for parameter in model.encoder.parameters()}
-    for group in segsemi.training.optimiser.sgd(model, optim(1)).param_groups:
+    groups = sgd(model, a_recipe(1)).param_groups
+    assert {(g["lr"], g["weight_decay"]) for g in groups} == {(0.01, 4e-5), (0.01, 0.0), (0.1, 4e-5), (0.1, 0.0)}
+    for group in groups:
+        assert all((parameter.ndim > 1) == (group["weight_decay"] > 0) for parameter in group["params"])
         assert {id(parameter) in encoder for parameter in group["params"]} == {group["lr"] == 0.01}
 
 
-def test_every_step_has_its_rate_its_momentum_its_mode_and_its_dropout(
-    groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_step_has_its_rate_and_its_mode(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """lr (1 - s / 4) ** power, also in the curve; training mode again after a measurement on val."""
-    rates, seeds, modes, parts = [], [], [], []
-    real_step, real_loss = torch.optim.SGD.step, StepPasses._loss
+    rates, modes = [], []
+    real_step, real = torch.optim.SGD.step, loop.training_step
 
     def step(self: torch.optim.SGD, *arguments: object) -> object:
         rates.append([(group["lr"], group["momentum"], group["nesterov"]) for group in self.param_groups])
         return real_step(self, *arguments)  # type: ignore[arg-type]
 
-    def loss(self: StepPasses, network: nn.Module, own: list[Part], images: dict[bool, int]) -> torch.Tensor:
-        seeds.append(torch.initial_seed())
-        modes.append(all(module.training for module in network.modules()))
-        parts.append(len(own))
-        return real_loss(self, network, own, images)
-
     monkeypatch.setattr(torch.optim.SGD, "step", step)
-    monkeypatch.setattr(StepPasses, "_loss", loss)
-    monkeypatch.setattr(segsemi.training.loop, "CURVE_EVERY", 1)
-    val = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8))]
-    params = optim(4, power=0.5, val_every=2)
-    curve = run(new_model(), groups, tmp_path, 4, params=params, val=val, bn="trainable")
+    monkeypatch.setattr(
+        loop, "training_step", lambda network, *rest: modes.append(network.training) or real(network, *rest)
+    )
+    monkeypatch.setattr(loop, "CURVE_EVERY", 1)
+    curve = run(new_model(), data, tmp_path, a_recipe(4, power=0.5, val_every=2, bn="trainable"), VAL)
     for number, (own, point) in enumerate(zip(rates, curve, strict=True)):
         factor = (1 - number / 4) ** 0.5
         assert sorted({lr for lr, _, _ in own}) == pytest.approx([0.01 * factor, 0.1 * factor])
         assert {(momentum, nesterov) for _, momentum, nesterov in own} == {(0.9, False)}
         assert point["lr"] == pytest.approx(0.01 * factor)
-    assert len(set(seeds)) == 4 and modes == [True] * 4
-    assert parts == [2] * 4  # one batch norm for all sees all at once
+    assert modes == [True] * 4
 
 
-def test_weak_pseudo_images_go_through_the_standard_batch_norm(groups: list[Group], tmp_path: Path) -> None:
-    """With student.saug_share below 1 there are such: the statistics are those of the weak images alone."""
-    weak = dataclasses.replace(groups[1], name="pseudo", parallel=False, strong_ops=0)
-    strong = dataclasses.replace(groups[1], name="strong pseudo")
-    model, alone = new_model(), new_model()
-    run(model, [weak, strong], tmp_path / "both", 1, params=optim(1, lr=1e-12))
-    run(alone, [weak], tmp_path / "weak", 1, params=optim(1, lr=1e-12), bn="trainable")
-    for (name, ours), expected in zip(model.named_buffers(), alone.buffers(), strict=True):
-        torch.testing.assert_close(ours, expected, msg=name, atol=1e-4, rtol=1e-4)
-
-
-def test_memory_format_follows_the_device() -> None:
-    assert training_format(torch.device("cpu")) == training_format(torch.device("cuda:1")) == torch.channels_last
-    assert training_format(torch.device("mps")) == torch.contiguous_format
-
-
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_weights_and_images_have_the_memory_format_of_the_device(
-    memory_format: torch.memory_format, groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As on Apple's GPUs, also where the model comes out of a file in channels_last, and the batches do."""
-    for module in ("train", "passes"):
-        monkeypatch.setattr(f"segsemi.{module}.training_format", lambda _: memory_format)
-    seen: list[bool] = []
-    model = new_model().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-
-    def look(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
-        if torch.is_grad_enabled():
-            seen.extend(x.is_contiguous(memory_format=memory_format) for x in inputs)
-
-    model.register_forward_pre_hook(look)
-    run(model, groups, tmp_path, 1)
-    assert seen and all(seen)
-    assert all(p.is_contiguous(memory_format=memory_format) for p in model.parameters() if p.ndim == 4)
-
-
-def test_bfloat16_training_stays_near_float32(groups: list[Group], tmp_path: Path) -> None:
-    """Weights stay float32; the first losses differ by bfloat16's 8 bits, not more."""
-    curves = {}
-    for precision in ("fp32", "bf16"):
-        model = new_model()
-        curves[precision] = run(model, groups, tmp_path / precision, 1, precision=precision)
-        assert all(value.dtype != torch.bfloat16 for value in model.state_dict().values())
-    first, other = curves["fp32"][0]["loss"], curves["bf16"][0]["loss"]
-    assert other == pytest.approx(first, rel=0.02) and other != first
-
-
-def test_a_stop_during_validation_loses_no_step(
-    groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And the curve is that of a training that was never stopped."""
-    pairs = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8))]
-    options = {"params": optim(4, val_every=2), "val": pairs}
-    expected = run(new_model(), groups, tmp_path / "whole", 4, **options)
-    real = segsemi.training.loop._validate
-
-    def stopped(*_: object) -> float:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(segsemi.training.loop, "_validate", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        run(new_model(), groups, tmp_path / "work", 4, **options)
-    assert torch.load(tmp_path / "work/checkpoint.pt", weights_only=True)["step"] == 2
-    monkeypatch.setattr(segsemi.training.loop, "_validate", real)
-    assert run(new_model(), groups, tmp_path / "work", 4, **options) == expected
-
-
-def test_a_stop_in_the_last_moment_is_heard(
-    groups: list[Group], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    expected = run(new_model(), groups, tmp_path / "whole", 2)
-    real = segsemi.training.loop.save_training
-
-    def interrupted(path: Path, *arguments: Any) -> None:
-        real(path, *arguments)
-        os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(segsemi.training.loop, "save_training", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run(new_model(), groups, tmp_path / "work", 2)
-    monkeypatch.setattr(segsemi.training.loop, "save_training", real)
-    assert run(new_model(), groups, tmp_path / "work", 2) == expected  # nothing is trained anew
-    (tmp_path / "work/checkpoint.pt").write_bytes(b"")  # as after a power cut
-    assert run(new_model(), groups, tmp_path / "work", 2) == expected
-
-
-def test_a_checkpoint_of_another_device_keeps_this_ones_optimizer(tmp_path: Path) -> None:
-    """Not every device has fused SGD, and the state of a run says how it was begun."""
-    network = nn.Linear(2, 2)
-    there, here = (torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, fused=fused) for fused in (True, False))
-    network(torch.ones(1, 2)).sum().backward()
-    there.step()
-    segsemi.training.checkpoint.save_training(tmp_path / "c.pt", network, there, 1, [], [])
-    assert segsemi.training.checkpoint.restore_training(tmp_path / "c.pt", network, here)[0] == 1
-    assert not here.param_groups[0]["fused"]
-    weight = network.weight
-    torch.testing.assert_close(here.state[weight]["momentum_buffer"], there.state[weight]["momentum_buffer"])
-
-
-def test_a_checkpoint_of_another_memory_format_goes_on_as_it_would_have(tmp_path: Path) -> None:
-    """As on Apple's GPUs, where nothing is channels_last; a fused step of unlike formats mixes up the weights."""
-    contiguous = nn.Conv2d(3, 4, 3)
-    networks = [contiguous, copy.deepcopy(contiguous).to(memory_format=torch.channels_last)]
-    there, here = (torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, fused=True) for net in networks)
-    image = torch.rand(1, 3, 5, 5)
-    contiguous(image).square().sum().backward()
-    there.step()
-    segsemi.training.checkpoint.save_training(tmp_path / "c.pt", contiguous, there, 1, [], [])
-    segsemi.training.checkpoint.restore_training(tmp_path / "c.pt", networks[1], here)
-    for network, optimizer in zip(networks, (there, here), strict=True):
-        optimizer.zero_grad()
-        network(image).square().sum().backward()
+def test_poly_equals_torchs_schedule() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+    scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=40, power=0.9)
+    for step in range(40):
+        assert 0.01 * poly_factor(step, 40) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9)
         optimizer.step()
-    assert networks[1].weight.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(networks[1].weight, contiguous.weight)
+        scheduler.step()
+    assert poly_factor(40, 40) == 0 and poly_factor(3, 10, power=0.0) == 1
+
+
+@pytest.mark.parametrize(("step", "steps"), [(-1, 10), (11, 10), (0, 0), (0, -5)])
+def test_poly_outside_its_steps_is_refused(step: int, steps: int) -> None:
+    with pytest.raises(ValueError, match=f"step {step} is outside 0..{steps}"):
+        poly_factor(step, steps)

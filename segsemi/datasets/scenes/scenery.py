@@ -1,30 +1,15 @@
-"""What is fixed and large: the ground, buildings, plants, fences and the distant backdrop."""
+"""The parts of a scene that are fixed and large: the ground, buildings, plants, fences and the distant backdrop."""
 
 import math
 
 import numpy as np
 
-from segsemi.datasets.scenes.canvas import (
-    BACKDROP_DEPTH,
-    BUILDING,
-    FAR,
-    FENCE,
-    NEAR,
-    PAVEMENT,
-    ROAD,
-    VEGETATION,
-    Point,
-    Region,
-    Street,
-    Wall,
-    ellipse,
-)
-from segsemi.datasets.scenes.colours import BUILDING_PALETTE, LEAF_PALETTE, jitter, pick, rgb
-from segsemi.datasets.scenes.town import Facade
+from segsemi.datasets.scenes.canvas import BACKDROP_DEPTH, FAR, NEAR, Id, Point, Region, Street, Wall, ellipse, upright
+from segsemi.datasets.scenes.looks import BUILDING_PALETTE, LEAF_PALETTE, Facade, jitter, pick, rgb
 
 
 def draw_backdrop(street: Street) -> None:
-    """Distant houses and trees on the horizon."""
+    """Paint distant houses and trees on the horizon."""
     rng, canvas = street.rng, street.canvas
     for _ in range(rng.integers(6, 16)):
         x, half, height = rng.uniform(-110, 110), rng.uniform(4, 16), rng.uniform(3, 22)
@@ -32,18 +17,18 @@ def draw_backdrop(street: Street) -> None:
             wall = street.wall((x - half, BACKDROP_DEPTH), (x + half, BACKDROP_DEPTH), -1, height)
             if wall is not None:
                 colour = pick(rng, BUILDING_PALETTE) * (0.8 + 0.2 * (wall.up % 3 < 1.5))[..., None]
-                canvas.paint(wall.region, colour, BUILDING, BACKDROP_DEPTH)
+                canvas.paint(wall.region, colour, Id.BUILDING, BACKDROP_DEPTH)
         else:
             draw_crown(street, x, BACKDROP_DEPTH, (-2, height * 0.6), half, leaf_colour(street))
     if street.camera.horizon < canvas.height - 1:
         band = street.wall((-400, BACKDROP_DEPTH), (400, BACKDROP_DEPTH), -1, rng.uniform(0.5, 4))
         if band is not None:  # closes the gap between the ground and the sky
             colour = leaf_colour(street) * (0.6 + 0.6 * street.patch(band.region))[..., None]
-            canvas.paint(band.region, colour, VEGETATION, BACKDROP_DEPTH)
+            canvas.paint(band.region, colour, Id.VEGETATION, BACKDROP_DEPTH)
 
 
 def draw_ground(street: Street, crossing: Point | None) -> None:
-    """Road, pavement and grass, from the world position of each pixel; `crossing` is a side street's depths."""
+    """Paint road, pavement and grass, from the world position of each pixel; `crossing` is a side street's depths."""
     canvas, rng = street.canvas, street.rng
     height, width = canvas.height, canvas.width
     x, z = street.camera.ground(height, width)
@@ -51,30 +36,27 @@ def draw_ground(street: Street, crossing: Point | None) -> None:
     road = outside < 0
     if crossing is not None:
         road |= (z > crossing[0]) & (z < crossing[1])
-    town, verge = street.town, street.town.verge
-    grass = ~road & ((outside < verge) | ((outside > street.walk) & town.garden))
+    town = street.town
+    grass = ~road & ((outside < town.verge) | ((outside > street.walk) & town.garden))
     grain = street.fine[:height, width : 2 * width] - 0.5
     stain = street.coarse[height : 2 * height, width : 2 * width] - 0.5
     colours = road_colours(street, x, z)
-    tile = town.tile
-    joints = ((x % tile < 0.06) | (z % tile < 0.08)) & (z < 14)
-    tiles = jitter(rng, town.pavement)
-    pavement = tiles - 0.12 * joints[..., None] + 0.12 * (outside < 0.2)[..., None]  # the kerb is light
+    joints = ((x % town.tile < 0.06) | (z % town.tile < 0.08)) & (z < 14)
+    kerb = 0.12 * (outside < 0.2)[..., None]  # is light
+    pavement = jitter(rng, town.pavement) - 0.12 * joints[..., None] + kerb
     colours[~road] = pavement[~road]
-    lawn = jitter(rng, town.lawn)
-    colours[grass] = (lawn * (1 + 1.1 * grain[..., None]))[grass]
+    colours[grass] = (jitter(rng, town.lawn) * (1 + 1.1 * grain[..., None]))[grass]
     colours *= 1 + (rng.uniform(0.1, 0.3) * grain + rng.uniform(0.05, 0.2) * stain)[..., None]
     snow = street.weather.snow * np.clip(1.3 * (~road) + 0.9 * stain + 0.3 * rng.random(), 0, 1)[..., None]
     colours += (np.array([0.90, 0.92, 0.95]) - colours) * snow
     below = Region(slice(0, height), slice(0, width), z < BACKDROP_DEPTH)
-    canvas.paint(below, colours, np.select([road, grass], [ROAD, VEGETATION], PAVEMENT), z)
+    canvas.paint(below, colours, np.select([road, grass], [Id.ROAD, Id.VEGETATION], Id.PAVEMENT), z)
 
 
 def road_colours(street: Street, x: np.ndarray, z: np.ndarray) -> np.ndarray:
-    """The road surface with its markings, (H, W, 3) float32."""
+    """Return the colours of the road with its markings, (H, W, 3) float32."""
     rng, left, right = street.rng, street.left, street.right
-    asphalt = jitter(rng, street.town.road)
-    colours = np.full((*x.shape, 3), asphalt, np.float32)
+    colours = np.full((*x.shape, 3), jitter(rng, street.town.road), np.float32)
     if street.town.cobbles:
         colours *= 1 - 0.25 * (((x % 0.35 < 0.07) | (z % 0.5 < 0.1)) & (z < 18))[..., None]
     if rng.random() < 0.2:  # a cycle lane, coloured but still road
@@ -99,7 +81,7 @@ def road_colours(street: Street, x: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 
 def paint_facade(street: Street, wall: Wall, look: Facade, height: float, light: float) -> None:
-    """Walls with brick courses, framed windows (some lit when it is dark) and perhaps a shop front."""
+    """Paint a wall with brick courses, framed windows (some lit when it is dark) and perhaps a shop front."""
     rng, region, along, up = street.rng, wall.region, wall.along, wall.up
     colour = np.full((*region.mask.shape, 3), look.colour, np.float32)
     colour *= (1 - look.courses * ((up % 0.4 < 0.12) | (up % 0.4 + along % 0.8 < 0.3)))[..., None]
@@ -125,11 +107,11 @@ def paint_facade(street: Street, wall: Wall, look: Facade, height: float, light:
         glow[front] = 0
         glow[pane] = np.array([0.8, 0.72, 0.55]) * (0.7 * street.weather.dark)
     colour *= light * (0.8 + 0.25 * street.patch(region, coarse=True) + 0.15 * street.patch(region))[..., None]
-    street.canvas.paint(region, colour, BUILDING, wall.depth, glow)
+    street.canvas.paint(region, colour, Id.BUILDING, wall.depth, glow)
 
 
 def place_buildings(street: Street, side: float, crossing: Point | None) -> None:
-    """A row of buildings on one side (-1 left, 1 right), broken by side streets and gardens."""
+    """Add a row of buildings on one side (-1 left, 1 right), broken by side streets and gardens."""
     rng = street.rng
     z, tall, setback = NEAR, rng.uniform(5, 18), rng.uniform(0.2, 6) * (rng.random() < 0.6)
     while z < FAR:
@@ -145,34 +127,33 @@ def place_buildings(street: Street, side: float, crossing: Point | None) -> None
 
 
 def add_building(street: Street, side: float, x: float, z: float, length: float, height: float) -> None:
-    """One building: the gable end, the front, and the roof of a low one."""
+    """Add one building: the gable end, the front, and the roof of a low one."""
     rng, canvas = street.rng, street.canvas
     look = street.town.facades[rng.integers(len(street.town.facades))]
     roof = rng.uniform(1.5, 4) if height < 12 and rng.random() < 0.6 else 0.0
     tiles = pick(rng, rgb("733829 474547 5c4c42"))
     tiles = tiles + (0.9 - tiles) * street.weather.snow
 
+    @street.later(x, z + length / 2)
     def draw() -> None:
         end, back, inner, top = x + 14 * side, z + length, x + 4 * side, height + roof
         if roof:
             gable = [[x, height, z], [(x + end) / 2, top, z], [end, height, z]]
             slope = [[x, height, z], [inner, top, z], [inner, top, back], [x, height, back]]
             for corners, shade in ((gable, 0.9), (slope, 1.0)):
-                region = canvas.polygon(street.camera.project(np.array(corners)))
+                region = street.area(np.array(corners))
                 if region is not None:
                     colour = tiles * shade * (0.8 + 0.4 * street.patch(region))[..., None]
-                    canvas.paint(region, colour, BUILDING, z)
+                    canvas.paint(region, colour, Id.BUILDING, z)
         lights = 1 - 0.3 * street.weather.shadow, street.side_light(side)
         for corner, light in zip(((end, z), (x, back)), lights, strict=True):  # the gable end, then the front
             wall = street.wall((x, z), corner, 0, height)
             if wall is not None:
                 paint_facade(street, wall, look, height, light)
 
-    street.add(x, z + length / 2, draw)
-
 
 def leaf_colour(street: Street) -> np.ndarray:
-    """A plant's colour (3,), near that of most plants in this town."""
+    """Return a plant's colour (3,), near that of most plants in this town."""
     own = pick(street.rng, LEAF_PALETTE, 0.03)
     return street.town.leaf + (own - street.town.leaf) * 0.5 * street.rng.random()
 
@@ -180,8 +161,8 @@ def leaf_colour(street: Street) -> np.ndarray:
 def draw_crown(
     street: Street, x: float, z: float, span: Point, half: float, tint: np.ndarray, cone: bool = False, holes: float = 0
 ) -> None:
-    """Leaves between two heights: a ragged blob, round or a cone."""
-    corners = street.flat(x, z, [(-half, span[0]), (half, span[1])])
+    """Paint leaves between two heights: a ragged blob, round or a cone."""
+    corners = street.camera.project(upright(x, z, [(-half, span[0]), (half, span[1])]))
     box = street.canvas.box(corners, 0.25 * half * street.scale(z))
     if box is None:
         return
@@ -194,11 +175,11 @@ def draw_crown(
     lit = 0.55 + 0.45 * rise + 0.9 * (fine - 0.5) + 0.7 * (coarse - 0.5)
     leaves = tint * np.clip(lit, 0.15, 1.8)[..., None]
     snow = np.clip(street.weather.snow * (fine + rise - 0.7), 0, 1)[..., None]
-    street.canvas.paint(Region(box.rows, box.columns, mask), leaves + (0.92 - leaves) * snow, VEGETATION, z)
+    street.canvas.paint(Region(box.rows, box.columns, mask), leaves + (0.92 - leaves) * snow, Id.VEGETATION, z)
 
 
 def draw_branches(street: Street, x: float, z: float, height: float, bark: np.ndarray) -> None:
-    """A tree without leaves: lines that fork."""
+    """Paint a tree without leaves: lines that fork."""
     tips = [(0.0, height * 0.3, math.pi / 2, height * 0.25)]
     for level in range(5):
         grown = []
@@ -206,15 +187,15 @@ def draw_branches(street: Street, x: float, z: float, height: float, bark: np.nd
             for turn in (-1, 1):
                 bent = angle + turn * street.rng.uniform(0.15, 0.6)
                 tip = (across + length * math.cos(bent), up + length * math.sin(bent))
-                street.line(x, z, [(across, up), tip], 0.16 / (level + 1), bark, VEGETATION)
+                street.line(x, z, [(across, up), tip], 0.16 / (level + 1), bark, Id.VEGETATION)
                 grown.append((*tip, bent, length * 0.75))
         tips = grown
 
 
 def add_tree(street: Street, x: float, z: float) -> None:
-    """A tree with a round or conical crown, or bare."""
+    """Add a tree with a round or conical crown, or bare."""
     rng = street.rng
-    height, kind, bare = rng.uniform(4, 12), rng.random(), rng.random() < street.bare
+    height, kind, bare = rng.uniform(4, 12), rng.random(), rng.random() < (0.9 if street.weather.snow else 0)
     colour, bark = leaf_colour(street), np.array([0.26, 0.20, 0.15]) * rng.uniform(0.6, 1.7)
     half = height * (rng.uniform(0.12, 0.2) if kind < 0.25 else rng.uniform(0.25, 0.45))
     for _ in range(4):  # dappled shade
@@ -223,10 +204,11 @@ def add_tree(street: Street, x: float, z: float) -> None:
         street.cast(spot, 0.0, 0.85)
     street.cast([(x - 0.15, z), (x + 0.15, z)], height * 0.5)
 
+    @street.later(x, z)
     def draw() -> None:
         trunk = 0.02 * height
         stem = [(-trunk, 0), (trunk, 0), (trunk * 0.7, height * 0.4), (-trunk * 0.7, height * 0.4)]
-        street.put(x, z, stem, bark, VEGETATION)
+        street.put(x, z, stem, bark, Id.VEGETATION)
         if bare:
             draw_branches(street, x, z, height, bark)
         else:
@@ -234,25 +216,24 @@ def add_tree(street: Street, x: float, z: float) -> None:
             low = height * (0.1 if cone else rng.uniform(0.2, 0.38))
             draw_crown(street, x, z, (low, height), half, colour, cone, rng.uniform(0.1, 0.36))
 
-    street.add(x, z, draw)
-
 
 def add_bush(street: Street, x: float, z: float) -> None:
-    """A bush on the ground."""
+    """Add a bush on the ground."""
     height, half = street.rng.uniform(0.6, 2.2), street.rng.uniform(0.6, 2.0)
     colour = leaf_colour(street)
     street.cast([(x - half, z), (x + half, z)], height)
-    street.add(x, z, lambda: draw_crown(street, x, z, (-0.3, height), half, colour))
+    street.later(x, z)(lambda: draw_crown(street, x, z, (-0.3, height), half, colour))
 
 
 def add_fence(street: Street, side: float, x: float, z: float, length: float) -> None:
-    """Planks, railings, mesh or a crash barrier; the whole panel is labelled, as annotators do."""
+    """Add planks, railings, mesh or a crash barrier; the whole panel is labelled, as annotators do."""
     rng = street.rng
     height, kind = street.town.fence_height * rng.uniform(0.9, 1.1), street.town.fence_kind
     base = jitter(rng, street.town.fence)
     pitch, post = rng.uniform(0.15, 0.4), rng.uniform(1.5, 3.0)
     street.cast([(x, z), (x, z + length)], height, 0.8)
 
+    @street.later(x, z + length * 0.5)
     def draw() -> None:
         wall = street.wall((x, z), (x, z + length), 0, height)
         if wall is None:
@@ -274,6 +255,4 @@ def add_fence(street: Street, side: float, x: float, z: float, length: float) ->
         shade = tone * street.side_light(side) * (0.8 + 0.4 * street.patch(region))
         behind = street.canvas.image[region.rows, region.columns]
         colour = behind + (base * shade[..., None] - behind) * solid[..., None].astype(np.float32)
-        street.canvas.paint(region, colour, FENCE, wall.depth)
-
-    street.add(x, z + length * 0.5, draw)
+        street.canvas.paint(region, colour, Id.FENCE, wall.depth)

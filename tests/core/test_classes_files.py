@@ -1,4 +1,4 @@
-"""The learning-rate schedule, class colours in label files, and files that are there whole or not at all."""
+"""Class colours in label files, and files that are there whole or not at all."""
 
 import hashlib
 import os
@@ -6,38 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from segsemi.core.classes import Classes, colourise, write_label_png
 from segsemi.core.files import file_hash, write_bytes, write_text
 from segsemi.datasets.voc import VOC
-from segsemi.training.schedule import poly_factor
 
 CLASSES = Classes(("road", "car", "sky"), ((128, 64, 128), (0, 0, 142), (70, 130, 180)), ignore_ids=(11, 255))
-
-
-@pytest.mark.parametrize(
-    ("step", "steps", "power", "expected"),
-    [(0, 100, 0.9, 1.0), (50, 100, 0.9, 0.5**0.9), (75, 100, 1.0, 0.25), (100, 100, 0.9, 0.0), (3, 10, 0.0, 1.0)],
-)
-def test_poly_by_hand(step: int, steps: int, power: float, expected: float) -> None:
-    assert poly_factor(step, steps, power) == pytest.approx(expected, rel=1e-12)
-
-
-def test_poly_equals_torchs_schedule() -> None:
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
-    scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=40, power=0.9)
-    for step in range(40):
-        assert 0.01 * poly_factor(step, 40) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9)
-        optimizer.step()
-        scheduler.step()
-
-
-@pytest.mark.parametrize(("step", "steps"), [(-1, 10), (11, 10), (0, 0), (0, -5)])
-def test_poly_outside_its_steps_is_refused(step: int, steps: int) -> None:
-    with pytest.raises(ValueError, match=f"step {step} is outside 0..{steps}"):
-        poly_factor(step, steps)
 
 
 @pytest.fixture

@@ -1,0 +1,30 @@
+"""How one model is trained: all in which teacher, student and supervised baseline differ (paper, algorithm 1)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from segsemi.core.config import AugmentParams, OptimParams, Part
+
+
+class Recipe(OptimParams):
+    """What decides what a model learns, apart from its network and its images; names as in params.yaml.
+
+    Attributes:
+        name: the name of the model, which keeps its random choices apart from those of others.
+        augment: weak augmentation of all images.
+        parts: what a batch consists of.
+        bn: `trainable`: one batch norm for all images; `fixed`: running statistics stay and normalise; `dsbn`.
+        loss: the loss on pseudo labels. Labels have cross entropy.
+        saug_ops, saug_replace, saug_without: strong augmentation of the parts that have it.
+    """
+
+    name: str
+    seed: int
+    augment: AugmentParams
+    parts: tuple[Part, ...]
+    bn: Literal["trainable", "fixed", "dsbn"] = "trainable"
+    loss: Literal["scl", "scl_released", "sce", "ce"] = "ce"
+    saug_ops: int = 0
+    saug_replace: bool = True
+    saug_without: tuple[str, ...] = ()

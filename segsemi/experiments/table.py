@@ -1,0 +1,154 @@
+"""The table of a grid, from the dvc experiments that are finished: Markdown and CSV."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+from scipy.stats import ttest_1samp
+
+from segsemi.core.config import TEACHER
+from segsemi.core.errors import UserError
+from segsemi.core.files import write_text
+from segsemi.core.git import git
+from segsemi.experiments.grid import SUPERVISED, Cell, Grid
+from segsemi.experiments.run import Run, finished_runs
+from segsemi.reporting.experiments import dots, lines
+
+References = dict[tuple[str, str], str]  # (row, column) -> the row on which it gains
+
+
+def read_results(planned: Sequence[Run], finished: Mapping[str, str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read what the finished cells measured, all numbers in percent.
+
+    Args:
+        finished: key -> git revision of each experiment.
+
+    Returns:
+        One line per cell: row, column, seed, model, steps (in all), miou, pseudo_label_miou. And its validation curve:
+        row, column, seed, step, val_miou.
+
+    Raises:
+        UserError: an experiment lacks its report.
+    """
+    results: list[dict[str, Any]] = []
+    curves = [pd.DataFrame({"row": [], "column": [], "seed": [], "step": [], "val_miou": []})]
+    for key, cell in planned:
+        if key not in finished:
+            continue
+        place: dict[str, Any] = {"row": cell.row, "column": cell.column, "seed": cell.seed}
+        numbers = json.loads(_file_of(finished[key], "reports/metrics.json"))[cell.model]
+        learnt = numbers.get("pseudo_label_miou") if cell.learns_from_pseudo_labels else None  # else nobody used them
+        measured = {"model": cell.model, "steps": cell.steps_in_all, "miou": numbers["miou"]}
+        results.append(place | measured | {"pseudo_label_miou": learnt})
+        curve = pd.read_csv(io.StringIO(_file_of(finished[key], "reports/validation.csv")))
+        curves.append(curve.loc[curve["model"] == cell.model, ["step", "val_miou"]].assign(**place))
+    columns = ["row", "column", "seed", "model", "steps", "miou", "pseudo_label_miou"]
+    table = pd.DataFrame(results, columns=columns).astype({"miou": float, "pseudo_label_miou": float})
+    return table, pd.concat([curve for curve in curves if not curve.empty] or curves)
+
+
+def _file_of(revision: str, path: str) -> str:
+    try:
+        return git("show", f"{revision}:{path}")
+    except UserError:
+        name = revision.rpartition("/")[2]
+        raise UserError(f"experiment {name} has no {path}: run it again after `dvc exp remove {name}`") from None
+
+
+def summarise(grid: Grid, cells: Sequence[Cell], results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return one line per column and row that has results, as texts to show and as numbers.
+
+    Both have the mean mIoU and its standard deviation over the seeds, the steps that went into the model in all, the mean
+    mIoU of its pseudo labels, and gains: paired by seed, with their standard deviation and the p of a paired t-test.
+    """
+    mious = {place: runs.set_index("seed")["miou"].dropna() for place, runs in results.groupby(["row", "column"])}
+    comparisons = _comparisons(grid, cells)
+    shown, numbers = [], []
+    for column, row in itertools.product(grid.columns, grid.rows):
+        runs, miou = results[(results["row"] == row) & (results["column"] == column)], mious.get((row, column))
+        if miou is None:
+            continue
+        pseudo = runs["pseudo_label_miou"].mean()
+        steps, mean, spread = runs["steps"].iloc[0], miou.mean(), miou.std(ddof=1)
+        text = {"column": column, "row": row, "steps in all": f"{steps}", "seeds": f"{len(miou)}"}
+        text |= {"mIoU": _with_spread("%.2f", mean, spread), "mIoU of pseudo labels": _with_spread("%.2f", pseudo)}
+        line = {"column": column, "row": row, "model": runs["model"].iloc[0], "steps": steps, "seeds": len(miou)}
+        line |= {"miou": mean, "deviation": spread, "pseudo_label_miou": pseudo}
+        for name, references in comparisons.items():
+            gains = (miou - mious.get((references.get((row, column)), column), np.nan)).dropna()
+            gain, spread = gains.mean(), gains.std(ddof=1)
+            p = ttest_1samp(gains, 0).pvalue if spread > 0 else np.nan
+            chance = "" if np.isnan(p) else " (p < 0.01)" if p < 0.005 else f" (p = {p:.2f})"
+            text[name] = _with_spread("%+.2f", gain, spread) + chance
+            line |= {name: gain, f"{name}: deviation": spread, f"{name}: p": p}
+        shown.append(text)
+        numbers.append(line)
+    texts = pd.DataFrame(shown)
+    return texts.loc[:, (texts != "").any()], pd.DataFrame(numbers).dropna(axis="columns", how="all")
+
+
+def _with_spread(style: str, mean: float, spread: float = np.nan) -> str:
+    if np.isnan(mean):
+        return ""
+    return style % mean + ("" if np.isnan(spread) else f" ± {spread:.2f}")
+
+
+def _comparisons(grid: Grid, cells: Sequence[Cell]) -> dict[str, References]:
+    """Return heading -> the row on which each row gains, per column."""
+    places = dict.fromkeys((cell.row, cell.column) for cell in cells)
+    before = dict(itertools.pairwise(reversed(grid.ladder)))
+    found = {"gain on the row before": {place: before[place[0]] for place in places if place[0] in before}}
+    for other in grid.against:
+        found[f"gain on {other}"] = {place: other for place in places if place[0] != other}
+    alone = {_budget(cell): cell.row for cell in cells if cell.model == SUPERVISED}
+    students = (cell for cell in cells if cell.model not in (TEACHER, SUPERVISED) and _budget(cell) in alone)
+    found["gain on labels alone, as many steps"] = {(cell.row, cell.column): alone[_budget(cell)] for cell in students}
+    return found
+
+
+def _budget(cell: Cell) -> str:
+    """Return what a model and the model trained on labels alone beside it share: column, labels and steps in all."""
+    labels = cell.params.split.model_dump(exclude={"unlabelled_ratio"})
+    return json.dumps([cell.column, cell.steps_in_all, cell.params.data.model_dump(), labels])
+
+
+def write_table(grid: Grid, title: str, fact: str, planned: Sequence[Run], path: Path) -> str:
+    """Write the table of the finished cells to `path`.md and `path`.csv and its figure to `path`.svg; return the Markdown.
+
+    Nothing is taken over from an earlier table: cells of other params, code or data have other keys.
+
+    Args:
+        fact: what to state above the table.
+    """
+    results, validation = read_results(planned, finished_runs())
+    if results.empty:
+        return f"no cell is finished: nothing to write into {path}.md"
+    shown, numbers = summarise(grid, [cell for _, cell in planned], results)
+    table = shown.map(_plain).rename(columns=_plain).to_markdown(index=False, disable_numparse=True)
+    note = (
+        "mIoU in percent: mean ± standard deviation over the seeds. Gains are paired by seed, with the p of a paired t-test. "
+        "Steps in all: optimizer steps that went into a model, those of its teachers included."
+    )
+    image = f"![{_plain(title)}]({quote(path.name)}.svg)"
+    text = "\n\n".join([f"# {_plain(title)}", fact, table, note, image]) + "\n"
+    rows = [name for name in grid.rows if name in set(results["row"])]
+    columns = [name for name in grid.columns if name in set(results["column"])]
+    svg = lines(results, rows, columns, grid.lines) if grid.lines else dots(results, validation, rows, columns)
+    csv = numbers.to_csv(index=False, lineterminator="\n", float_format="%.6g")
+    for ending, content in (("svg", svg), ("csv", csv), ("md", text)):
+        write_text(path.with_name(f"{path.name}.{ending}"), content)
+    return text
+
+
+def _plain(text: str) -> str:
+    """Return text that Markdown takes as it is, in a table too."""
+    return re.sub(r"([\\|\[\]*`])", r"\\\1", text)

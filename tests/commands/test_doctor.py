@@ -1,0 +1,94 @@
+"""What `doctor` says of data, split and costs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from PIL import Image
+from ruamel.yaml import YAML
+
+from segsemi.commands.cli import main
+from segsemi.commands.doctor import split_lines, training_seconds
+from segsemi.core.config import load_params, load_values, parse_params
+from segsemi.datasets import DataSet, Entry
+from segsemi.datasets.scenes import CLASSES as SCENES
+
+
+def test_doctor_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root, rng = tmp_path / "own", np.random.default_rng(0)
+    label = np.repeat(np.array([0, 0, 1, 255], np.uint8), 500).reshape(40, 50)
+    for folder in ("images", "labels", "unlabelled"):
+        (root / folder).mkdir(parents=True)
+    for index in range(10):
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(root / f"images/{index}.png")
+        Image.fromarray(label).save(root / f"labels/{index}.png")
+    Image.fromarray(np.zeros((40, 50, 3), np.uint8)).save(root / "unlabelled/x.png")
+    names = {"names": ["ground", "cat", "dog"], "colours": [[0, 0, 0], [255, 0, 0], [0, 0, 255]]}
+    (root / "classes.json").write_text(json.dumps(names))
+    values, path, picture = load_values(ROOT / "params.yaml"), tmp_path / "params.yaml", tmp_path / "nine.png"
+    values["data"].update(name="folder", root=str(root))
+    values["augment"]["crop_size"] = 32
+    values["student"].update(bn="fixed", batch_labelled=1, batch_pseudo=1)  # one image goes through at a time
+    YAML().dump(values, path)
+    assert main(["doctor", "--params", str(path), "--picture", str(picture)]) == 0
+    out = capsys.readouterr().out
+    assert "train: 8 images with a label" in out and "val: 2 images with a label" in out
+    assert "extra: 0 images with a label, 1 without" in out
+    assert re.search(r"class   0 ground +50\.00 %", out) and re.search(r"class   2 dog +0\.00 %.*no pixel", out)
+    assert re.search(r"no class \(ignored\) +25\.00 %", out)
+    memory = re.findall(r"(?:teacher|student): \d+\.\d\d s per step and (\d+\.\d) GiB of memory", out)
+    assert len(memory) == 2 and all(0.2 < float(gib) < 20 for gib in memory)
+    with Image.open(picture) as nine:
+        assert nine.width > 3 * 50
+
+    Image.fromarray(label[:, :49]).save(root / "labels/0.png")
+    assert main(["doctor", "--params", str(path), "--picture", str(picture)]) == 1
+    assert "0.png is 40x49, its image 40x50" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("extra", "changes", "expected"),
+    [
+        (0, {}, ["split: 1 labelled and 7 unlabelled images"]),
+        (0, {"split": {"fraction": 1.0}}, ["split: 8 labelled and 0 unlabelled images", "no unlabelled"]),
+        (
+            0,
+            {"split": {"fraction": 1.0}, "student": {"batch_pseudo": 0, "bn": "fixed"}},
+            ["split: 8 labelled and 0 unlabelled images"],
+        ),
+        (
+            1,
+            {"evaluate": {"subset": "test"}},
+            ["split: 1 labelled and 8 unlabelled images", "evaluate.subset is test, where no image has a label"],
+        ),
+    ],
+)
+def test_doctor_tells_what_the_split_will_be(
+    extra: int, changes: dict[str, dict[str, object]], expected: list[str]
+) -> None:
+    values = load_values(ROOT / "params.yaml")
+    params = parse_params({**values, **{name: {**values[name], **changed} for name, changed in changes.items()}})
+    subsets = ["train"] * 8 + ["extra"] * extra + ["val"]
+    entries = [Entry(str(i), subset, Path(f"{i}.jpg"), Path(f"{i}.png")) for i, subset in enumerate(subsets)]
+    lines = list(split_lines(params, DataSet(SCENES, entries)))
+    assert len(lines) == len(expected) and all(part in line for part, line in zip(expected, lines, strict=True))
+
+
+def test_steps_that_are_alike_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that goes on by a second at every look: a step takes one second."""
+    looks: list[float] = []
+
+    def clock() -> float:
+        looks.append(len(looks))
+        return looks[-1]
+
+    monkeypatch.setattr("segsemi.commands.doctor.time.perf_counter", clock)
+    params = load_params(ROOT / "params.yaml")
+    params = params.model_copy(update={"augment": params.augment.model_copy(update={"crop_size": 33})})
+    assert training_seconds([(params, "teacher", 30), (params, "student", 5), (params, "teacher", 7)]) == 42
+    assert len(looks) == 2 * 2 * 2

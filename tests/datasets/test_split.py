@@ -1,0 +1,185 @@
+"""The split: which images are labelled, which labels are hidden, which lists name what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segsemi.core.classes import Classes, write_label_png
+from segsemi.core.errors import UserError
+from segsemi.core.files import file_hash
+from segsemi.data.manifest import COLUMNS, Row, read_rows
+from segsemi.datasets.split import read_corrected, read_list, split_rows, write_split
+
+CLASSES = Classes(("ground", "cat", "dog"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)))
+
+
+def rows_of(count: int, extra: int = 1) -> list[Row]:
+    def row(id_: str, subset: str, label: str) -> Row:
+        return Row(id_, subset, f"{subset}/{id_}.png", label, 6, 8, "a", "b" if label else "")
+
+    train = [row(f"t{index:04d}", "train", f"trainannot/t{index:04d}.png") for index in range(count)]
+    others = [row(f"e{index}", "extra", "") for index in range(extra)]
+    return [*train, *others, row("v", "val", "valannot/v.png"), row("x", "test", "testannot/x.png")]
+
+
+def ids(rows: list[Row]) -> list[str]:
+    return [row.id for row in rows]
+
+
+@pytest.mark.parametrize(("fraction", "expected"), [(1 / 8, 46), (1 / 4, 92), (1 / 2, 184), (1.0, 367), (0.01, 4)])
+def test_fraction_of_camvid_gives_as_many_labels(fraction: float, expected: int) -> None:
+    split = split_rows(rows_of(367), fraction=fraction, seed=0)
+    assert len(split.labelled) == expected and len(split.unlabelled) == 368 - expected
+    assert "e0" in ids(split.unlabelled) and ids(split.val) == ["v"] and ids(split.test) == ["x"]
+
+
+def test_split_depends_on_the_seed_and_smaller_ones_lie_within_larger() -> None:
+    def chosen(count: int, seed: int) -> set[str]:
+        return set(ids(split_rows(rows_of(100), count=count, seed=seed).labelled))
+
+    assert chosen(10, 1) == chosen(10, 1) != chosen(10, 2)
+    assert chosen(10, 1) < chosen(20, 1) < chosen(50, 1)
+
+
+def test_ratio_of_unlabelled_images() -> None:
+    rows = rows_of(10, extra=20)
+
+    def unlabelled(ratio: float, seed: int = 3) -> list[str]:
+        return ids(split_rows(rows, count=2, unlabelled_ratio=ratio, seed=seed).unlabelled)
+
+    one, two, five = (set(unlabelled(ratio)) for ratio in (1.0, 2.0, 5.0))
+    assert (len(one), len(two), len(five)) == (2, 4, 10) and one < two < five
+    assert unlabelled(5.0) == [row.id for row in rows if row.id in five]
+    assert set(unlabelled(2.0, seed=4)) != two
+    (corrected, *_) = one  # counts as a labelled image
+    split = split_rows(rows, count=2, unlabelled_ratio=2.0, seed=3, corrected=[corrected])
+    assert ids(split.corrected) == [corrected] and len(split.unlabelled) == 6
+
+
+@pytest.mark.parametrize(
+    ("choice", "message"),
+    [
+        ({"fraction": 0.001}, r"split\.fraction 0\.001 of 100 training images leaves no labelled one"),
+        ({"count": 101}, r"split\.count 101 is more than the 100"),
+        ({"ids": ["nobody"]}, r"split\.labelled_list names 'nobody', which is no training image"),
+        ({"count": 2, "unlabelled_ratio": 50.0}, r"split\.unlabelled_ratio 50\.0 asks for 100"),
+        ({"extra": "labelled"}, r"split\.extra is labelled, but there are no extra images"),
+    ],
+)
+def test_impossible_split_is_refused(choice: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        split_rows(rows_of(100, extra=0), seed=0, **choice)
+
+
+def test_list_file_chooses_by_id_or_path(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("# comment only\n\n")
+    assert read_list(path) is None
+    path.write_text("# three ways\nt0001\ntrain/t0003.png trainannot/t0003.png\nt0000.png\n")
+    split = split_rows(rows_of(5), ids=read_list(path), seed=0)
+    assert ids(split.labelled) == ["t0000", "t0001", "t0003"]
+    with pytest.raises(UserError, match="missing.txt"):
+        read_list(tmp_path / "missing.txt")
+
+
+LISTED = [
+    Row(id_, "train", image, "label.png", 4, 4, "a", "b")
+    for id_, image in (
+        ("ulm_0_1", "leftImg8bit/train/ulm/ulm_0_1_leftImg8bit.png"),
+        ("2007_000032", "VOC2012/JPEGImages/2007_000032.jpg"),
+        ("day 1__a cat", "images/day 1/a cat.jpg"),
+        ("day 2__a cat", "images/day 2/a cat.jpg"),
+        ("x", "x.png"),
+        ("sub__x", "sub/x.png"),
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [  # lines of the lists that the field shares
+        ("leftImg8bit/train/ulm/ulm_0_1_leftImg8bit.png gtFine/train/ulm/ulm_0_1_gtFine_labelIds.png", "ulm_0_1"),
+        ("/data/cityscapes/leftImg8bit/train/ulm/ulm_0_1_leftImg8bit.png\t/data/gt.png", "ulm_0_1"),
+        ("leftImg8bit/train/ulm/ulm_0_1_leftImg8bit.png,gtFine/train/ulm/x.png", "ulm_0_1"),
+        ("ulm_0_1_leftImg8bit", "ulm_0_1"),
+        ("/JPEGImages/2007_000032.jpg /SegmentationClassAug/2007_000032.png", "2007_000032"),
+        ("2007_000032", "2007_000032"),
+        ("day 1/a cat.jpg", "day 1__a cat"),
+        ("day 1/a cat", "day 1__a cat"),
+        ("images/day 2/a cat.jpg labels/day 2/a cat.png", "day 2__a cat"),
+        ("x", "x"),  # a whole id is never ambiguous
+    ],
+)
+def test_lists_as_the_field_shares_them(line: str, expected: str) -> None:
+    assert ids(split_rows(LISTED, ids=[line], seed=0).labelled) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("a cat.jpg", "may mean day 1__a cat, day 2__a cat"),
+        ("x.png", "may mean sub__x, x"),
+        *((line, "is no training image") for line in ("/", ".", "other/2007_000033.jpg", "x.v2")),
+    ],
+)
+def test_list_line_of_two_or_no_images_is_refused(line: str, message: str) -> None:
+    with pytest.raises(UserError, match=rf"split\.labelled_list.*{message}"):
+        split_rows(LISTED, ids=[line], seed=0)
+
+
+def test_unlabelled_list_has_no_trace_of_labels(tmp_path: Path) -> None:
+    split = split_rows(rows_of(8), count=2, seed=0)
+    write_split(split, tmp_path)
+    assert "label" not in (tmp_path / "unlabelled.csv").read_text().splitlines()[0]
+    assert "annot" not in (tmp_path / "unlabelled.csv").read_text()
+    assert ids(read_rows(tmp_path / "unlabelled.csv")) == ids(split.unlabelled) and len(split.unlabelled) == 7
+    assert (tmp_path / "labelled.csv").read_text().splitlines()[0] == ",".join(COLUMNS)
+    assert len(read_rows(tmp_path / "hidden.csv")) == 6  # the extra image has no label to hide
+    assert (read_rows(tmp_path / "val.csv"), read_rows(tmp_path / "test.csv")) == (split.val, split.test)
+
+
+def test_corrected_labels_count_as_labelled(tmp_path: Path) -> None:
+    rows = rows_of(4, extra=0)
+    for name in ("t0001", "t0003"):
+        write_label_png(tmp_path / f"mine/{name}.png", np.full((6, 8), 2, dtype=np.uint8), CLASSES)
+    (tmp_path / "mine/README.md").write_text("no label")
+    files = read_corrected(tmp_path / "mine", rows, CLASSES)
+    write_split(split_rows(rows, ids=["t0000", "t0003"], corrected=files, seed=0), tmp_path, files)
+    found = {name: read_rows(tmp_path / f"{name}.csv") for name in ("labelled", "corrected", "unlabelled", "hidden")}
+    assert {name: ids(part) for name, part in found.items()} == {
+        "labelled": ["t0000", "t0003"],  # its own label wins
+        "corrected": ["t0001"],
+        "unlabelled": ["t0002"],
+        "hidden": ["t0002"],
+    }
+    (row,) = found["corrected"]
+    assert row.label_hash == file_hash(tmp_path / "mine/t0001.png") == file_hash(tmp_path / row.label)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "value", "message"),
+    [
+        ("t9999", (6, 8), 1, r"t9999\.png: no training image has the id"),
+        ("v", (6, 8), 1, r"v\.png: no training image has the id"),
+        ("t0001", (6, 7), 1, r"t0001\.png is 6x7, its image 6x8"),
+        ("t0001", (6, 8), 3, r"t0001\.png has ids \[3\] outside 0\.\.2"),
+    ],
+)
+def test_wrong_corrected_label_is_refused(
+    tmp_path: Path, name: str, size: tuple[int, int], value: int, message: str
+) -> None:
+    write_label_png(tmp_path / f"{name}.png", np.full(size, value, dtype=np.uint8), CLASSES)
+    with pytest.raises(UserError, match=message):
+        read_corrected(tmp_path, rows_of(4), CLASSES)
+
+
+def test_missing_folder_and_two_corrected_labels_of_one_image_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"split\.corrected: there is no folder"):
+        read_corrected(tmp_path / "nowhere", [], CLASSES)
+    for ending in ("png", "PNG"):
+        (tmp_path / f"t0001.{ending}").touch()
+    with pytest.raises(UserError, match=r"t0001\.PNG and .*t0001\.png are labels of the same image"):
+        read_corrected(tmp_path, rows_of(4), CLASSES)

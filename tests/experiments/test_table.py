@@ -1,0 +1,136 @@
+"""Tables and figures of results, against scipy and the numbers that went in."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+from matplotlib.axes import Axes
+from test_grid import VALUES
+
+from segsemi.experiments.grid import Cell, Grid, cells_of
+from segsemi.experiments.table import summarise
+from segsemi.reporting.experiments import dots, lines, write_page
+
+ROWS: dict[str, dict[str, Any]] = {
+    "base": {"model": "teacher", "rounds": 0},
+    "better": {"model": "student_1", "set": ["split.unlabelled_ratio=2.0"]},
+    "noisy": {"model": "student_2", "rounds": 2},
+    "longer": {"model": "supervised", "rounds": 2, "baseline": "student_2"},
+    "alone": {"model": "supervised", "baseline": "student_1"},
+    "unmeasured": {"model": "student_1"},
+}
+MIOU = {
+    "base": [50.0, 52.0, 57.0],
+    "better": [51.0, 53.5, 58.0],
+    "noisy": [54.0, 50.0, 59.0],
+    "longer": [53.0, 53.0, 53.0],
+    "alone": [50.0, 53.0, 57.0],
+}
+
+
+def grid_of(**changes: Any) -> Grid:
+    columns = {"1/8": ["split.fraction=0.125"], "1/4": ["split.fraction=0.25"]}
+    return Grid.model_validate({"columns": columns, "rows": ROWS, "against": ["base"], **changes})
+
+
+def results_of(cells: list[Cell]) -> pd.DataFrame:
+    """Every result but that of `unmeasured`; in column 1/4 only seed 2 of base and better, 10 points more."""
+    places = [cell for cell in cells if cell.row in MIOU]
+    places = [cell for cell in places if cell.column == "1/8" or (cell.seed == 2 and cell.row in ("base", "better"))]
+    return pd.DataFrame(
+        {
+            "row": cell.row,
+            "column": cell.column,
+            "seed": cell.seed,
+            "model": cell.model,
+            "steps": cell.steps_in_all,
+            "miou": MIOU[cell.row][cell.seed] + (10 if cell.column == "1/4" else 0),
+            "pseudo_label_miou": [41.0, 42.0, np.nan][cell.seed] if cell.row == "noisy" else np.nan,
+        }
+        for cell in places
+    )
+
+
+def test_table_has_the_mean_the_deviation_and_the_paired_gain() -> None:
+    grid = grid_of(ladder=["base", "better", "noisy"])
+    cells = cells_of(grid, VALUES, seeds=[0, 1, 2], extra=["teacher.steps=100", "student.steps=50"])
+    shown, numbers = summarise(grid, cells, results_of(cells))
+    assert list(zip(shown["column"], shown["row"], strict=True)) == [("1/8", row) for row in MIOU] + [
+        ("1/4", "base"),
+        ("1/4", "better"),
+    ]
+    assert shown["steps in all"].tolist() == ["100", "150", "200", "200", "150", "100", "150"]
+    spread = statistics.stdev(MIOU["base"])
+    assert shown["mIoU"][[0, 5]].tolist() == [f"53.00 ± {spread:.2f}", "67.00"]
+    assert shown["seeds"].tolist() == ["3"] * 5 + ["1"] * 2
+    assert shown["mIoU of pseudo labels"].tolist() == ["", "", "41.50", "", "", "", ""]
+
+    def gain(row: str, other: str) -> str:
+        differences = np.subtract(MIOU[row], MIOU[other])
+        p = scipy.stats.ttest_rel(MIOU[row], MIOU[other]).pvalue
+        return f"{differences.mean():+.2f} ± {differences.std(ddof=1):.2f} (p = {p:.2f})"
+
+    on_base = ["", *(gain(row, "base") for row in ("better", "noisy", "longer", "alone")), "", "+1.00"]
+    assert shown["gain on base"].tolist() == on_base
+    ladder = ["", gain("better", "base"), gain("noisy", "better"), "", "", "", "+1.00"]
+    assert shown["gain on the row before"].tolist() == ladder
+    # on the labels-only model of the same column and as many steps, whatever unlabelled images the student had
+    equal = ["", gain("better", "alone"), gain("noisy", "longer"), "", "", "", ""]
+    assert shown["gain on labels alone, as many steps"].tolist() == equal
+
+    assert numbers["miou"][0] == 53.0 and numbers["deviation"][0] == pytest.approx(spread)
+    assert np.isnan(numbers["deviation"][5]) and numbers["gain on base"][6] == 1.0
+    expected = scipy.stats.ttest_rel(MIOU["noisy"], MIOU["base"]).pvalue
+    assert numbers["gain on base: p"][2] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("along", [None, "rows", "columns"])
+def test_figure_has_means_deviations_and_names(along: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    strange, drawn, real = r"SAUG < $\foo$", list[list[float]](), Axes.errorbar
+
+    def errorbar(self: Axes, x: Any, y: Any, **options: Any) -> Any:
+        deviation = options.get("yerr", options.get("xerr"))
+        drawn.append([*np.ravel(y if "yerr" in options else x), *np.ravel(deviation)])
+        return real(self, x, y, **options)
+
+    monkeypatch.setattr(Axes, "errorbar", errorbar)
+    mious = {("base", "1/8"): [50.0, 52.0, 57.0], (strange, "1/8"): [51.0, 53.5, 58.0], ("base", "1/4"): [60.0]}
+    results = pd.DataFrame(
+        {"row": row, "column": column, "miou": miou, "pseudo_label_miou": miou - 2 if row == strange else np.nan}
+        for (row, column), values in mious.items()
+        for miou in values
+    )
+    curves = pd.concat([results.assign(step=step, val_miou=results["miou"] - 10 / step) for step in (1, 2)])
+    rows, columns = ["base", strange], ["1/8", "1/4"]
+    svg = lines(results, rows, columns, along) if along else dots(results, curves, rows, columns)
+    base, saug = statistics.stdev([50.0, 52.0, 57.0]), statistics.stdev([51.0, 53.5, 58.0])
+    expected = {  # means and deviations; a single seed has none
+        None: [[53, base], [162.5 / 3, saug], [60, 0]],
+        "rows": [[53, 162.5 / 3, base, saug], [162.5 / 3 - 2, saug], [60, 0]],
+        "columns": [[53, 60, base, 0], [162.5 / 3, saug], [162.5 / 3 - 2, saug]],
+    }[along]
+    assert len(drawn) == 3 and all(a == pytest.approx(b) for a, b in zip(drawn, expected, strict=True))
+    text = " ".join(ElementTree.fromstring(svg).itertext())
+    assert "base" in text and strange in text and "1/4" in text and ("validation mIoU" in text) == (along is None)
+    assert "validation mIoU" not in dots(results, curves[:0], rows, columns)  # val_every: 0
+
+
+def test_page_has_all_tables_with_their_figures(tmp_path: Path) -> None:
+    for name, title in (("größe 2", "A < B"), ("b", "Other")):
+        table = f"# {title}\n\n| a | b |\n|:--|:--|\n| <i> | 5 |\n\n![x]({quote(name)}.svg)\n"
+        (tmp_path / f"{name}.md").write_text(table)
+        (tmp_path / f"{name}.svg").write_text(f"<svg><text>figure of {title[0]}</text></svg>")
+    (tmp_path / "README.md").write_text("# Not a table\n")
+    page = write_page(tmp_path).read_text()
+    for part in ("<h1>A &lt; B</h1>", "<svg><text>figure of A</text></svg>", "<h1>Other</h1>", "figure of O"):
+        assert page.count(part) == 1, part
+    assert page.count("&lt;i&gt;</td>") == 2
+    assert ".svg" not in page and "Not a table" not in page  # nothing is read from beside it

@@ -1,0 +1,104 @@
+"""Evaluation against counting in a loop, and its state after a stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import segsemi.evaluate
+from segsemi.core.errors import UserError
+from segsemi.data.images import read_image, read_label
+from segsemi.data.manifest import Row
+from segsemi.datasets import check_entries, find_dataset, scenes
+from segsemi.evaluate import write_evaluation
+from segsemi.inference import predict_image
+from segsemi.models.build import Architecture, SegmentationModel, build_model
+from segsemi.runtime.distributed import Runtime
+
+
+@pytest.fixture
+def val(tmp_path: Path) -> list[Row]:
+    """Six labelled images in `tmp_path`/raw."""
+    raw = tmp_path / "raw"
+    scenes.write(raw, train=1, val=6, height=48, width=64, seed=0)
+    entries = find_dataset("synthetic", raw, val_fraction=0.2, seed=0).entries
+    rows = check_entries(raw, entries, scenes.CLASSES, warn=lambda _: None)
+    return [row for row in rows if row.subset == "val"]
+
+
+def network(short_side: int | None = None) -> SegmentationModel:
+    architecture = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16, short_side=short_side)
+    return build_model(architecture, scenes.CLASSES, encoder_weights="none", seed=0).eval()
+
+
+def evaluate(model: SegmentationModel, rows: list[Row], root: Path, out: str, **changes: object) -> Path:
+    """Write the evaluation to root/OUT, with the state of a stopped run in root/work_OUT."""
+    options: dict = {"scales": [1.0], "flip": False, "window": None, "examples": 3, "progress": "model", **changes}
+    write_evaluation(
+        model,
+        rows,
+        root / "raw",
+        scenes.CLASSES,
+        root / out,
+        work=root / f"work_{out}",
+        runtime=Runtime(torch.device("cpu")),
+        **options,
+    )
+    return root / out
+
+
+@pytest.mark.parametrize("short_side", [None, 32])
+def test_evaluation_counts_every_labelled_pixel(short_side: int | None, val: list[Row], tmp_path: Path) -> None:
+    """At the labels' own size, with the scales, flip and window asked for, against counting in a loop."""
+    model = network(short_side)
+    out = evaluate(model, val, tmp_path, "out", scales=[0.75, 1.0], flip=True, window=32)
+    expected = np.zeros((11, 11), int)
+    for row in val:
+        image, label = (
+            read_image(tmp_path / "raw" / row.image),
+            read_label(tmp_path / "raw" / row.label, scenes.CLASSES),
+        )
+        best = predict_image(model, image, (0.75, 1.0), True, 32).argmax(0).numpy()
+        for truth, prediction in zip(label.ravel(), best.ravel(), strict=True):
+            if truth != 255:
+                expected[truth, prediction] += 1
+    cells = pd.read_csv(out / "confusion.csv").pivot(index="truth", columns="prediction", values="pixels")
+    names = list(scenes.CLASSES.names)
+    assert cells.loc[names, names].to_numpy().tolist() == expected.tolist()
+
+
+def test_evaluation_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="the data set has no labelled image there; choose val"):
+        evaluate(network(), [], tmp_path, "out")
+
+
+def test_evaluation_goes_on_with_the_next_image(
+    val: list[Row], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = network()
+    whole = evaluate(model, val, tmp_path, "whole")
+    monkeypatch.setattr(segsemi.evaluate, "STATE_SECONDS", -1.0)
+    real = segsemi.evaluate.LabelledPairs.__getitem__
+    read: list[int] = []
+
+    def killed(self, index):  # type: ignore[no-untyped-def]
+        read.append(index)
+        if read == [0, 1, 2, 3]:
+            raise KeyboardInterrupt
+        return real(self, index)
+
+    monkeypatch.setattr(segsemi.evaluate.LabelledPairs, "__getitem__", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(model, val, tmp_path, "resumed")
+    assert not (tmp_path / "resumed/metrics.json").exists()
+    read.clear()
+    resumed = evaluate(model, val, tmp_path, "resumed")
+    assert read == [3, 4, 5]  # no earlier image is read again
+    files = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]
+    assert len(files) == 8
+    for name in files:
+        assert (whole / name).read_bytes() == (resumed / name).read_bytes(), name
