@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +96,11 @@ def test_two_queue_workers_leave_each_other_alone(finished: Project) -> None:
     for name, changes in queued.items():
         options = [word for change in changes for word in ("-S", change)]
         finished.run("dvc", "exp", "run", "--queue", "--name", name, *options, *data, "train_student@student_1")
-    finished.run("dvc", "exp", "run", "--run-all", "--jobs", "2")  # its exit code says nothing about the experiments
-    status = finished.run("dvc", "queue", "status")
+    finished.run("dvc", "queue", "start", "--jobs", "2")
+    deadline = time.monotonic() + 300
+    while any(word in (status := finished.run("dvc", "queue", "status")) for word in ("Queued", "Running")):
+        assert time.monotonic() < deadline, status
+        time.sleep(3)
     assert status.count("Success") == 2, "\n".join(finished.run("dvc", "queue", "logs", name) for name in queued)
     folder = cached(finished, locked(finished, "other")["train_student@student_1"]["models/student_1"])
     (description,) = [file["md5"] for file in folder if file["relpath"] == "model.json"]
