@@ -1,11 +1,11 @@
-# make demo: everything from nothing to the report. make test: the tests. Both make .venv/ first if needed.
+# make demo: everything from nothing to the report. make test: the tests. All of these make .venv/ first if needed.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Stages run `python` and `dvc` by name; these must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test unit pipeline lint docs clean
 
 demo: $(VENV)/.ready
 	dvc repro
@@ -13,21 +13,31 @@ demo: $(VENV)/.ready
 	@cat reports/table.md
 	@echo "report: $(CURDIR)/reports/index.html"
 
-test: $(VENV)/.ready
-	python -m pytest
+test: unit pipeline
+
+# Two test workers with one torch thread each; whoever is done takes tests of the other.
+PYTEST := python -m pytest --numprocesses 2 --dist worksteal
+
+unit: $(VENV)/.ready
+	$(PYTEST) -m "not pipeline"
+
+# The tests that drive dvc.
+pipeline: $(VENV)/.ready
+	$(PYTEST) -m pipeline
 
 lint: $(VENV)/.ready
 	ruff check .
 	ruff format --check .
 	mypy segsemi stages
 
+# --no-compile: Python compiles a module when it is first imported; most modules of the packages never are.
 # Without their dependencies: pyimgaug asks for the desktop build of OpenCV, which needs a screen's libraries (the lock has
 # the headless one), cityscapesScripts, whose table of ids a test reads, for a `typing` that hides Python's own.
 $(VENV)/.ready: requirements.lock pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed: make PYTHON=python3.12')"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps pyimgaug==0.5.0 cityscapesScripts==2.3.0
+	$(BIN)/python -m pip install --quiet --no-compile --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps pyimgaug==0.5.0 cityscapesScripts==2.3.0
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -79,7 +79,9 @@ def write_evaluation(
             saved = time.monotonic()
     for name in ("examples", "predictions"):
         if (work / name).exists():
-            shutil.copytree(work / name, out / name, dirs_exist_ok=True)
+            shutil.copytree(
+                work / name, out / name, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True
+            )  # half a file
     metrics = {"images": len(rows), **confusion.summary(classes.names)}
     write_json(out / "metrics.json", metrics)
     cells = [

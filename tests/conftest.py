@@ -1,20 +1,28 @@
-"""A tiny copy of the project in which the real dvc runs, and images for a small training."""
+"""Tiny copies of the project in which the real dvc runs, and images for a small training."""
 
 from __future__ import annotations
 
 import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: test workers share the cores
+
 import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from filelock import FileLock
 from PIL import Image
 from ruamel.yaml import YAML
 from small_training import Data, small_data
 
 from segsemi.datasets import scenes
+
+torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 RAW = "data/raw/tiny"
@@ -30,21 +38,22 @@ TINY: dict[str, dict[str, object]] = {
 
 
 class Project:
-    """A clone of the working tree in a folder of its own, with a git commit, and `dvc` to run there."""
+    """A copy of the working tree in a folder of its own, as a git repository.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        folder: where it is.
+        python: the program that stages start as `python`.
+    """
+
+    def __init__(self, folder: Path, python: Path = Path(sys.executable)) -> None:
         self.folder = folder
+        self.python = python
 
     def run(self, *command: str, check: bool = True, **variables: str) -> str:
-        environment = {
-            **os.environ,
-            **variables,
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-            "GIT_AUTHOR_NAME": "t",
-            "GIT_AUTHOR_EMAIL": "t@example.org",
-            "GIT_COMMITTER_NAME": "t",
-            "GIT_COMMITTER_EMAIL": "t@example.org",
-        }
+        """Run a command in the project and return what it prints; `python`, `dvc` and `git commit` work there."""
+        path = (str(self.python.parent), str(Path(sys.executable).parent), os.environ["PATH"])
+        git = {f"GIT_{who}_{what}": "t@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+        environment = {**os.environ, **git, **variables, "PATH": os.pathsep.join(path)}
         done = subprocess.run(
             command, cwd=self.folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
@@ -52,9 +61,9 @@ class Project:
             raise AssertionError(f"{' '.join(command)} failed with {done.returncode}:\n{done.stdout}")
         return done.stdout
 
-    def repro(self) -> list[str]:
-        """`dvc repro`; the names of the stages that ran."""
-        return ran_stages(self.run("dvc", "repro"))
+    def repro(self, *arguments: str) -> list[str]:
+        """Run `dvc repro` and return the names of the stages that ran."""
+        return ran_stages(self.run("dvc", "repro", *arguments))
 
     def set_params(self, changes: dict[str, dict[str, object]]) -> None:
         yaml = YAML()
@@ -103,13 +112,36 @@ def copy_project(folder: Path) -> Project:
     return project
 
 
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, list[str]]:
-    """A project in which the whole tiny pipeline has run once, and the stages that ran. Tests leave it finished."""
-    project = copy_project(tmp_path_factory.mktemp("project"))
-    stages = project.repro()
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], str]) -> tuple[Path, str]:
+    """Return a folder that `make` filled, and what it returned; the test workers share both, so no test may change them."""
+    base = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # that of all workers
+    folder, output = base / name, base / f"{name}.txt"
+    with FileLock(base / f"{name}.lock"):
+        if not output.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of a worker in which it failed
+            output.write_text(make(folder))
+    return folder, output.read_text()
+
+
+def run_all(project: Project, **variables: str) -> str:
+    """Run the whole pipeline, commit the result and return what dvc printed."""
+    output = project.run("dvc", "repro", **variables)
     project.commit()
-    return project, stages
+    return output
+
+
+@pytest.fixture(scope="session")
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder in which the whole tiny pipeline ran, and what dvc printed."""
+    return made_once(tmp_path_factory, "first_run", lambda folder: run_all(copy_project(folder)))
+
+
+@pytest.fixture
+def finished(first_run: tuple[Path, str], tmp_path: Path) -> Project:
+    """The test's own copy of the project in which the whole tiny pipeline ran."""
+    return Project(shutil.copytree(first_run[0], tmp_path / "project", symlinks=True))
 
 
 @pytest.fixture(scope="session")

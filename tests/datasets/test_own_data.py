@@ -97,8 +97,8 @@ def test_the_page_works_word_for_word(tmp_path: Path) -> None:
     assert len(list((tmp_path / "shared").rglob("*"))) > 20
 
 
-def test_a_colleague_pulls_and_need_not_train(finished: tuple[Project, list[str]], tmp_path: Path) -> None:
-    project, _ = finished
+def test_a_colleague_pulls_and_need_not_train(finished: Project, tmp_path: Path) -> None:
+    project = finished
     try:
         project.run("dvc", "remote", "add", "--local", "--default", "shared", str(tmp_path / "shared"))
         project.run("dvc", "push")

@@ -1,0 +1,126 @@
+"""The real dvc on stages that write fixed outputs: what reruns after which edit."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, Project, copy_project, made_once, ran_stages, run_all
+
+pytestmark = pytest.mark.pipeline
+
+ROUND = ("pseudo_label", "pseudo_quality", "train_student", "evaluate")
+ROUNDS = {f"{stage}@{student}" for stage in ROUND for student in ("student_1", "student_2")}
+STUDENTS = {"train_student@student_1", "train_student@student_2"}
+
+
+def launcher(folder: Path, program: Path) -> str:
+    """Return a LAUNCH that names each stage that it starts."""
+    script = folder / "launch.sh"
+    script.write_text(f'echo "launched $2"\nexec {program} "$@"\n')
+    return f"sh {script}"
+
+
+def launched(output: str) -> set[str]:
+    return set(re.findall(r"launched stages\.(\w+)", output))
+
+
+@pytest.fixture(scope="session")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    program = tmp_path_factory.mktemp("stub") / "python"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} {ROOT}/tests/pipeline/stub.py "$@"\n')
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture(scope="session")
+def stubbed(stub: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder of a project in which every stage ran, most of them as stubs, and what dvc printed."""
+
+    def make(folder: Path) -> str:
+        return run_all(Project(copy_project(folder).folder, stub), LAUNCH=launcher(stub.parent, stub))
+
+    return made_once(tmp_path_factory, "stubbed", make)
+
+
+@pytest.fixture
+def project(stubbed: tuple[Path, str], stub: Path, tmp_path: Path) -> Project:
+    """The test's own copy."""
+    return Project(shutil.copytree(stubbed[0], tmp_path / "project"), stub)
+
+
+@pytest.mark.parametrize(
+    ("edited", "expected"),
+    [
+        ("segsemi/datasets", {"prepare", "split"}),
+        ("segsemi/augment", {"show_saug", "train_teacher", *STUDENTS}),
+        ("segsemi/losses.py", {"train_teacher", *STUDENTS}),
+        ("segsemi/reporting", {"report"}),
+        ("segsemi/commands", set()),
+    ],
+)
+def test_an_edit_of_code_reruns_the_stages_that_use_it(project: Project, edited: str, expected: set[str]) -> None:
+    """No output changes, so that nothing else reruns."""
+    path = project.folder / edited
+    file = max(path.glob("*.py")) if path.is_dir() else path
+    file.write_text(f"{file.read_text()}\n# edited\n")
+    assert set(project.repro()) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"machine": {"workers": 2}}, set()),
+        ({"pseudo_label": {"scales": [1.0]}}, ROUNDS | {"report"}),
+        ({"student": {"lr": 0.1}}, ROUNDS - {"pseudo_label@student_1", "pseudo_quality@student_1"} | {"report"}),
+    ],
+)
+def test_an_edit_of_params_reruns_the_stages_that_read_them_and_what_follows(
+    project: Project, changes: dict[str, dict[str, object]], expected: set[str]
+) -> None:
+    project.set_params(changes)
+    assert set(project.repro()) == {"check_params", *expected}
+
+
+def test_one_round_more_and_the_baseline_rerun_nothing_else(project: Project, stub: Path, tmp_path: Path) -> None:
+    changes = ("-S", "+rounds.student_3=student_2", "-S", "+baselines.supervised=student_3")
+    output = project.run("dvc", "exp", "run", *changes, LAUNCH=launcher(tmp_path, stub))
+    baseline = {"count_steps@supervised", "train_supervised@supervised", "evaluate_baseline@supervised"}
+    third = {f"{stage}@student_3" for stage in ROUND}
+    assert set(ran_stages(output)) == {"check_params", *third, *baseline, "report"}
+    assert launched(output) == {"pseudo_label", "train_student", "train_supervised"}
+    assert project.bytes_of("data/steps/supervised.txt") == b"9\n"  # 3 of the teacher and 2 of each student
+    project.set_params({"rounds": {"student_4": "student_3"}})  # the baseline's number of steps stays the same
+    assert set(project.repro("train_supervised@supervised")) == {"check_params", "count_steps@supervised"}
+
+
+def test_all_labels_and_no_round_is_plain_supervised_training(project: Project) -> None:
+    changes = ("-S", "split.fraction=1", "-S", "~rounds.student_1", "-S", "~rounds.student_2")
+    ran = ran_stages(project.run("dvc", "exp", "run", *changes))
+    assert set(ran) == {"check_params", "split", "show_saug", "train_teacher", "evaluate_teacher", "report"}
+    assert len(project.bytes_of("data/split/unlabelled.csv").splitlines()) == 1  # the names of its columns
+
+
+def test_launch_starts_the_long_stages_and_leaves_no_trace(stubbed: tuple[Path, str]) -> None:
+    folder, output = stubbed
+    assert launched(output) == {"train_teacher", "pseudo_label", "train_student"}
+    assert "launch" not in (folder / "dvc.lock").read_text()
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("student", {"sagu": "none"}, "student.sagu: unknown key; did you mean saug?"),
+        ("data", {"root": "data/raw/nowhere"}, "data/raw/nowhere"),
+    ],
+)
+def test_wrong_params_stop_the_first_stage_with_one_line(
+    project: Project, section: str, change: dict[str, object], message: str
+) -> None:
+    """As dvc passes it on; test_bad_input.py has all the cases."""
+    project.set_params({section: change})
+    output = project.run("dvc", "repro", check=False)
+    assert message in output and "Traceback" not in output
