@@ -26,7 +26,18 @@ def main() -> None:
         "checkpoints": f"the best on val of {', '.join(chosen)}; the last of the others" if chosen else "the last",
         "code": pipeline_revision(),
     }
-    settings = params.model_dump(exclude={"seed", "data", "machine"})
+    settings = {
+        "rounds": params.rounds,
+        "baselines": params.baselines,
+        "split": dict(params.split),
+        "model": dict(params.model),
+        "augment": dict(params.augment),
+        "teacher": dict(params.teacher),
+        "pseudo_label": dict(params.pseudo_label),
+        "student": dict(params.student),
+        "student_model": dict(params.student_model),
+        "evaluate": dict(params.evaluate),
+    }
     table = write_report(models, Classes.load(CLASSES), rows, data_root(params.data), facts, settings, REPORTS)
     print(f"\n{table}\n\nreport: {(REPORTS / 'index.html').resolve()}")
 

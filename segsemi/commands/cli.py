@@ -61,24 +61,16 @@ def _parser() -> argparse.ArgumentParser:
     experiment = command("experiment", "run a table or figure of the paper as dvc experiments", allow_abbrev=False)
     experiment.add_argument("name", nargs="?", help="which, or the path of a grid of your own; without it, list them")
     experiment.add_argument("--list", action="store_true", help="list what there is")
-    experiment.add_argument(
-        "--dry-run", action="store_true", help="only show the cells, which are done, and the steps to come"
-    )
+    experiment.add_argument("--dry-run", action="store_true", help="only show the cells, and the steps to come")
     experiment.add_argument("--collect", action="store_true", help="only write the table of what is done")
     experiment.add_argument("--queue", action="store_true", help="only queue the runs, for `dvc queue start --jobs N`")
     experiment.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="0 1 2 if not given")
     experiment.add_argument("--columns", nargs="+", default=[], help="only these columns")
     experiment.add_argument("--rows", nargs="+", default=[], help="only these rows")
-    experiment.add_argument(
-        "-S", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="change this param in all cells"
-    )
-    experiment.add_argument(
-        "-o",
-        "--out",
-        type=Path,
-        default=Path("reports/experiments"),
-        help="folder of the tables; reports/experiments if not given",
-    )
+    text = "change this param in all cells"
+    experiment.add_argument("-S", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help=text)
+    out = Path("reports/experiments")
+    experiment.add_argument("-o", "--out", type=Path, default=out, help=f"folder of the tables; {out} if not given")
     experiment.set_defaults(run=_experiment)
 
     labels = command("labels", "turn what an annotation tool wrote into label PNGs and classes.json")
@@ -154,11 +146,8 @@ def _experiment(args: argparse.Namespace) -> int:
         return 0
     from segsemi.commands.experiment import experiment
 
-    wanted = {
-        key: getattr(args, key)
-        for key in ("seeds", "columns", "rows", "overrides", "out", "dry_run", "collect", "queue")
-    }
-    return experiment(args.name, **wanted)
+    keys = ("seeds", "columns", "rows", "overrides", "out", "dry_run", "collect", "queue")
+    return experiment(args.name, **{key: getattr(args, key) for key in keys})
 
 
 def _labels(args: argparse.Namespace) -> int:

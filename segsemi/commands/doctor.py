@@ -9,8 +9,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,15 +18,14 @@ import torch
 
 from segsemi.commands.predict import laid_over
 from segsemi.core.classes import Classes
-from segsemi.core.config import DataParams, MachineParams, ModelParams, Params, total_steps
+from segsemi.core.config import Params, total_steps
 from segsemi.core.errors import UserError
 from segsemi.core.paths import data_root
 from segsemi.core.pictures import captioned, grid, save_png, shrunk
-from segsemi.core.recipe import Recipe
 from segsemi.data.batches import PartBatch
 from segsemi.data.images import read_image, read_label, require_equal_size
 from segsemi.data.manifest import Row
-from segsemi.datasets import DataSet, find_dataset, scenes
+from segsemi.datasets import DataSet, find_dataset
 from segsemi.datasets.split import split_as
 from segsemi.models.build import SegmentationModel, architecture_of
 from segsemi.runtime.cpu import fast_atrous_convolutions
@@ -149,25 +147,6 @@ def cost_lines(params: Params, classes: Classes) -> Iterator[str]:
     yield f"training in all: {total / 60:.0f} minutes and more (loading, pseudo labels, evaluation)"
 
 
-def training_seconds(trainings: Iterable[tuple[Params, str, int]]) -> float:
-    """Return the seconds of computing in trainings: params, teacher or student, and steps of each.
-
-    Raises:
-        UserError: the data set is not as expected.
-    """
-    return sum(
-        steps * step_cost(params, name, _classes(params.data)).seconds for params, name, steps in trainings if steps
-    )
-
-
-@cache
-def _classes(data: DataParams) -> Classes:
-    """The classes of the data set; those of the embedded one are known before it is written."""
-    if data.embedded:
-        return scenes.CLASSES
-    return find_dataset(data.name, data_root(data), val_fraction=data.val_fraction, seed=0).classes
-
-
 class Cost(NamedTuple):
     """Seconds of computing in a training step, and the bytes of memory that it took.
 
@@ -179,19 +158,13 @@ class Cost(NamedTuple):
 
 
 def step_cost(params: Params, name: str, classes: Classes) -> Cost:
-    """Measure a training step of the `teacher` or of a `student`, without loading and augmenting images."""
-    network = params.model
+    """Run two training steps of the `teacher` or a `student` on made-up images; the second one is timed."""
+    network, machine = params.model, params.machine
     if name == "teacher":
         recipe = supervised_recipe(name, params.teacher, params.augment, seed=0)
     else:
         recipe = student_recipe(name, params.student, params.augment, seed=0)
         network = params.student_model if params.student.init == "pretrained" else network
-    return _measured(recipe, network, classes, params.machine)
-
-
-@cache
-def _measured(recipe: Recipe, network: ModelParams, classes: Classes, machine: MachineParams) -> Cost:
-    """Run two steps on made-up images and time the second."""
     device, size = choose_device(machine.device), recipe.augment.crop_size
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -15,18 +15,13 @@ from segsemi.data.manifest import Row
 WIDTH = 1280  # pixels; such pictures are kept in git
 
 
-def with_predictions(rows: Sequence[Row], predicted: Mapping[str, Path]) -> list[Row]:
-    """Return the example images: the `rows` of which all models have kept a prediction, ID.png in a folder `predicted`."""
-    return [row for row in rows if all((folder / f"{row.id}.png").exists() for folder in predicted.values())]
-
-
 def comparisons(
     rows: Sequence[Row], root: Path, predicted: Mapping[str, Path], classes: Classes, *, before: str, after: str
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the id and the picture of each image.
+    """Yield the id and the picture of each image of which all models have kept a prediction.
 
     Args:
-        rows: images and labels, whose paths start at `root`; all have predictions.
+        rows: images and labels, whose paths start at `root`.
         predicted: name of a model -> folder of its predictions, ID.png.
         before, after: see `comparison`.
 
@@ -34,10 +29,11 @@ def comparisons(
         UserError: a file cannot be read.
     """
     for row in rows:
+        paths = {name: folder / f"{row.id}.png" for name, folder in predicted.items()}
+        if not all(path.exists() for path in paths.values()):
+            continue
         image, truth = read_image(root / row.image), read_label(root / row.label, classes)
-        predictions = {
-            name: read_label(folder / f"{row.id}.png", classes.as_written()) for name, folder in predicted.items()
-        }
+        predictions = {name: read_label(path, classes.as_written()) for name, path in paths.items()}
         yield row.id, comparison(image, row.id, truth, predictions, classes, before=before, after=after)
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from markdown_it import MarkdownIt
 
 from segsemi.core.files import write_text
-from segsemi.reporting.figures import _drawing as drawing
+from segsemi.reporting.figures import drawing
 from segsemi.reporting.page import render
 
 

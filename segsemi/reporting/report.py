@@ -16,7 +16,7 @@ from segsemi.core.paths import evaluated_folder, model_folder, quality_file
 from segsemi.core.pictures import png_bytes
 from segsemi.data.manifest import Row
 from segsemi.reporting import figures
-from segsemi.reporting.comparison import comparisons, with_predictions
+from segsemi.reporting.comparison import comparisons
 from segsemi.reporting.page import render
 
 
@@ -194,9 +194,8 @@ def _write_examples(
     `last`."""
     out.mkdir(parents=True, exist_ok=True)  # declared in dvc.yaml, also where there is no example
     predicted = {model.name: model.evaluated / "predictions" for model in models}
-    shown = with_predictions(rows, predicted)
     found = {}
-    for name, picture in comparisons(shown, root, predicted, classes, before=models[0].name, after=last.name):
+    for name, picture in comparisons(rows, root, predicted, classes, before=models[0].name, after=last.name):
         found[name] = png_bytes(picture, palette=True)
         write_bytes(out / f"{name}.png", found[name])
     return found

@@ -15,7 +15,6 @@ from segsemi.core.errors import UserError
 from segsemi.experiments.grid import Cell, cells_of, grid_names, read_grid
 
 VALUES = load_values(ROOT / "params.yaml")
-HEAD = "columns: {all: []}\nrows: {a: {model: teacher}}\n"
 
 
 def cells(name: str, values: dict[str, Any] = VALUES, **options: Any) -> list[Cell]:
@@ -39,16 +38,13 @@ def test_every_grid_gives_valid_params_that_dvc_gets_too(name: str, tmp_path: Pa
 def test_table1_is_the_papers() -> None:
     table = {cell.row: cell.params for cell in cells("table1", columns=["1/4"])}
     students = {row: (p.student.saug, p.student.bn, p.student.loss, len(p.rounds)) for row, p in table.items()}
-    assert {row: students[row] for row in ("ST", "+ SAUG", "+ DSBN", "+ SCL", "+ ITER")} == {
-        "ST": ("none", "trainable", "ce", 1),
-        "+ SAUG": ("pseudo", "trainable", "ce", 1),
-        "+ DSBN": ("pseudo", "dsbn", "ce", 1),
-        "+ SCL": ("pseudo", "dsbn", "scl", 1),
-        "+ ITER": ("pseudo", "dsbn", "scl", 2),
-    }
-    everything = table.pop("all labels")
-    assert everything.rounds == table["baseline"].rounds == {} and everything.split.fraction == 1.0
-    assert {p.split.fraction for p in table.values()} == {0.25}
+    assert students["ST"] == ("none", "trainable", "ce", 1)
+    assert students["+ SAUG"] == ("pseudo", "trainable", "ce", 1)
+    assert students["+ DSBN"] == ("pseudo", "dsbn", "ce", 1)
+    assert students["+ SCL"] == ("pseudo", "dsbn", "scl", 1)
+    assert students["+ ITER"] == ("pseudo", "dsbn", "scl", 2)
+    assert table["all labels"].rounds == table["baseline"].rounds == {}
+    assert {row: p.split.fraction for row, p in table.items() if p.split.fraction != 0.25} == {"all labels": 1.0}
     assert table["labels only, as many steps as + ITER"].baselines == {"supervised": "student_2"}
 
 
@@ -67,7 +63,6 @@ def test_table3_is_the_papers() -> None:
 def test_overrides_of_the_command_line_win_and_cells_can_be_chosen() -> None:
     first = cells("table1", columns=["1/8", "1/8"], extra=["student.init=pretrained", "teacher.steps=7"])[0]
     assert (first.params.student.init, first.params.teacher.steps) == ("pretrained", 7)
-    assert len(cells("table1", columns=["1/8", "1/8"])) == 9
     chosen = cells("table1", seeds=[3, 4, 3], columns=["1/4"], rows=["ST", "+ SAUG", "ST"])
     assert [(cell.seed, cell.row) for cell in chosen] == [(3, "ST"), (3, "+ SAUG"), (4, "ST"), (4, "+ SAUG")]
     assert [cell.params.seed for cell in chosen] == [3, 3, 4, 4]
@@ -79,7 +74,6 @@ def test_overrides_of_the_command_line_win_and_cells_can_be_chosen() -> None:
         ("tabel1", {}, "no grid 'tabel1'; there are camvid_all, camvid_few"),
         ("table1", {"rows": ["SAUG"]}, r"no row 'SAUG'; there are 'baseline', 'ST', '\+ SAUG'"),
         ("table1", {"extra": ["techer.steps=7"]}, "Could not override 'techer.steps'"),
-        ("table1", {"extra": ["teacher.steps=1,2"]}, "dvc refuses .*teacher.steps=1,2"),
         ("table1", {"extra": ["data.root=/a (b"]}, r"dvc refuses data.root=/a \(b"),
         ("table1", {"extra": ["augment.short_side="]}, "augment.short_side: .*valid integer"),
         ("table1", {"extra": ["seed=7"]}, "give the seeds with --seeds"),
@@ -120,9 +114,11 @@ def test_paths_are_absolute_and_dvc_reads_them(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (f"{HEAD}against: [b]\n", "yaml: .*against: 'b' is no row$"),
-        (f"{HEAD}against: []\nexamples: [a]\n", "yaml: examples: Extra inputs"),
-        ("columns: {}\nrows: {a: {model: teacher}}\nagainst: []\n", "yaml: columns: Dictionary should have at least 1"),
+        ("columns: {all: []}\nrows: {a: {model: teacher}}\nagainst: [b]\n", "yaml: .*against: 'b' is no row$"),
+        (
+            "columns: {all: []}\nrows: {a: {model: teacher}}\nagainst: []\nexamples: [a]\n",
+            "yaml: examples: Extra inputs",
+        ),
         ("columns: {all: []}\nrows: {a: {model: student_9}}\nagainst: []\n", "measures 'student_9', which its params"),
     ],
 )
@@ -135,12 +131,8 @@ def test_a_grid_of_the_users_own_is_checked(text: str, message: str, tmp_path: P
 
 def test_steps_in_all_count_the_teachers_too() -> None:
     table = {cell.row: cell for cell in cells("table1", columns=["1/8"], extra=["teacher.steps=5", "student.steps=3"])}
-    assert {row: cell.steps_in_all for row, cell in table.items()} == {
-        "baseline": 5,
-        **dict.fromkeys(["ST", "+ SAUG", "+ DSBN", "+ SCL", "labels only, as many steps as + SCL"], 8),
-        **dict.fromkeys(["+ ITER", "labels only, as many steps as + ITER"], 11),
-        "all labels": 5,
-    }
+    # baseline, ST, + SAUG, + DSBN, + SCL, + ITER, labels only as + SCL and as + ITER, all labels
+    assert [cell.steps_in_all for cell in table.values()] == [5, 8, 8, 8, 8, 11, 8, 11, 5]
     assert table["+ ITER"].steps_of_run == 11  # teacher and two students
     assert table["labels only, as many steps as + ITER"].steps_of_run == 11 + 11
     # A new network that learns from labels alone has nothing from the teacher beside it.
