@@ -1,7 +1,5 @@
 """Reading images and labels from disk, with errors that name the file."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,11 +95,10 @@ def _bit_depth(image: Image.Image) -> int:
     return {"L;2": 2, "L;4": 4}.get(str(tile[0][3]) if tile else "", 8)
 
 
-def require_equal_size(image: np.ndarray, label: np.ndarray, path: Path) -> None:
-    """Refuse a label, read from `path`, of another size than its image."""
-    (height, width), own = image.shape[:2], label.shape
-    if own != (height, width):
-        sizes = f"{own[0]}x{own[1]}, its image {height}x{width}"
+def require_size(label: np.ndarray, size: tuple[int, int], path: Path) -> None:
+    """Refuse a label, read from `path`, of another size than its image's (height, width)."""
+    if label.shape != size:
+        sizes = f"{label.shape[0]}x{label.shape[1]}, its image {size[0]}x{size[1]}"
         raise UserError(f"label {path} is {sizes} (height x width); they must be equal")
 
 
