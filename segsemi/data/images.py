@@ -39,7 +39,10 @@ def read_image(path: Path) -> np.ndarray:
             turn = _UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation))
             image = file if turn is None else file.transpose(turn)
             if image.mode.startswith("I"):  # Pillow's conversion would clip 16 bits at 255
-                return _from_16_bits(np.asarray(image))
+                grey = np.asarray(image)
+                if grey.min() < 0 or grey.max() > 65535:
+                    raise ValueError("its pixels have more than 16 bits")
+                return np.repeat((grey // 256).astype(np.uint8)[..., None], 3, axis=2)  # as Pillow reads RGB of 16 bits
             if image.mode == "F":
                 raise ValueError("its pixels are floating-point numbers")
             if image.has_transparency_data:
@@ -50,12 +53,6 @@ def read_image(path: Path) -> np.ndarray:
         raise UserError(f"image {path} not found") from None
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"image {path} cannot be read ({error}); replace or remove it") from None
-
-
-def _from_16_bits(grey: np.ndarray) -> np.ndarray:
-    if grey.min() < 0 or grey.max() > 65535:
-        raise ValueError("its pixels have more than 16 bits")
-    return np.repeat((grey // 256).astype(np.uint8)[..., None], 3, axis=2)  # as Pillow reads RGB of 16 bits
 
 
 def read_label(path: Path, classes: Classes) -> np.ndarray:
@@ -132,8 +129,6 @@ def _read_mat(path: Path) -> np.ndarray:
 
     try:
         return np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0], dtype=np.uint8)
-    except FileNotFoundError:
-        raise UserError(f"label {path} not found") from None
     except Exception as error:  # a broken file fails in many ways
         raise UserError(f"label {path} cannot be read as SBD's .mat ({error}); replace or remove it") from None
 
