@@ -1,7 +1,5 @@
 """Whatever is in a file: either it is read rightly, or there is one UserError."""
 
-from __future__ import annotations
-
 import io
 import math
 from pathlib import Path

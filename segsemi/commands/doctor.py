@@ -23,8 +23,7 @@ from segsemi.core.errors import UserError
 from segsemi.core.paths import data_root
 from segsemi.core.pictures import captioned, grid, save_png, shrunk
 from segsemi.data.batches import PartBatch
-from segsemi.data.images import read_image, read_label, require_equal_size
-from segsemi.data.manifest import Row
+from segsemi.data.images import read_image, read_label, require_size
 from segsemi.datasets import DataSet, find_dataset
 from segsemi.datasets.split import split_as
 from segsemi.models.build import SegmentationModel, architecture_of
@@ -76,7 +75,7 @@ def data_lines(data: DataSet, root: Path) -> Iterator[str]:
     Raises:
         UserError: a file of the sample is broken.
     """
-    counts = Counter((entry.subset, entry.label is not None) for entry in data.entries)
+    counts = Counter((entry.subset, bool(entry.label)) for entry in data.entries)
     for subset in sorted({entry.subset for entry in data.entries}):
         yield f"{subset}: {counts[subset, True]} images with a label, {counts[subset, False]} without"
     paths = [entry.label for entry in data.entries if entry.label and entry.subset != "extra"]  # extra ones are rough
@@ -101,10 +100,7 @@ def split_lines(params: Params, data: DataSet) -> Iterator[str]:
     Raises:
         UserError: see `split_as`.
     """
-    rows = [
-        Row(entry.id, entry.subset, str(entry.image), str(entry.label or ""), 0, 0, "", "") for entry in data.entries
-    ]
-    split = split_as(rows, params.split, seed=params.seed)
+    split = split_as(data.entries, params.split, seed=params.seed)
     yield f"split: {len(split.labelled)} labelled and {len(split.unlabelled)} unlabelled images"
     if not split.unlabelled and params.rounds and params.student.batch_pseudo:
         yield "warning: students have no unlabelled image to learn from: lower split.fraction, or set rounds: {}"
@@ -118,7 +114,7 @@ def save_nine(data: DataSet, root: Path, path: Path) -> None:
     panel = []
     for entry in _even([entry for entry in data.entries if entry.label], 9):
         image, label = read_image(root / entry.image), read_label(root / entry.label, data.classes)
-        require_equal_size(image, label, root / entry.label)
+        require_size(label, image.shape[:2], root / entry.label)
         panel.append(captioned(shrunk(laid_over(image, label, data.classes), 320), entry.id))
     if panel:
         save_png(path, grid(panel, columns=3))

@@ -1,7 +1,5 @@
 """Reading images and labels from disk, with errors that name the file."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,7 +39,10 @@ def read_image(path: Path) -> np.ndarray:
             turn = _UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation))
             image = file if turn is None else file.transpose(turn)
             if image.mode.startswith("I"):  # Pillow's conversion would clip 16 bits at 255
-                return _from_16_bits(np.asarray(image))
+                grey = np.asarray(image)
+                if grey.min() < 0 or grey.max() > 65535:
+                    raise ValueError("its pixels have more than 16 bits")
+                return np.repeat((grey // 256).astype(np.uint8)[..., None], 3, axis=2)  # as Pillow reads RGB of 16 bits
             if image.mode == "F":
                 raise ValueError("its pixels are floating-point numbers")
             if image.has_transparency_data:
@@ -52,12 +53,6 @@ def read_image(path: Path) -> np.ndarray:
         raise UserError(f"image {path} not found") from None
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
         raise UserError(f"image {path} cannot be read ({error}); replace or remove it") from None
-
-
-def _from_16_bits(grey: np.ndarray) -> np.ndarray:
-    if grey.min() < 0 or grey.max() > 65535:
-        raise ValueError("its pixels have more than 16 bits")
-    return np.repeat((grey // 256).astype(np.uint8)[..., None], 3, axis=2)  # as Pillow reads RGB of 16 bits
 
 
 def read_label(path: Path, classes: Classes) -> np.ndarray:
@@ -97,11 +92,10 @@ def _bit_depth(image: Image.Image) -> int:
     return {"L;2": 2, "L;4": 4}.get(str(tile[0][3]) if tile else "", 8)
 
 
-def require_equal_size(image: np.ndarray, label: np.ndarray, path: Path) -> None:
-    """Refuse a label, read from `path`, of another size than its image."""
-    (height, width), own = image.shape[:2], label.shape
-    if own != (height, width):
-        sizes = f"{own[0]}x{own[1]}, its image {height}x{width}"
+def require_size(label: np.ndarray, size: tuple[int, int], path: Path) -> None:
+    """Refuse a label, read from `path`, of another size than its image's (height, width)."""
+    if label.shape != size:
+        sizes = f"{label.shape[0]}x{label.shape[1]}, its image {size[0]}x{size[1]}"
         raise UserError(f"label {path} is {sizes} (height x width); they must be equal")
 
 
@@ -135,8 +129,6 @@ def _read_mat(path: Path) -> np.ndarray:
 
     try:
         return np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0], dtype=np.uint8)
-    except FileNotFoundError:
-        raise UserError(f"label {path} not found") from None
     except Exception as error:  # a broken file fails in many ways
         raise UserError(f"label {path} cannot be read as SBD's .mat ({error}); replace or remove it") from None
 

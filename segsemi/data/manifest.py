@@ -4,8 +4,6 @@ Paths are relative to the root of the data set, so that the lists, and with them
 lies. The lists carry the files' hashes: a stage that depends on a list depends on the content of its files.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -19,21 +17,21 @@ from segsemi.core.files import write_csv
 class Row:
     """One image; `subset` is train, val, test, or extra (images beside the training images, usually without labels).
 
-    `label` and `label_hash` are empty where there is no label; heights and widths are in pixels.
+    `label` and `label_hash` are empty where there is no label. Readers of data sets leave size (in pixels) and hashes to
+    the check of the files.
     """
 
     id: str
     subset: str
     image: str
-    label: str
-    height: int
-    width: int
-    image_hash: str
-    label_hash: str
+    label: str = ""
+    height: int = 0
+    width: int = 0
+    image_hash: str = ""
+    label_hash: str = ""
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
-LABELLED_COLUMNS = COLUMNS
 UNLABELLED_COLUMNS = tuple(name for name in COLUMNS if not name.startswith("label"))
 HIDDEN_COLUMNS = ("id", "label", "label_hash")
 HELD_OUT = ("val", "test")  # subsets that are measured on and never learnt from

@@ -1,20 +1,23 @@
 """Data sets: a reader for each known layout, checks, splits, conversion of annotations, and the embedded scenes."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 from segsemi.datasets import scenes
 from segsemi.datasets.camvid import find_camvid
-from segsemi.datasets.check import check_entries
 from segsemi.datasets.cityscapes import find_cityscapes
-from segsemi.datasets.entry import DataSet, Entry
+from segsemi.datasets.entries import DataSet, check_entries
 from segsemi.datasets.folder import find_folder
 from segsemi.datasets.voc import find_voc
 
-__all__ = ["DataSet", "Entry", "check_entries", "find_dataset"]
+__all__ = ["DataSet", "check_entries", "find_dataset"]
+READERS: dict[str, Callable[[Path], DataSet]] = {
+    "synthetic": partial(find_camvid, classes=scenes.CLASSES),
+    "camvid": find_camvid,
+    "cityscapes": find_cityscapes,
+    "voc": find_voc,
+}
 
 
 def find_dataset(name: str, root: Path, *, val_fraction: float, seed: int) -> DataSet:
@@ -28,10 +31,4 @@ def find_dataset(name: str, root: Path, *, val_fraction: float, seed: int) -> Da
     """
     if name == "folder":
         return find_folder(root, val_fraction=val_fraction, seed=seed)
-    readers: dict[str, Callable[[Path], DataSet]] = {
-        "synthetic": partial(find_camvid, classes=scenes.CLASSES),
-        "camvid": find_camvid,
-        "cityscapes": find_cityscapes,
-        "voc": find_voc,
-    }
-    return readers[name](root)
+    return READERS[name](root)

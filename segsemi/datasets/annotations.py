@@ -1,16 +1,14 @@
 """Conversion of annotations (labelme, COCO) to label PNGs and classes.json of a folder (docs/own-data.md)."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -23,8 +21,7 @@ from segsemi.datasets.folder import read_classes
 from segsemi.datasets.voc import colour_of
 
 
-@dataclass(frozen=True)
-class Annotated:
+class Annotated(NamedTuple):
     """The annotation of one image.
 
     Attributes:
@@ -38,24 +35,17 @@ class Annotated:
     width: int
     shapes: Sequence[tuple[str | None, Callable[[], np.ndarray]]]
 
-    def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1:
-            raise ValueError(f"image {self.name} is {self.height}x{self.width} (height x width)")
-
 
 def read_labelme(folder: Path) -> list[Annotated]:
-    """Read the JSON files of labelme below `folder`, later shapes on top of earlier ones.
-
-    Raises:
-        UserError: there is none, or one is broken or has a shape without an area.
-    """
+    """Read the JSON files of labelme below `folder`, later shapes on top of earlier ones."""
     paths = [path for path in visible_files(folder, (".json",)) if path.name != "classes.json"]  # which we wrote
     if not paths:
         raise UserError(f"{folder} has no JSON file of labelme; name the folder that holds them")
     found = []
     for path in paths:
-        content, shapes = _read_json(path), []
+        shapes = []
         try:
+            content = json.loads(path.read_bytes())
             height, width = int(content["imageHeight"]), int(content["imageWidth"])
             for shape in content["shapes"]:
                 mask = partial(_labelme_mask, shape, height, width)
@@ -81,11 +71,9 @@ def _labelme_mask(shape: dict[str, Any], height: int, width: int) -> np.ndarray:
     if kind == "polygon" and len(points) > 2:
         draw.polygon(points, fill=1)
     elif kind == "rectangle" and len(points) == 2:
-        (x0, y0), (x1, y1) = points
-        draw.rectangle([min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1)], fill=1)
+        draw.rectangle([*np.min(points, axis=0), *np.max(points, axis=0)], fill=1)
     elif kind == "circle" and len(points) == 2:
-        (x, y), (edge_x, edge_y) = points
-        radius = float(np.hypot(edge_x - x, edge_y - y))
+        (x, y), radius = points[0], math.dist(*points)
         draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=1)
     else:
         raise ValueError(f"shape {shape['label']!r} of type {kind!r} with {len(points)} points has no area")
@@ -96,18 +84,12 @@ def read_coco(path: Path) -> list[Annotated]:
     """Read the images of a COCO file of instances that have annotations: smaller ones on top; crowds are no class.
 
     An image without any is one that nobody has labelled yet.
-
-    Raises:
-        UserError: it is missing, broken, without annotations, or no COCO file.
     """
-    content = _read_json(path)
     coco, shapes = COCO(), defaultdict(list)
     try:
+        content = json.loads(path.read_bytes())
         names = {item["id"]: str(item["name"]) for item in content["categories"]}
-        coco.imgs = {
-            item["id"]: item | {"height": int(item["height"]), "width": int(item["width"])}
-            for item in content["images"]
-        }
+        coco.imgs = {item["id"]: item for item in content["images"]}
         for item in content["annotations"]:
             for key, known in (("image_id", coco.imgs), ("category_id", names)):
                 if item[key] not in known:
@@ -116,10 +98,11 @@ def read_coco(path: Path) -> list[Annotated]:
             area = mask().sum()  # also, so that an error comes before anything is written
             shapes[item["image_id"]].append((area, None if item.get("iscrowd") else names[item["category_id"]], mask))
         found = []
-        for id_ in [id_ for id_ in coco.imgs if id_ in shapes]:
-            image, ordered = coco.imgs[id_], sorted(shapes[id_], key=lambda shape: -shape[0])
-            name = PurePosixPath(image["file_name"]).with_suffix("").as_posix()
-            found.append(Annotated(name, image["height"], image["width"], [shape[1:] for shape in ordered]))
+        for id_, image in coco.imgs.items():
+            if id_ in shapes:
+                ordered = sorted(shapes[id_], key=lambda shape: -shape[0])
+                name = PurePosixPath(image["file_name"]).with_suffix("").as_posix()
+                found.append(Annotated(name, image["height"], image["width"], [shape[1:] for shape in ordered]))
     except Exception as error:  # pycocotools fails in its own ways
         raise UserError(f"{path} is no COCO file of masks ({type(error).__name__}: {error})") from None
     if not found:
@@ -137,13 +120,6 @@ def _coco_mask(coco: COCO, annotation: dict[str, Any]) -> np.ndarray:
     if mask.shape != (image["height"], image["width"]):
         raise ValueError(f"annotation {annotation['id']} has a mask of {mask.shape}, its image another size")
     return mask
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (ValueError, OSError) as error:
-        raise UserError(f"{path} cannot be read as JSON ({error})") from None
 
 
 def write_labels(
@@ -164,6 +140,8 @@ def write_labels(
     for image in images:
         if PurePosixPath(image.name).is_absolute() or ".." in PurePosixPath(image.name).parts:
             raise UserError(f"image {image.name!r} lies outside the folder of the images; give paths below it")
+        if min(image.height, image.width) < 1:
+            raise UserError(f"image {image.name!r} is {image.height}x{image.width} (height x width); correct its size")
         if image.name in seen:
             raise UserError(f"two images have the name {image.name!r} (endings do not count); rename one")
         seen.add(image.name)

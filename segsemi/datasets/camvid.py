@@ -1,14 +1,14 @@
 """CamVid (Brostow et al. 2009) in the 11-class version distributed with SegNet; the embedded data set has its layout."""
 
-from __future__ import annotations
-
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
 from segsemi.data.images import IMAGE_ENDINGS
-from segsemi.datasets.entry import DataSet, Entry, stems
+from segsemi.data.manifest import Row
+from segsemi.datasets.entries import DataSet, stems
 
 CAMVID = Classes(
     names=(
@@ -28,7 +28,7 @@ def find_camvid(root: Path, classes: Classes = CAMVID) -> DataSet:
 
     The id is the file's stem, with the subset before it if a stem occurs in several subsets.
     """
-    found: list[tuple[str, str, Path, Path]] = []
+    rows: list[Row] = []
     for subset in ("train", "val", *(("test",) if (root / "test").is_dir() else ())):
         images, labels = stems(root, subset, IMAGE_ENDINGS), stems(root, f"{subset}annot", (".png",))
         for stem in sorted(images.keys() | labels.keys()):
@@ -36,7 +36,7 @@ def find_camvid(root: Path, classes: Classes = CAMVID) -> DataSet:
                 raise UserError(f"image {root / images[stem]} has no label {subset}annot/{stem}.png; add or remove it")
             if stem not in images:
                 raise UserError(f"label {root / labels[stem]} has no image {subset}/{stem}.(png|jpg); add or remove it")
-            found.append((subset, stem.replace("/", "__"), images[stem], labels[stem]))
-    shared = max(Counter(stem for _, stem, _, _ in found).values()) > 1
-    entries = [Entry(f"{subset}_{stem}" if shared else stem, subset, *files) for subset, stem, *files in found]
-    return DataSet(classes, entries)
+            rows.append(Row(stem.replace("/", "__"), subset, images[stem], labels[stem]))
+    if max(Counter(row.id for row in rows).values()) > 1:
+        rows = [replace(row, id=f"{row.subset}_{row.id}") for row in rows]
+    return DataSet(classes, rows)

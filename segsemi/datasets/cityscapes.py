@@ -1,12 +1,11 @@
 """Cityscapes (Cordts et al. 2016) in its official layout: leftImg8bit/, gtFine/, gtCoarse/."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
-from segsemi.datasets.entry import DataSet, Entry, stems
+from segsemi.data.manifest import Row
+from segsemi.datasets.entries import DataSet, stems
 
 # name, id in labelIds files, colour: the 19 evaluated classes, in the order of their train ids, as published.
 _TABLE = (
@@ -35,7 +34,7 @@ NAMES, LABEL_IDS, COLOURS = zip(*_TABLE, strict=True)
 CITYSCAPES = Classes(NAMES, COLOURS, (*(i for i in range(34) if i not in LABEL_IDS), 255), file_ids=LABEL_IDS)
 CITYSCAPES_TRAIN_IDS = Classes(NAMES, COLOURS)
 
-IMAGE, LABEL, TRAIN_LABEL = "_leftImg8bit", "labelIds", "labelTrainIds"
+IMAGE, LABEL, TRAIN_LABEL, EXTRA = "_leftImg8bit", "labelIds", "labelTrainIds", "train_extra"
 
 
 def find_cityscapes(root: Path) -> DataSet:
@@ -44,34 +43,33 @@ def find_cityscapes(root: Path) -> DataSet:
     The ids of labelIds files are mapped to train ids; labelTrainIds files are used instead unless fewer images have one.
     The test images are left out: their labels are not public.
     """
+    extra = (EXTRA,) if (root / "leftImg8bit" / EXTRA).is_dir() else ()
     images = [
-        (subset, image)
-        for subset in ("train", "val", "train_extra")
-        if subset != "train_extra" or (root / "leftImg8bit/train_extra").is_dir()
-        for image in stems(root, f"leftImg8bit/{subset}", (".png",)).values()
-        if image.stem.endswith(IMAGE)
+        (f"{subset}/{stem.removesuffix(IMAGE)}", image)
+        for subset in ("train", "val", *extra)
+        for stem, image in stems(root, f"leftImg8bit/{subset}", (".png",)).items()
+        if stem.endswith(IMAGE)
     ]
     if not (root / "gtFine").is_dir():
         raise UserError(f"folder {root / 'gtFine'} not found; unpack gtFine_trainvaltest.zip beside leftImg8bit/")
-    fine = [image for subset, image in images if subset != "train_extra"]
+    fine = [item for item in images if not item[0].startswith(EXTRA)]
     missing = {
-        kind: [image for image in fine if not (root / _label(image, "gtFine", kind)).exists()]
+        kind: [(name, image) for name, image in fine if not (root / _label(name, "gtFine", kind)).exists()]
         for kind in (TRAIN_LABEL, LABEL)
     }
     kind = min(missing, key=lambda kind: len(missing[kind]))
     if missing[kind]:
-        image, count = missing[kind][0], len(missing[kind])
+        (name, image), count = missing[kind][0], len(missing[kind])
         more = f" ({count} images have none)" if count > 1 else ""
-        raise UserError(f"image {root / image} has no label {_label(image, 'gtFine', kind)}{more}; add or remove it")
+        raise UserError(f"image {root / image} has no label {_label(name, 'gtFine', kind)}{more}; add or remove it")
     entries = []
-    for subset, image in images:
-        extra = subset == "train_extra"
-        label = _label(image, "gtCoarse" if extra else "gtFine", kind)
-        found = label if (root / label).exists() else None
-        entries.append(Entry(image.stem.removesuffix(IMAGE), "extra" if extra else subset, image, found))
+    for name, image in images:
+        subset, folder = ("extra", "gtCoarse") if name.startswith(EXTRA) else (name.split("/")[0], "gtFine")
+        label = _label(name, folder, kind)
+        entries.append(Row(Path(name).name, subset, image, label if (root / label).exists() else ""))
     return DataSet(CITYSCAPES_TRAIN_IDS if kind == TRAIN_LABEL else CITYSCAPES, entries)
 
 
-def _label(image: Path, folder: str, kind: str) -> Path:
-    """leftImg8bit/SUBSET/CITY/ID_leftImg8bit.png -> FOLDER/SUBSET/CITY/ID_FOLDER_KIND.png."""
-    return Path(folder, *image.parts[1:-1], f"{image.stem.removesuffix(IMAGE)}_{folder}_{kind}.png")
+def _label(name: str, folder: str, kind: str) -> str:
+    """Return FOLDER/SUBSET/CITY/ID_FOLDER_KIND.png, where `name` is SUBSET/CITY/ID."""
+    return f"{folder}/{name}_{folder}_{kind}.png"

@@ -1,7 +1,5 @@
 """Any folder of images: images/, labels/, perhaps unlabelled/ and lists, and classes.json."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Literal
 
@@ -11,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
 from segsemi.data.images import IMAGE_ENDINGS
-from segsemi.datasets.entry import DataSet, Entry, path_ends, read_lines, stems
+from segsemi.data.manifest import Row
+from segsemi.datasets.entries import DataSet, find_name, read_lines, stems
 
 EXAMPLE = '{"names": ["background", "cat"], "colours": [[0, 0, 0], [255, 0, 0]]}'
 WORDS = {"extra_forbidden": "unknown key", "missing": "no such key"}
@@ -36,23 +35,20 @@ def find_folder(root: Path, *, val_fraction: float, seed: int) -> DataSet:
             if stem in images:
                 raise UserError(f"{root / images[stem]} and {root / image} have one name; rename or remove one")
             found.append((stem, image))
-    return DataSet(
-        classes,
-        [Entry(stem.replace("/", "__"), subsets.get(stem, "extra"), image, labels.get(stem)) for stem, image in found],
-    )
+    rows = [
+        Row(stem.replace("/", "__"), subsets.get(stem, "extra"), path, labels.get(stem, "")) for stem, path in found
+    ]
+    return DataSet(classes, rows)
 
 
-def _subsets(
-    root: Path, labelled: list[str], images: dict[str, Path], val_fraction: float, seed: int
-) -> dict[str, str]:
+def _subsets(root: Path, labelled: list[str], images: dict[str, str], val_fraction: float, seed: int) -> dict[str, str]:
     """Return stem -> train, val or test of the labelled images, without those that complete lists leave out."""
     paths = [root / f"{subset}.txt" for subset in ("train", "val", "test")]
     lists = {path.stem: read_lines(path) for path in paths if path.exists()}
     subsets: dict[str, str] = {}
     for subset, lines in lists.items():
         for line in lines:
-            names = (line, line.split()[0])  # a name may have spaces; other lists have the label's name behind one
-            stem = next((stem for name in names for stem in path_ends(name) if stem in images), None)
+            stem = find_name(line, images)
             if stem is None:
                 raise UserError(f"{root / subset}.txt names {line!r}, which is not in {root / 'images'}; fix the list")
             if stem not in labelled:
@@ -60,10 +56,8 @@ def _subsets(
             if subsets.setdefault(stem, subset) != subset:
                 raise UserError(f"{line!r} is in {subset}.txt and in {subsets[stem]}.txt; remove it from one")
     rest = [stem for stem in labelled if stem not in subsets]
-    if "train" in lists and "val" in lists:
-        return subsets
     if "val" in lists:
-        return subsets | dict.fromkeys(rest, "train")
+        return subsets | ({} if "train" in lists else dict.fromkeys(rest, "train"))
     if "train" in lists:
         if not rest:
             raise UserError(f"{paths[0]} leaves no labelled image for validation; name them in {paths[1]}")
@@ -72,8 +66,8 @@ def _subsets(
     if not 0 < number < len(rest):
         lacking = f"leaves none for {'validation' if number == 0 else 'training'}"
         raise UserError(f"data.val_fraction {val_fraction} of {len(rest)} labelled images {lacking}; change it")
-    chosen = set(np.random.default_rng(seed).permutation(len(rest))[:number].tolist())
-    return subsets | {stem: "val" if index in chosen else "train" for index, stem in enumerate(rest)}
+    held_out = np.random.default_rng(seed).permutation(len(rest))[:number]
+    return subsets | dict.fromkeys(rest, "train") | {rest[index]: "val" for index in held_out}
 
 
 class _ClassesFile(BaseModel):
@@ -89,11 +83,7 @@ class _ClassesFile(BaseModel):
 
 
 def read_classes(path: Path) -> Classes:
-    """Return the classes of a classes.json; all keys but names and colours may be left out.
-
-    Raises:
-        UserError: the file is missing or wrong.
-    """
+    """Return the classes of a classes.json; all keys but names and colours may be left out."""
     try:
         found = _ClassesFile.model_validate_json(path.read_text(encoding="utf-8-sig"))  # some editors write a mark
         return Classes(found.names, found.colours, found.ignore_ids, found.ids, found.labels, found.ignore_colours)

@@ -1,8 +1,5 @@
 """Cut the training images into a labelled and an unlabelled part (paper, section 4.2.1)."""
 
-from __future__ import annotations
-
-import re
 import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
@@ -16,11 +13,9 @@ from segsemi.core.classes import Classes
 from segsemi.core.config import SplitParams
 from segsemi.core.errors import UserError
 from segsemi.core.files import file_hash, visible_pngs
-from segsemi.data.images import read_label
-from segsemi.data.manifest import HELD_OUT, HIDDEN_COLUMNS, LABELLED_COLUMNS, UNLABELLED_COLUMNS, Row, write_rows
-from segsemi.datasets.entry import path_ends, read_lines
-
-CORRECTED_FOLDER = "corrected"  # in the folder of the lists
+from segsemi.data.images import read_label, require_size
+from segsemi.data.manifest import HELD_OUT, HIDDEN_COLUMNS, UNLABELLED_COLUMNS, Row, write_rows
+from segsemi.datasets.entries import find_name, path_ends, read_lines
 
 
 @dataclass(frozen=True)
@@ -56,12 +51,11 @@ def split_rows(
         unlabelled_ratio: number of unlabelled images for each labelled one (paper, Figure 3); None: all.
 
     Raises:
-        UserError: extra images are to be labelled, and there are none; no labelled image would be left, more are asked for
-            than there are, or an id is unknown.
+        UserError: there are not as many images as asked for, no labelled one would be left, or an id is unknown.
     """
     if extra == "labelled" and not any(row.subset == "extra" for row in rows):
         raise UserError(
-            "split.extra is labelled, but there are no extra images (SBD, unlabelled/, ...); set it to unlabelled"
+            "split.extra is labelled, but there are no extra images (SBD, unlabelled/); set it to unlabelled"
         )
     learnt = [row for row in rows if row.subset == "train" or (row.subset == "extra" and extra != "unused")]
     train = [row for row in learnt if row.label and (row.subset == "train" or extra == "labelled")]
@@ -77,9 +71,7 @@ def split_rows(
         chosen = {train[index].id for index in order[:number]}
     labelled = [row for row in train if row.id in chosen]
     rest = [row for row in learnt if row.id not in chosen]
-    mended = [
-        replace(row, label=f"{CORRECTED_FOLDER}/{row.id}.png", label_hash="") for row in rest if row.id in corrected
-    ]
+    mended = [replace(row, label=f"corrected/{row.id}.png", label_hash="") for row in rest if row.id in corrected]
     unlabelled = [row for row in rest if row.id not in corrected]
     if unlabelled_ratio is not None:
         number = round(unlabelled_ratio * (len(labelled) + len(mended)))
@@ -104,38 +96,28 @@ def read_list(path: Path) -> list[str] | None:
 
 
 def _known_ids(lines: list[str], train: list[Row]) -> set[str]:
-    """Return the ids that the lines name.
-
-    A line is an id, an image's path or file name, with or without its ending, or one of these and its label's path.
-    """
+    """Return the ids that the lines name, each by an id or an image's path, perhaps with its label's path behind it."""
     by_name: dict[str, set[str]] = {}
     for row in train:
         for name in {row.id, *path_ends(row.image)}:
             by_name.setdefault(name, set()).add(row.id)
     ids = {row.id for row in train}
-    return {line if line in ids else _find_id(line, by_name) for line in lines}
-
-
-def _find_id(line: str, by_name: dict[str, set[str]]) -> str:
-    """Return the image with the longest name with which the line ends, or a part of it before a separator."""
-    stops = [len(line), *(match.start() for match in re.finditer(r"[\s,;]+", line))]  # names may have spaces
-    names = [name for stop in stops for name in path_ends(line[:stop]) if name in by_name]
-    if not names:
-        raise UserError(f"split.labelled_list names {line!r}, which is no training image; see the ids in manifest.csv")
-    ids = by_name[max(names, key=len)]
-    if len(ids) > 1:
-        some = ", ".join(sorted(ids)[:3])
-        raise UserError(f"split.labelled_list: {line!r} may mean {some}; write one of these ids, or a path")
-    return next(iter(ids))
+    chosen = set()
+    for line in lines:
+        meant = {line} if line in ids else by_name.get(find_name(line, by_name) or "", set())
+        if not meant:
+            raise UserError(
+                f"split.labelled_list names {line!r}, which is no training image; see the ids in manifest.csv"
+            )
+        if len(meant) > 1:
+            some = ", ".join(sorted(meant)[:3])
+            raise UserError(f"split.labelled_list: {line!r} may mean {some}; write one of these ids, or a path")
+        chosen |= meant
+    return chosen
 
 
 def read_corrected(folder: Path, rows: list[Row], classes: Classes) -> dict[str, Path]:
-    """Return id -> file of every corrected pseudo label ID.png in `folder`, each checked; ignore other files.
-
-    Raises:
-        UserError: there is no such folder, or a PNG names no training image or that of another PNG, has another size, or is no
-            label of class ids in the classes' colours.
-    """
+    """Return id -> file of every corrected pseudo label ID.png in `folder`, each checked; ignore other files."""
     if not folder.is_dir():
         raise UserError(f"split.corrected: there is no folder {folder}; make it, empty if you have no corrected labels")
     by_id = {row.id: row for row in rows if row.subset not in HELD_OUT}
@@ -146,11 +128,9 @@ def read_corrected(folder: Path, rows: list[Row], classes: Classes) -> dict[str,
     for id_, path in found.items():
         if id_ not in by_id:
             raise UserError(f"{path}: no training image has the id {id_!r}; see data/prepared/manifest.csv for the ids")
-        (height, width), row = read_label(path, classes.as_written()).shape, by_id[id_]
+        label = read_label(path, classes.as_written())
         _check_palette(path, classes)
-        if (height, width) != (row.height, row.width):
-            sizes = f"{height}x{width}, its image {row.height}x{row.width}"
-            raise UserError(f"{path} is {sizes} (height x width); they must be equal")
+        require_size(label, (by_id[id_].height, by_id[id_].width), path)
     return found
 
 
@@ -184,6 +164,6 @@ def write_split(split: Split, folder: Path, corrected: Mapping[str, Path] = Mapp
         mended.append(replace(row, label_hash=file_hash(target)))
     hidden = [row for row in split.unlabelled if row.label]
     for name, rows in (("labelled", split.labelled), ("corrected", mended), ("val", split.val), ("test", split.test)):
-        write_rows(folder / f"{name}.csv", rows, LABELLED_COLUMNS)
+        write_rows(folder / f"{name}.csv", rows)
     write_rows(folder / "unlabelled.csv", split.unlabelled, UNLABELLED_COLUMNS)
     write_rows(folder / "hidden.csv", hidden, HIDDEN_COLUMNS)

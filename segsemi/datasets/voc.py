@@ -1,12 +1,11 @@
 """Pascal VOC 2012 (Everingham et al. 2010) in the layout of VOCdevkit, with SBD (Hariharan et al. 2011) beside it."""
 
-from __future__ import annotations
-
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
-from segsemi.datasets.entry import DataSet, Entry, read_lines, stems
+from segsemi.data.manifest import Row
+from segsemi.datasets.entries import DataSet, read_lines, stems
 
 NAMES = (
     *("background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -37,45 +36,40 @@ def find_voc(root: Path) -> DataSet:
     Args:
         root: VOC2012/, or a folder above it: VOCdevkit/ or the one that holds VOCdevkit/.
     """
-    places = ("", "VOC2012", "VOCdevkit/VOC2012")
-    base = next((Path(place) for place in places if (root / place / "ImageSets/Segmentation").is_dir()), None)
+    places = ("", "VOC2012/", "VOCdevkit/VOC2012/")
+    base = next((place for place in places if (root / place / "ImageSets/Segmentation").is_dir()), None)
     if base is None:
         raise UserError(f"{root} holds no VOC2012/ImageSets/Segmentation; set data.root to a folder that does")
     lists = root / base / "ImageSets/Segmentation"
-    ids = {subset: _read_ids(lists / f"{subset}.txt") for subset in ("train", "val")}
-    known = {*ids["train"], *ids["val"]}
     sbd = _sbd_labels(root, base)
-    labels = sbd | {id_: base / f"SegmentationClass/{id_}.png" for id_ in known}
-    more = sorted(sbd)
-    if sbd and (lists / "trainaug.txt").exists():
-        more = _read_ids(lists / "trainaug.txt")
-        missing = [id_ for id_ in more if id_ not in labels]
-        if missing:
-            raise UserError(f"{lists}/trainaug.txt names {missing[0]}, which has no label; add it, or fix the list")
-    extra = [id_ for id_ in more if id_ not in known]
+    ids = {name: _read_ids(lists / f"{name}.txt") for name in ("train", "val")}
+    known = {*ids["train"], *ids["val"]}
+    listed = _read_ids(lists / "trainaug.txt") if sbd and (lists / "trainaug.txt").exists() else sorted(sbd)
+    ids["trainaug"] = [id_ for id_ in listed if id_ not in known]
     entries = []
-    for subset, listed in (("train", ids["train"]), ("extra", extra), ("val", ids["val"])):
-        for id_ in listed:
-            image = base / f"JPEGImages/{id_}.jpg"
-            for path, kind in ((image, "image"), (labels[id_], "label")):
+    for subset, name in (("train", "train"), ("extra", "trainaug"), ("val", "val")):
+        for id_ in ids[name]:
+            image, label = f"{base}JPEGImages/{id_}.jpg", f"{base}SegmentationClass/{id_}.png"
+            if subset == "extra":
+                label = sbd.get(id_, label)
+            for path, kind in ((image, "image"), (label, "label")):
                 if not (root / path).exists():
-                    raise UserError(f"{kind} {root / path} of the list {subset} not found; add it, or fix the list")
-            entries.append(Entry(id_, subset, image, labels[id_]))
+                    raise UserError(f"{kind} {root / path} of the list {name} not found; add it, or fix the list")
+            entries.append(Row(id_, subset, image, label))
     return DataSet(VOC, entries)
 
 
 def _read_ids(path: Path) -> list[str]:
     """Return the first word of every line, or the name of its file without an ending, as some lists have paths."""
-    return [PurePosixPath(line.split()[0]).stem for line in read_lines(path)]
+    return [Path(line.split()[0]).stem for line in read_lines(path)]
 
 
-def _sbd_labels(root: Path, base: Path) -> dict[str, Path]:
+def _sbd_labels(root: Path, base: str) -> dict[str, str]:
     """Return id -> label, of SegmentationClassAug or of SBD's .mat files."""
-    if (root / base / "SegmentationClassAug").is_dir():
-        return stems(root, (base / "SegmentationClassAug").as_posix(), (".png",))
-    inside = [root / base, root / base.parent, root / base.parent.parent]
-    outside = list((root / base).resolve().parents)[:2]  # VOCdevkit/, and what it lies in
-    for parent in (*inside, *outside):
+    here = root / base
+    if (here / "SegmentationClassAug").is_dir():
+        return stems(root, f"{base}SegmentationClassAug", (".png",))
+    for parent in (here, *here.parents[:2], *here.resolve().parents[:2]):  # up to the folder that holds VOCdevkit/
         for place in SBD_FOLDERS:
             if (parent / place).is_dir():
                 if not parent.is_relative_to(root):

@@ -15,7 +15,8 @@ from ruamel.yaml import YAML
 from segsemi.commands.cli import main
 from segsemi.commands.doctor import split_lines
 from segsemi.core.config import load_values, parse_params
-from segsemi.datasets import DataSet, Entry
+from segsemi.data.manifest import Row
+from segsemi.datasets import DataSet
 from segsemi.datasets.scenes import CLASSES as SCENES
 
 
@@ -74,6 +75,6 @@ def test_doctor_tells_what_the_split_will_be(
     values = load_values(ROOT / "params.yaml")
     params = parse_params({**values, **{name: {**values[name], **changed} for name, changed in changes.items()}})
     subsets = ["train"] * 8 + ["extra"] * extra + ["val"]
-    entries = [Entry(str(i), subset, Path(f"{i}.jpg"), Path(f"{i}.png")) for i, subset in enumerate(subsets)]
+    entries = [Row(str(i), subset, f"{i}.jpg", f"{i}.png") for i, subset in enumerate(subsets)]
     lines = list(split_lines(params, DataSet(SCENES, entries)))
     assert len(lines) == len(expected) and all(part in line for part, line in zip(expected, lines, strict=True))

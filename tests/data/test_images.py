@@ -1,7 +1,5 @@
 """Images and labels of every kind become RGB and class ids."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from pathlib import Path

@@ -1,7 +1,5 @@
 """docs/own-data.md, followed word for word on a small folder, and the models shared with a colleague."""
 
-from __future__ import annotations
-
 import csv
 import json
 import re

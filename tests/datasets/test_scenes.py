@@ -27,7 +27,7 @@ def labels() -> np.ndarray:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("scenes")
-    scenes.write(folder, train=6, val=4, height=48, width=64)
+    scenes.write(folder, train=4, val=3, height=48, width=64)
     return folder
 
 
@@ -56,7 +56,7 @@ def test_every_class_occurs_and_small_ones_stay_small(labels: np.ndarray) -> Non
 
 def test_files_have_the_camvid_layout_and_hold_the_scenes(folder: Path) -> None:
     files = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
-    counts = {"train": 6, "trainannot": 6, "val": 4, "valannot": 4}
+    counts = {"train": 4, "trainannot": 4, "val": 3, "valannot": 3}
     assert files == {f"{part}/{index:04d}.png" for part, count in counts.items() for index in range(count)}
     for number, subset in enumerate(("train", "val")):
         expected = scenes.scene(np.random.default_rng([0, number, 2]), 48, 64)
@@ -70,8 +70,3 @@ def test_files_depend_on_the_seed_and_not_on_the_count(seed: int, folder: Path, 
     scenes.write(tmp_path, train=3, val=2, height=48, width=64, seed=seed)
     for path in sorted(tmp_path.rglob("*.png")):
         assert (path.read_bytes() == (folder / path.relative_to(tmp_path)).read_bytes()) == (seed == 0)
-
-
-def test_all_images_differ(folder: Path) -> None:
-    contents = [path.read_bytes() for subset in ("train", "val") for path in (folder / subset).iterdir()]
-    assert len(set(contents)) == len(contents) == 10

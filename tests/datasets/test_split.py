@@ -1,7 +1,5 @@
 """The split: which images are labelled, which labels are hidden, which lists name what."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +15,13 @@ CLASSES = Classes(("ground", "cat", "dog"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)
 
 
 def rows_of(count: int, extra: int = 1) -> list[Row]:
-    def row(id_: str, subset: str, label: str) -> Row:
-        return Row(id_, subset, f"{subset}/{id_}.png", label, 6, 8, "a", "b" if label else "")
+    def row(id_: str, subset: str) -> Row:
+        label = "" if subset == "extra" else f"{subset}annot/{id_}.png"
+        return Row(id_, subset, f"{subset}/{id_}.png", label, height=6, width=8)
 
-    train = [row(f"t{index:04d}", "train", f"trainannot/t{index:04d}.png") for index in range(count)]
-    others = [row(f"e{index}", "extra", "") for index in range(extra)]
-    return [*train, *others, row("v", "val", "valannot/v.png"), row("x", "test", "testannot/x.png")]
+    train, others = [f"t{index:04d}" for index in range(count)], [f"e{index}" for index in range(extra)]
+    subsets = {"train": train, "extra": others, "val": ["v"], "test": ["x"]}
+    return [row(id_, subset) for subset, listed in subsets.items() for id_ in listed]
 
 
 def ids(rows: list[Row]) -> list[str]:
@@ -74,27 +73,23 @@ def test_impossible_split_is_refused(choice: dict, message: str) -> None:
         split_rows(rows_of(100, extra=0), seed=0, **choice)
 
 
-def test_list_file_chooses_by_id_or_path(tmp_path: Path) -> None:
+def test_list_file_chooses_the_labelled_images(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("# comment only\n\n")
     assert read_list(path) is None
-    path.write_text("# three ways\nt0001\ntrain/t0003.png trainannot/t0003.png\nt0000.png\n")
-    split = split_rows(rows_of(5), ids=read_list(path), seed=0)
-    assert ids(split.labelled) == ["t0000", "t0001", "t0003"]
+    path.write_text("# two\nt0003\ntrain/t0001.png trainannot/t0001.png\n")
+    assert ids(split_rows(rows_of(5), ids=read_list(path), seed=0).labelled) == ["t0001", "t0003"]
     with pytest.raises(UserError, match="missing.txt"):
         read_list(tmp_path / "missing.txt")
 
 
 LISTED = [
-    Row(id_, "train", image, "label.png", 4, 4, "a", "b")
-    for id_, image in (
-        ("ulm_0_1", "leftImg8bit/train/ulm/ulm_0_1_leftImg8bit.png"),
-        ("2007_000032", "VOC2012/JPEGImages/2007_000032.jpg"),
-        ("day 1__a cat", "images/day 1/a cat.jpg"),
-        ("day 2__a cat", "images/day 2/a cat.jpg"),
-        ("x", "x.png"),
-        ("sub__x", "sub/x.png"),
-    )
+    Row("ulm_0_1", "train", "leftImg8bit/train/ulm/ulm_0_1_leftImg8bit.png", "label.png"),
+    Row("2007_000032", "train", "VOC2012/JPEGImages/2007_000032.jpg", "label.png"),
+    Row("day 1__a cat", "train", "images/day 1/a cat.jpg", "label.png"),
+    Row("day 2__a cat", "train", "images/day 2/a cat.jpg", "label.png"),
+    Row("x", "train", "x.png", "label.png"),
+    Row("sub__x", "train", "sub/x.png", "label.png"),
 ]
 
 
@@ -160,18 +155,16 @@ def test_corrected_labels_count_as_labelled(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "size", "value", "message"),
+    ("name", "width", "value", "message"),
     [
-        ("t9999", (6, 8), 1, r"t9999\.png: no training image has the id"),
-        ("v", (6, 8), 1, r"v\.png: no training image has the id"),
-        ("t0001", (6, 7), 1, r"t0001\.png is 6x7, its image 6x8"),
-        ("t0001", (6, 8), 3, r"t0001\.png has ids \[3\] outside 0\.\.2"),
+        ("t9999", 8, 1, r"t9999\.png: no training image has the id"),
+        ("v", 8, 1, r"v\.png: no training image has the id"),
+        ("t0001", 7, 1, r"t0001\.png is 6x7, its image 6x8"),
+        ("t0001", 8, 3, r"t0001\.png has ids \[3\] outside 0\.\.2"),
     ],
 )
-def test_wrong_corrected_label_is_refused(
-    tmp_path: Path, name: str, size: tuple[int, int], value: int, message: str
-) -> None:
-    write_label_png(tmp_path / f"{name}.png", np.full(size, value, dtype=np.uint8), CLASSES)
+def test_wrong_corrected_label_is_refused(tmp_path: Path, name: str, width: int, value: int, message: str) -> None:
+    write_label_png(tmp_path / f"{name}.png", np.full((6, width), value, dtype=np.uint8), CLASSES)
     with pytest.raises(UserError, match=message):
         read_corrected(tmp_path, rows_of(4), CLASSES)
 

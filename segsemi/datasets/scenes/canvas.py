@@ -2,8 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -55,8 +55,7 @@ class Camera:
         return x.astype(np.float32), z
 
 
-@dataclass(frozen=True)
-class Region:
+class Region(NamedTuple):
     """A rectangle of the picture and the pixels meant in it: `mask` is (h, w) bool."""
 
     rows: slice
@@ -69,9 +68,8 @@ class Region:
         return rows, np.arange(self.columns.start, self.columns.stop, dtype=np.float32)[None]
 
 
-@dataclass(frozen=True)
-class Wall:
-    """A vertical plane seen in perspective: metres along it, metres up and depth at each pixel of its region."""
+class Wall(NamedTuple):
+    """A vertical plane in perspective: metres along it (1, w), metres up (h, w) and depth (1, w) at a region's pixels."""
 
     region: Region
     along: np.ndarray
@@ -110,18 +108,18 @@ class Canvas:
             cv2.polylines(mask, [corners], False, 1, line, cv2.LINE_8, SUBPIXEL_BITS)
         else:
             cv2.fillPoly(mask, [corners], 1, cv2.LINE_8, SUBPIXEL_BITS)
-        return Region(box.rows, box.columns, mask.astype(bool))
+        return box._replace(mask=mask.astype(bool))
 
     def paint(
         self, region: Region | None, colour: Colour, class_id: Number, depth: Number, glow: Colour = DARK
     ) -> None:
-        """Paint a region; every value is one for all its pixels or has one for each pixel of its rectangle."""
+        """Paint a region; a value is one for all its pixels, or has one for each pixel, row or column of its rectangle."""
         if region is None:
             return
         layers = ((self.image, colour), (self.label, class_id), (self.depth, depth), (self.glow, glow))
         for target, value in layers:
-            value = np.asarray(value, target.dtype)
-            target[region.rows, region.columns][region.mask] = value[region.mask] if value.ndim >= 2 else value
+            part = target[region.rows, region.columns]
+            np.copyto(part, value, "unsafe", where=region.mask[..., None] if part.ndim == 3 else region.mask)
 
     def darken(self, region: Region | None, strength: float) -> None:
         """Shade a region; shadows do not add up: the strongest holds."""
@@ -186,14 +184,12 @@ class Street:
         pixels = self.camera.project(points)
         return self.canvas.polygon(cv2.convexHull(pixels.astype(np.float32))[:, 0] if hull else pixels, line)
 
-    def put(self, x: float, z: float, outline: Outline, colour: Colour, class_id: int, glow: Colour = DARK) -> None:
-        """Paint a flat polygon (metres sideways, metres up) that faces the camera at (x, z)."""
-        self.canvas.paint(self.area(upright(x, z, outline)), colour, class_id, z, glow)
-
-    def line(self, x: float, z: float, points: Outline, width: float, colour: Colour, class_id: int) -> None:
-        """Paint a flat line, `width` metres and at least one pixel wide, that faces the camera at (x, z)."""
-        pixels = max(1, round(width * self.scale(z)))
-        self.canvas.paint(self.area(upright(x, z, points), pixels), colour, class_id, z)
+    def put(
+        self, x: float, z: float, points: Outline, colour: Colour, class_id: int, glow: Colour = DARK, line: float = 0
+    ) -> None:
+        """Paint a polygon (metres sideways, metres up) that faces the camera at (x, z), or a line so many metres wide."""
+        pixels = max(1, round(line * self.scale(z))) if line else 0
+        self.canvas.paint(self.area(upright(x, z, points), pixels), colour, class_id, z, glow)
 
     def wall(self, start: Point, end: Point, low: float, high: float) -> Wall | None:
         """Return the vertical plane between two ground points (x, z), or None if it is not seen."""
@@ -207,8 +203,7 @@ class Street:
         inverse = (1 - t) / z0 + t / z1  # 1 / z is linear on the screen
         along = math.hypot(x1 - x0, z1 - z0) * (t / z1) / inverse
         up = self.camera.eye - (rows - self.camera.horizon) / inverse / self.camera.focal
-        shape = region.mask.shape
-        return Wall(region, np.broadcast_to(along, shape), up, np.broadcast_to(1 / inverse, shape))
+        return Wall(region, along, up, 1 / inverse)
 
     def cast(self, footprint: Outline, height: float, strength: float = 1.0) -> None:
         """Darken the ground where an object with this footprint (x, z) keeps the sun off."""

@@ -20,7 +20,6 @@ RUBBER = np.array([0.05, 0.05, 0.05])
 class Shape(NamedTuple):
     """A car's side profile, extruded over the width; outlines are per cent of length and height."""
 
-    share: float
     size: tuple[float, float, float]  # length, width, height in metres
     glass: tuple[int, ...]  # the profile edges that are windows
     profile: str  # from the rear bumper over the roof to the front
@@ -28,18 +27,13 @@ class Shape(NamedTuple):
 
 
 SHAPES = (
-    Shape(0.42, (3.9, 1.75, 1.5), (1, 3), "-50 18 -50 58 -42 97 5 100 25 62 48 50 50 18", "-42 62 -37 92 4 94 20 62"),
-    Shape(
-        0.34,
-        (4.6, 1.8, 1.4),
-        (2, 4),
-        "-50 20 -50 60 -33 66 -20 100 8 100 25 65 50 50 50 20",
-        "-30 66 -18 93 7 93 21 66",
-    ),
-    Shape(0.16, (5.0, 2.0, 2.2), (1, 3), "-50 14 -50 55 -49 100 30 100 42 55 50 45 50 14", "12 58 12 88 29 88 38 58"),
-    Shape(0.04, (9.0, 2.5, 3.0), (1, 3), "-50 10 -50 42 -50 100 50 100 50 35 50 10", "-46 45 -46 82 46 82 46 45"),
-    Shape(0.04, (6.5, 2.2, 2.9), (4,), "-50 25 -50 100 20 100 22 85 42 83 50 45 50 14", "28 50 28 78 40 78 46 50"),
-)  # hatchback, saloon, van, bus, lorry
+    Shape((3.9, 1.75, 1.5), (1, 3), "-50 18 -50 58 -42 97 5 100 25 62 48 50 50 18", "-42 62 -37 92 4 94 20 62"),
+    Shape((4.6, 1.8, 1.4), (2, 4), "-50 20 -50 60 -33 66 -20 100 8 100 25 65 50 50 50 20", "-30 66 -18 93 7 93 21 66"),
+    Shape((5.0, 2.0, 2.2), (1, 3), "-50 14 -50 55 -49 100 30 100 42 55 50 45 50 14", "12 58 12 88 29 88 38 58"),
+    Shape((9.0, 2.5, 3.0), (1, 3), "-50 10 -50 42 -50 100 50 100 50 35 50 10", "-46 45 -46 82 46 82 46 45"),
+    Shape((6.5, 2.2, 2.9), (4,), "-50 25 -50 100 20 100 22 85 42 83 50 45 50 14", "28 50 28 78 40 78 46 50"),
+)
+SHARES = (0.42, 0.34, 0.16, 0.04, 0.04)  # hatchbacks, saloons, vans, buses, lorries
 
 
 def percent(numbers: str) -> np.ndarray:
@@ -120,7 +114,7 @@ class Car:
 def add_car(street: Street, x: float, z: float, yaw: float) -> None:
     """Add a car whose near end is at depth z, if there is room."""
     rng = street.rng
-    shape = SHAPES[rng.choice(len(SHAPES), p=[shape.share for shape in SHAPES])]
+    shape = SHAPES[rng.choice(len(SHAPES), p=SHARES)]
     length, width, height = size = np.array(shape.size) * rng.uniform(0.92, 1.08, 3)
     wide, deep = (width, length) if abs(math.cos(yaw)) > 0.5 else (length, width)
     z += deep / 2
@@ -199,11 +193,11 @@ def add_bicyclist(street: Street, x: float, z: float) -> None:
     def draw() -> None:
         for wheel in (-0.52, 0.52):
             rim = ellipse((wheel * ahead, 0.34), max(0.34 * squeeze, 0.03), 0.34)
-            street.line(x, z, np.vstack([rim, rim[:1]]), 0.06, (0.06, 0.06, 0.07), Id.BICYCLIST)
+            street.put(x, z, np.vstack([rim, rim[:1]]), (0.06, 0.06, 0.07), Id.BICYCLIST, line=0.06)
         bars = [(-0.52, 0.34), (-0.12, 0.85), (0.0, 0.32), (-0.52, 0.34), (-0.12, 0.85), (0.4, 0.8), (0.0, 0.32)]
         fork = [(0.52, 0.34), (0.38, 1.02), (0.5, 1.05)]
         for outline in (bars, fork):
-            street.line(x, z, np.array(outline) * (ahead, 1), 0.05, frame, Id.BICYCLIST)
+            street.put(x, z, np.array(outline) * (ahead, 1), frame, Id.BICYCLIST, line=0.05)
         turn = 0.1 * (1 - squeeze)
         feet = [(0.1 * ahead + turn, 0.2), (-turn, 0.4)]
         hands = [(0.42 * ahead + 2 * turn, 1.05), (0.4 * ahead - 2 * turn, 1.05)]
@@ -222,17 +216,17 @@ def add_pole(street: Street, x: float, z: float) -> None:
 
     @street.later(x, z)
     def draw() -> None:
-        street.line(x, z, [(0, 0), (0, height)], width, colour, Id.POLE)
+        street.put(x, z, [(0, 0), (0, height)], colour, Id.POLE, line=width)
         if kind == 0:
             arm = [(0, height), (reach * 0.5, height + 0.25), (reach, height + 0.2)]
-            street.line(x, z, arm, width * 0.6, colour, Id.POLE)
+            street.put(x, z, arm, colour, Id.POLE, line=width * 0.6)
             glow = np.array([1.0, 0.85, 0.6]) * 2.5 * street.weather.dark
-            street.put(x, z, ellipse((reach, height + 0.2), 0.4, 0.13), colour * 1.2, Id.POLE, glow)
+            street.put(x, z, ellipse((reach, height + 0.2), 0.4, 0.13), colour * 1.2, Id.POLE, glow=glow)
         elif kind == 1:
             street.put(x, z, RECTANGLE * (0.18, 0.5) + (0, height - 0.5), (0.06, 0.07, 0.06), Id.POLE)
             up, tint = ((0.8, (1.0, 0.1, 0.1)), (0.2, (0.1, 0.9, 0.4)))[rng.integers(2)]
             glow = np.array(tint) * (0.3 + street.weather.dark)
-            street.put(x, z, ellipse((0, height - 1 + up), 0.12, 0.12), tint, Id.POLE, glow)
+            street.put(x, z, ellipse((0, height - 1 + up), 0.12, 0.12), tint, Id.POLE, glow=glow)
         if signed:
             draw_sign(street, x, z, min(height - 0.3, rng.uniform(2.0, 2.7)))
 
@@ -261,12 +255,12 @@ def add_gantry(street: Street, z: float) -> None:
 
     @street.later(x, z)
     def draw() -> None:
-        street.line(0, z, [(foot, 0), (foot, up), (x, up)], 0.2, post, Id.POLE)
+        street.put(0, z, [(foot, 0), (foot, up), (x, up)], post, Id.POLE, line=0.2)
         for factor, tone in ((1.0, colour * 0.9 + 0.1), (0.9, colour)):
             street.put(x, z, RECTANGLE * (half * factor, rise * factor) + (0, up), tone, Id.SIGN)
         for row in (-0.3, 0.3):
             text = [(-half * 0.7, up + rise * row), (half * rng.uniform(0, 0.7), up + rise * row)]
-            street.line(x, z, text, 0.14, (0.9, 0.9, 0.88), Id.SIGN)
+            street.put(x, z, text, (0.9, 0.9, 0.88), Id.SIGN, line=0.14)
 
 
 def add_void(street: Street, x: float, z: float) -> None:

@@ -187,7 +187,7 @@ def draw_branches(street: Street, x: float, z: float, height: float, bark: np.nd
             for turn in (-1, 1):
                 bent = angle + turn * street.rng.uniform(0.15, 0.6)
                 tip = (across + length * math.cos(bent), up + length * math.sin(bent))
-                street.line(x, z, [(across, up), tip], 0.16 / (level + 1), bark, Id.VEGETATION)
+                street.put(x, z, [(across, up), tip], bark, Id.VEGETATION, line=0.16 / (level + 1))
                 grown.append((*tip, bent, length * 0.75))
         tips = grown
 
