@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +11,12 @@ from tqdm import tqdm
 
 from segsemi.core.classes import Classes, colourise, write_label_png
 from segsemi.core.errors import UserError
-from segsemi.core.files import visible_files, write_bytes
+from segsemi.core.files import visible_files
 from segsemi.core.pictures import save_png
 from segsemi.core.progress import progress_bar
 from segsemi.data.images import IMAGE_ENDINGS, read_image
-from segsemi.inference import predict_image
-from segsemi.models.build import SegmentationModel, most_probable
+from segsemi.inference import predict_label
+from segsemi.models.build import SegmentationModel
 
 
 def find_images(sources: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
@@ -51,7 +50,6 @@ def predict_files(
     flip: bool = False,
     window: int | None = None,
     overlay: bool = False,
-    probabilities: bool = False,
 ) -> int:
     """Write out/NAME.png, an 8-bit palette PNG of class ids, for every image; a broken one is reported and skipped.
 
@@ -59,7 +57,6 @@ def predict_files(
         images: (name, path), as `find_images` gives them.
         window: side of sliding windows in pixels; None: whole images.
         overlay: also out/NAME_overlay.png, the classes' colours laid over the image.
-        probabilities: also out/NAME.npz, `probabilities` (C, H, W) float16 and `classes`, their names.
 
     Returns:
         The number of images that could not be read.
@@ -81,13 +78,7 @@ def predict_files(
             tqdm.write(f"error: {error}", file=sys.stderr)
             failed += 1
             continue
-        found = predict_image(model, image, scales, flip, window)
-        label = most_probable(found)
-        if probabilities:
-            buffer = io.BytesIO()
-            names = np.array(model.classes.names)
-            np.savez_compressed(buffer, probabilities=found.half().cpu().numpy(), classes=names)
-            write_bytes(out / f"{name}.npz", buffer.getvalue())
+        label = predict_label(model, image, scales, flip, window)
         if overlay:
             save_png(out / f"{name}_overlay.png", laid_over(image, label, model.classes))
         write_label_png(out / f"{name}.png", label, model.classes)

@@ -19,7 +19,6 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatter
 
 _GAIN, _LOSS = "#2a7f3f", "#b3402f"
-_LAYERS = "batch norm, from the image to the logits"
 
 
 class Drawing:
@@ -145,32 +144,13 @@ def confusion(cells: pd.DataFrame) -> str:
 
 
 def bn_branches(table: pd.DataFrame) -> str:
-    """Draw the running statistics of both batch norms of each layer of a student (paper, Figure 4); `table` is its bn.csv.
-
-    They are means over the channels, where differences of single channels cancel out: `bn_shift` shows those.
-    """
+    """Draw the running statistics of both batch norms of each layer of a student (paper, Figure 4); `table` is its bn.csv."""
     layers = range(1, len(table) + 1)
     with _drawing(2, width=11, height=3) as drawing:
         for ax, statistic in zip(drawing.axes, ("mean", "variance"), strict=True):
             ax.plot(layers, table[f"{statistic}_standard"], color="C3", linewidth=3, label="standard batch norm")
             ax.plot(layers, table[f"{statistic}_parallel"], color="C0", linewidth=1, label="parallel batch norm")
-            ax.set(xlabel=_LAYERS, ylabel=f"running {statistic}")
+            ax.set(xlabel="batch norm, from the image to the logits", ylabel=f"running {statistic}")
         _log_scale(drawing.axes[1])
         drawing.axes[0].legend(frameon=False)
-    return drawing.svg
-
-
-def bn_shift(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Draw how far strong augmentation moves the statistics of each batch norm: Figure 4 as a distance; student -> bn.csv."""
-    with _drawing(2, width=11, height=3) as drawing:
-        left, right = drawing.axes
-        for name, table in tables.items():
-            layers = range(1, len(table) + 1)
-            left.plot(layers, table["mean_shift"], label=name, linewidth=1)
-            right.plot(layers, table["variance_ratio"], label=name, linewidth=1)
-        right.axhline(1, color="grey", linewidth=0.8)
-        left.set(xlabel=_LAYERS, ylabel="shift of the mean, deviations", ylim=(0, None))
-        right.set(xlabel=_LAYERS, ylabel="variance, parallel / standard")
-        _log_scale(right)
-        left.legend(frameon=False)
     return drawing.svg

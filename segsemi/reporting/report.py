@@ -132,10 +132,8 @@ def _figures(
         found["Rounds"] = figures.rounds(numbers)
         found[f"Gain of each class, {first} to {last.name}"] = figures.class_gains(by_class, first, last.name)
     found[f"Confusion matrix of {last.name}, percent of the truth's pixels"] = figures.confusion(confusion)
-    if statistics := {model.name: model.bn for model in models if model.bn is not None}:
-        name, table = list(statistics.items())[-1]
-        found[f"Batch norm statistics of {name}"] = figures.bn_branches(table)
-        found["Batch norm statistics: parallel against standard batch norm"] = figures.bn_shift(statistics)
+    if last.bn is not None:
+        found[f"Batch norm statistics of {last.name}"] = figures.bn_branches(last.bn)
     return found
 
 

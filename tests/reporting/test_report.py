@@ -32,8 +32,6 @@ BN = pd.DataFrame(
         "mean_parallel": [0.2, 0.4],
         "variance_standard": [1.0, 2.0],
         "variance_parallel": [1.2, 1.6],
-        "mean_shift": [0.1, 0.3],
-        "variance_ratio": [1.2, 0.8],
     }
 )
 
@@ -104,7 +102,7 @@ def test_page_is_one_file_with_everything(report: Path) -> None:
     links.remove("experiments/tables.html")
     assert links and all(link.startswith(("data:", "#")) for link in links)
     assert "a &lt;b&gt; &amp; c" in text and "teacher.steps" in text and "<td>40.00</td>" in text
-    assert text.count("<svg") == 6 and "<script" not in text and "mathdefault" not in text  # no formulas
+    assert text.count("<svg") == 5 and "<script" not in text and "mathdefault" not in text  # no formulas
     assert all(f">{name}</text>" in text for name in ("student_1", "its pseudo labels, unlabelled images", *NAMES))
     parser = HTMLParser()
     parser.feed(text)
