@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import resource
@@ -9,25 +10,23 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from segsemi.commands.predict import laid_over
 from segsemi.core.classes import Classes
-from segsemi.core.config import DataParams, MachineParams, ModelParams, Params, total_steps
+from segsemi.core.config import Params, load_params, total_steps
 from segsemi.core.errors import UserError
 from segsemi.core.paths import data_root
 from segsemi.core.pictures import captioned, grid, save_png, shrunk
-from segsemi.core.recipe import Recipe
 from segsemi.data.batches import PartBatch
 from segsemi.data.images import read_image, read_label, require_equal_size
 from segsemi.data.manifest import Row
-from segsemi.datasets import DataSet, find_dataset, scenes
+from segsemi.datasets import DataSet, find_dataset
 from segsemi.datasets.split import split_as
 from segsemi.models.build import SegmentationModel, architecture_of
 from segsemi.runtime.cpu import fast_atrous_convolutions
@@ -39,6 +38,15 @@ from segsemi.training.step import set_train_mode, training_network, training_ste
 
 SAMPLE = 200  # labels that are read for the shares of the classes
 PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "pyimgaug", "numpy", "dvc")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print all lines; return the exit code."""
+    params = load_params(args.params)
+    print(f"{args.params}: valid")
+    for line in examine(params, args.picture):
+        print(line, flush=True)
+    return 0
 
 
 def examine(params: Params, picture: Path | None) -> Iterator[str]:
@@ -143,59 +151,29 @@ def cost_lines(params: Params, classes: Classes) -> Iterator[str]:
     for name, number in steps.items():
         if number:
             yield f"{name}: trying one step; if it is killed, it needs more memory than there is: raise {name}.accumulate"
-            cost = step_cost(params, name, classes)
-            yield f"{name}: {cost.seconds:.2f} s per step and {cost.memory / 2**30:.1f} GiB of memory, {number} steps in all"
-            total += cost.seconds * number
+            seconds, memory = step_cost(params, name, classes)
+            yield f"{name}: {seconds:.2f} s per step and {memory / 2**30:.1f} GiB of memory, {number} steps in all"
+            total += seconds * number
     yield f"training in all: {total / 60:.0f} minutes and more (loading, pseudo labels, evaluation)"
 
 
-def training_seconds(trainings: Iterable[tuple[Params, str, int]]) -> float:
-    """Return the seconds of computing in trainings: params, teacher or student, and steps of each.
+def step_cost(params: Params, name: str, classes: Classes) -> tuple[float, int]:
+    """Run two training steps of the `teacher` or a `student` on made-up images.
 
-    Raises:
-        UserError: the data set is not as expected.
+    Returns:
+        The seconds that the second one took, and the bytes of memory: on a GPU those that torch allocated, else the most that
+        this process has used so far.
     """
-    return sum(
-        steps * step_cost(params, name, _classes(params.data)).seconds for params, name, steps in trainings if steps
-    )
-
-
-@cache
-def _classes(data: DataParams) -> Classes:
-    """The classes of the data set; those of the embedded one are known before it is written."""
-    if data.embedded:
-        return scenes.CLASSES
-    return find_dataset(data.name, data_root(data), val_fraction=data.val_fraction, seed=0).classes
-
-
-class Cost(NamedTuple):
-    """Seconds of computing in a training step, and the bytes of memory that it took.
-
-    On a GPU these are what torch allocated; else the most that this process has used so far, all in all.
-    """
-
-    seconds: float
-    memory: int
-
-
-def step_cost(params: Params, name: str, classes: Classes) -> Cost:
-    """Measure a training step of the `teacher` or of a `student`, without loading and augmenting images."""
     network = params.model
     if name == "teacher":
         recipe = supervised_recipe(name, params.teacher, params.augment, seed=0)
     else:
         recipe = student_recipe(name, params.student, params.augment, seed=0)
         network = params.student_model if params.student.init == "pretrained" else network
-    return _measured(recipe, network, classes, params.machine)
-
-
-@cache
-def _measured(recipe: Recipe, network: ModelParams, classes: Classes, machine: MachineParams) -> Cost:
-    """Run two steps on made-up images and time the second."""
-    device, size = choose_device(machine.device), recipe.augment.crop_size
+    device, size = choose_device(params.machine.device), recipe.augment.crop_size
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    runtime = Runtime(device, machine.precision)
+    runtime = Runtime(device, params.machine.precision)
     model = SegmentationModel(architecture_of(network, recipe.augment), classes)
     trained, optimizer = training_network(model, recipe, runtime), sgd(model, recipe)
     set_train_mode(model, recipe)
@@ -214,6 +192,6 @@ def _measured(recipe: Recipe, network: ModelParams, classes: Classes, machine: M
                 torch.accelerator.synchronize(device)
             seconds = time.perf_counter() - start
     if device.type == "cuda":
-        return Cost(seconds, torch.cuda.max_memory_allocated(device))
+        return seconds, torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
-    return Cost(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

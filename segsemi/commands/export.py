@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
@@ -17,6 +18,17 @@ from segsemi.models.saving import load_description, load_model
 
 TOLERANCE = 1e-3  # of probabilities
 SHAPES = ((1, 3, 192, 256), (2, 3, 161, 225))  # of the images on which both are compared
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the model in the format asked for; return the exit code."""
+    if args.format == "hub":
+        export_hub(args.model, args.out)
+        print(f"{args.out}: read it with segmentation_models_pytorch.from_pretrained({str(args.out)!r})")
+    else:
+        difference = export_onnx(args.model, args.out)
+        print(f"{args.out / 'model.onnx'}: as PyTorch, largest difference of a probability {difference:.2g}")
+    return 0
 
 
 def export_onnx(folder: Path, out: Path) -> float:

@@ -6,6 +6,7 @@ greedy k-center selection (Sener & Savarese 2018) among the images with the high
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pandas as pd
 
 from segsemi.commands.predict import laid_over
 from segsemi.core.classes import Classes
-from segsemi.core.config import Params
+from segsemi.core.config import Params, load_params
 from segsemi.core.errors import UserError
 from segsemi.core.files import write_text
 from segsemi.core.paths import CLASSES, CORRECTED, LABELLED, SPLIT, UNLABELLED, data_root, pseudo_folder
@@ -27,6 +28,18 @@ from segsemi.reporting.page import render
 CANDIDATES = 4  # times as many images as asked for, those of the highest scores, are looked at for their variety
 CELLS = 2  # an image is described by the classes and colours in so many cells across and down
 PICTURE_WIDTH = 320
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the suggestions and print the first of them; return the exit code."""
+    params = load_params()
+    ids = suggest_next(params, args.count, args.out)
+    print("\n".join(ids[:20]))
+    print(
+        f"{args.out / 'suggestions.csv'}, {args.out / 'index.html'}: {len(ids)} images; put a corrected "
+        f"data/pseudo/{list(params.rounds)[-1]}/ID.png into {params.split.corrected}/, and the image counts as labelled"
+    )
+    return 0
 
 
 def suggest_next(params: Params, count: int, out: Path) -> list[str]:

@@ -13,8 +13,8 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from segsemi.commands.cli import main
-from segsemi.commands.doctor import split_lines, training_seconds
-from segsemi.core.config import load_params, load_values, parse_params
+from segsemi.commands.doctor import split_lines
+from segsemi.core.config import load_values, parse_params
 from segsemi.datasets import DataSet, Entry
 from segsemi.datasets.scenes import CLASSES as SCENES
 
@@ -77,18 +77,3 @@ def test_doctor_tells_what_the_split_will_be(
     entries = [Entry(str(i), subset, Path(f"{i}.jpg"), Path(f"{i}.png")) for i, subset in enumerate(subsets)]
     lines = list(split_lines(params, DataSet(SCENES, entries)))
     assert len(lines) == len(expected) and all(part in line for part, line in zip(expected, lines, strict=True))
-
-
-def test_steps_that_are_alike_are_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clock that goes on by a second at every look: a step takes one second."""
-    looks: list[float] = []
-
-    def clock() -> float:
-        looks.append(len(looks))
-        return looks[-1]
-
-    monkeypatch.setattr("segsemi.commands.doctor.time.perf_counter", clock)
-    params = load_params(ROOT / "params.yaml")
-    params = params.model_copy(update={"augment": params.augment.model_copy(update={"crop_size": 33})})
-    assert training_seconds([(params, "teacher", 30), (params, "student", 5), (params, "teacher", 7)]) == 42
-    assert len(looks) == 2 * 2 * 2
