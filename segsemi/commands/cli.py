@@ -58,7 +58,6 @@ def _parser() -> argparse.ArgumentParser:
 
     experiment = command("experiment", "run a table or figure of the paper as dvc experiments", allow_abbrev=False)
     experiment.add_argument("name", nargs="?", help="which, or the path of a grid of your own; without it, list them")
-    experiment.add_argument("--list", action="store_true", help="list what there is")
     experiment.add_argument(
         "--dry-run", action="store_true", help="only show the cells, which are done, and the steps to come"
     )

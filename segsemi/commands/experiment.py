@@ -18,7 +18,7 @@ def run(args: argparse.Namespace) -> int:
     """Run what is missing and write the table to `args.out`; return the exit code: 1 if a run failed or none is finished."""
     if args.name is None and (args.columns or args.rows or args.overrides):
         raise UserError("experiment: the name comes first, then --columns, --rows and --seeds")
-    if args.name is None or args.list:
+    if args.name is None:
         for name in grid_names():
             print(f"{name}\n    {read_grid(name)[1]}")
         return 0

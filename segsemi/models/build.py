@@ -129,47 +129,30 @@ def most_probable(scores: Tensor) -> np.ndarray:
 
 def _create_network(architecture: Architecture, num_classes: int) -> nn.Module:
     smp, _ = libraries()
-    encoder = architecture.encoder
+    decoder, encoder, stride = architecture.decoder, architecture.encoder, architecture.output_stride
     name = encoder if encoder in smp.encoders.encoders else f"tu-{encoder}"
-    if architecture.decoder == "DeepLabV2":
-        return _create_deeplabv2(architecture, name, num_classes)
     options: dict[str, Any] = {}
-    if architecture.decoder.lower().startswith("deeplabv3"):
-        options["encoder_output_stride"] = architecture.output_stride
-        if architecture.output_stride in ATROUS_RATES:  # others are refused below
-            options["decoder_atrous_rates"] = ATROUS_RATES[architecture.output_stride]
+    if decoder.lower().startswith("deeplabv3"):
+        options = {"encoder_output_stride": stride, "decoder_atrous_rates": ATROUS_RATES.get(stride)}
     try:
-        return smp.create_model(
-            architecture.decoder, encoder_name=name, encoder_weights=None, in_channels=3, classes=num_classes, **options
-        )
+        if decoder == "DeepLabV2":
+            backbone = smp.encoders.get_encoder(name, weights=None, output_stride=stride)
+            return DeepLabV2(backbone, backbone.out_channels[-1], num_classes)
+        return smp.create_model(decoder, encoder_name=name, encoder_weights=None, classes=num_classes, **options)
     except (KeyError, RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise _cannot_build(architecture, error) from None
-
-
-def _create_deeplabv2(architecture: Architecture, encoder_name: str, num_classes: int) -> nn.Module:
-    smp, _ = libraries()
-    try:
-        encoder = smp.encoders.get_encoder(encoder_name, weights=None, output_stride=architecture.output_stride)
-    except (KeyError, RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise _cannot_build(architecture, error) from None
-    return DeepLabV2(encoder, encoder.out_channels[-1], num_classes)
-
-
-def _cannot_build(architecture: Architecture, error: Exception) -> UserError:
-    reason = str(error) or type(error).__name__
-    return UserError(
-        f"model: cannot build decoder {architecture.decoder!r} on encoder {architecture.encoder!r} with output stride "
-        f"{architecture.output_stride} ({reason}); decoders are DeepLabV2 and those of segmentation_models_pytorch, "
-        "encoders its own and timm's"
-    )
+        raise UserError(
+            f"model: cannot build decoder {decoder!r} on encoder {encoder!r} with output stride {stride} "
+            f"({error or type(error).__name__}); decoders are DeepLabV2 and those of segmentation_models_pytorch, "
+            "encoders its own and timm's"
+        ) from None
 
 
 def build_model(architecture: Architecture, classes: Classes, *, encoder_weights: str, seed: int) -> SegmentationModel:
     """A new model: its decoder drawn from `seed`, its encoder's weights from `encoder_weights`.
 
     Args:
-        encoder_weights: `none` (random), `imagenet` (from the installed package of PACKAGED_WEIGHTS if there is one, else
-            downloaded by timm, or, where it lacks the encoder, by segmentation-models-pytorch), or the path of a state dict
+        encoder_weights: `none` (random), `imagenet` (from an installed package of PACKAGED_WEIGHTS, else downloaded by
+            segmentation-models-pytorch for its own encoders and by timm for the others), or the path of a state dict
             (.safetensors, .pt, .pth).
 
     Raises:

@@ -14,9 +14,10 @@ from segsemi.core.classes import Classes
 from segsemi.core.files import write_bytes, write_json, write_text
 from segsemi.core.paths import evaluated_folder, model_folder, quality_file
 from segsemi.core.pictures import png_bytes
+from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
 from segsemi.reporting import figures
-from segsemi.reporting.comparison import comparisons, with_predictions
+from segsemi.reporting.comparison import comparison
 from segsemi.reporting.page import render
 
 
@@ -71,8 +72,7 @@ def write_report(
     """Write metrics.json, per_class.csv, curves.csv, validation.csv, confusion.csv, table.md, examples/ and index.html.
 
     Args:
-        models: in the order of the report, `teacher` first; the confusion matrix is that of the last student of the longest
-            chain.
+        models: in the order of the report, `teacher` first; the confusion matrix is that of the last student.
         rows: the images that were evaluated; their paths start at `root`.
         facts: what to state at the head of the page.
         settings: params to list on the page.
@@ -92,7 +92,7 @@ def write_report(
     curves = curves.assign(val_miou=(100 * curves["val_miou"]).round(2))[["model", "step", "loss", "lr", "val_miou"]]
     _write_csv(out / "curves.csv", curves)
     _write_csv(out / "validation.csv", curves.dropna(subset=["val_miou"])[["model", "step", "val_miou"]])
-    last = longest_chain(models)[-1]
+    last = next((model for model in reversed(models) if model.teacher is not None), models[0])
     confusion = _confusion(last)
     _write_csv(out / "confusion.csv", confusion)
     table = summary_table(models)
@@ -109,17 +109,6 @@ def write_report(
     )
     write_text(out / "index.html", page)
     return table.to_string(index=False)
-
-
-def longest_chain(models: Sequence[Measured]) -> list[Measured]:
-    """Return the longest chain of the first model, its student, that one's student, and so on; the latest of equals."""
-    by_name = {model.name: model for model in models}
-
-    def chain(model: Measured) -> list[Measured]:
-        return [model] if model.teacher is None else [*chain(by_name[model.teacher]), model]
-
-    chains = [chain(model) for model in models if model is models[0] or model.teacher is not None]
-    return max(reversed(chains), key=len)
 
 
 def _figures(
@@ -191,10 +180,14 @@ def _write_examples(
     """Write and return one PNG per example image: image, truth, all predictions, and what changed from the first model to
     `last`."""
     out.mkdir(parents=True, exist_ok=True)  # declared in dvc.yaml, also where there is no example
-    predicted = {model.name: model.evaluated / "predictions" for model in models}
-    shown = with_predictions(rows, predicted)
     found = {}
-    for name, picture in comparisons(shown, root, predicted, classes, before=models[0].name, after=last.name):
-        found[name] = png_bytes(picture, palette=True)
-        write_bytes(out / f"{name}.png", found[name])
+    for row in rows:
+        files = {model.name: model.evaluated / "predictions" / f"{row.id}.png" for model in models}
+        if not all(file.exists() for file in files.values()):
+            continue
+        image, truth = read_image(root / row.image), read_label(root / row.label, classes)
+        predictions = {name: read_label(file, classes.as_written()) for name, file in files.items()}
+        picture = comparison(image, row.id, truth, predictions, classes, before=models[0].name, after=last.name)
+        found[row.id] = png_bytes(picture, palette=True)
+        write_bytes(out / f"{row.id}.png", found[row.id])
     return found

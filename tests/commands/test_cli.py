@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -258,19 +257,9 @@ def test_hub_folder_is_read_by_smp(model: Path, tmp_path: Path) -> None:
         torch.testing.assert_close(network(x), own.forward_normalised(x))
 
 
-@pytest.mark.parametrize("decoder", ["DeepLabV3Plus", "Unet"])
-def test_code_in_the_card_loads_the_model_without_segsemi(
-    decoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stride = 16 if decoder == "DeepLabV3Plus" else 32
-    model = load_model(made(tmp_path / "m", Architecture(decoder, "tf_efficientnet_lite0", stride)))
+@pytest.mark.parametrize(("decoder", "stride"), [("DeepLabV3Plus", 16), ("Unet", 32)])
+def test_card_says_what_the_network_takes(decoder: str, stride: int, tmp_path: Path) -> None:
+    model = load_model(made(tmp_path / "m", Architecture(decoder, "resnet18", stride, short_side=360)))
     card = model_card(model, tmp_path / "m", "use")
     assert f"multiples of {stride}." in card and ("output stride" in card) == (decoder != "Unet")
-    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    assert len(code.strip().splitlines()) <= 12 and "segsemi" not in code
-    monkeypatch.chdir(tmp_path / "m")
-    names: dict[str, Any] = {}
-    exec(code, names)
-    x = torch.rand(1, 3, 64, 64)
-    with torch.no_grad():
-        torch.testing.assert_close(names["network"](x), model.forward_normalised(x), atol=1e-4, rtol=1e-3)
+    assert "# m\n" in card and "road, car, sky" in card and "360 pixels" in card and "7 steps in all" in card
