@@ -57,7 +57,10 @@ def write_evaluation(
     shown = set(np.linspace(0, len(rows) - 1, num=min(examples, len(rows)), dtype=int).tolist())
 
     state, confusion = work / "confusion.json", ConfusionMatrix(len(classes), classes.ignore_index)
-    start, saved = _restore(state, confusion), time.monotonic()
+    start, saved = 0, time.monotonic()
+    if has_content(state):  # of an interrupted run
+        counted = json.loads(state.read_text())
+        start, confusion.matrix[:] = counted["images"], counted["matrix"]
     loader = load_items(pairs, range(start, len(rows)), runtime)
     bar = progress_bar(loader, initial=start, total=len(rows), desc=f"evaluate {progress}", unit="image")
     for index, (image, label) in enumerate(bar, start=start):
@@ -78,12 +81,3 @@ def write_evaluation(
         for prediction, count in zip(classes.names, counts, strict=True)
     ]
     write_csv(out / "confusion.csv", ["truth", "prediction", "pixels"], cells)
-
-
-def _restore(state: Path, confusion: ConfusionMatrix) -> int:
-    """Counts of an interrupted run into `confusion`; the number of images that they hold."""
-    if not has_content(state):
-        return 0
-    saved = json.loads(state.read_text())
-    confusion.matrix[:] = saved["matrix"]
-    return saved["images"]

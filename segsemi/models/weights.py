@@ -51,10 +51,8 @@ def load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
     """
     state = _imagenet_weights(name) if weights == "imagenet" else _read_state_dict(Path(weights))
     own = encoder.state_dict()
-    # smp wraps timm's networks, and timm some of its own
-    prefix = next(
-        prefix for prefix in ("model.body.", "model.model.", "model.", "") if all(key.startswith(prefix) for key in own)
-    )
+    wrappers = ("model.body.", "model.model.", "model.", "")  # smp wraps timm's networks, and timm some of its own
+    prefix = next(wrapper for wrapper in wrappers if all(key.startswith(wrapper) for key in own))
     given = {_flat(key): value for key, value in state.items()}
     found = {key: given[flat] for key in own if (flat := _flat(key.removeprefix(prefix))) in given}
     missing = [key for key in own if key not in found]

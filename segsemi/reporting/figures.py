@@ -30,18 +30,19 @@ class Drawing:
 
 
 @contextmanager
-def _drawing(columns: int, rows: int = 1, *, width: float, height: float) -> Iterator[Drawing]:
+def figure(columns: int, rows: int = 1, *, width: float, height: float) -> Iterator[Drawing]:
+    """Yield a drawing with columns x rows axes; after the block its `svg` is there."""
     drawing = Drawing()
     # names are no formulas
     with plt.rc_context({"svg.hashsalt": "segsemi", "svg.fonttype": "none", "font.size": 9, "text.parse_math": False}):
-        figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False)
+        canvas, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False)
         drawing.axes = list(axes.flat)
         for ax in drawing.axes:
             ax.spines[["top", "right"]].set_visible(False)
         yield drawing
         text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-        plt.close(figure)
+        canvas.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        plt.close(canvas)
     drawing.svg = text.getvalue()[text.getvalue().index("<svg") :]
 
 
@@ -62,7 +63,7 @@ def _log_scale(ax: Axes) -> None:
 
 def curves(table: pd.DataFrame) -> str:
     """Draw training loss and validation mIoU over the steps; columns model, step, loss, val_miou (percent)."""
-    with _drawing(2, width=11, height=3.4) as drawing:
+    with figure(2, width=11, height=3.4) as drawing:
         left, right = drawing.axes
         for name, curve in table.groupby("model", sort=False):
             left.plot(curve["step"], curve["loss"], label=name, linewidth=1)
@@ -96,7 +97,7 @@ def rounds(models: Sequence[Mapping[str, Any]]) -> str:
 
     students = [name for name, model in by_name.items() if model["teacher"] is not None]
     first, *others = by_name
-    with _drawing(1, width=6, height=3.2) as drawing:
+    with figure(1, width=6, height=3.2) as drawing:
         ax = drawing.axes[0]
         for name in students:
             teacher, place = by_name[name]["teacher"], depth(name)
@@ -118,7 +119,7 @@ def rounds(models: Sequence[Mapping[str, Any]]) -> str:
 def class_gains(by_class: pd.DataFrame, first: str, last: str) -> str:
     """Draw the IoU of each class of `last` less that of `first` as bars; rows classes, columns models, percent."""
     gains = (by_class[last] - by_class[first])[::-1]
-    with _drawing(1, width=6, height=0.6 + 0.24 * len(gains)) as drawing:
+    with figure(1, width=6, height=0.6 + 0.24 * len(gains)) as drawing:
         ax = drawing.axes[0]
         ax.barh(list(gains.index), gains.fillna(0), color=[_GAIN if gain >= 0 else _LOSS for gain in gains])
         ax.axvline(0, color="black", linewidth=0.8)
@@ -131,7 +132,7 @@ def confusion(cells: pd.DataFrame) -> str:
     names = list(dict.fromkeys(cells["truth"]))
     matrix = cells.pivot(index="truth", columns="prediction", values="percent").loc[names, names].to_numpy(float)
     size = 1.6 + 0.34 * len(names)
-    with _drawing(1, width=size + 1, height=size) as drawing:
+    with figure(1, width=size + 1, height=size) as drawing:
         ax = drawing.axes[0]
         ax.imshow(np.ma.masked_invalid(matrix), cmap="Blues", vmin=0, vmax=100, aspect="auto")
         for row, column in zip(*np.nonzero(np.nan_to_num(matrix) >= 1), strict=True):
@@ -146,7 +147,7 @@ def confusion(cells: pd.DataFrame) -> str:
 def bn_branches(table: pd.DataFrame) -> str:
     """Draw the running statistics of both batch norms of each layer of a student (paper, Figure 4); `table` is its bn.csv."""
     layers = range(1, len(table) + 1)
-    with _drawing(2, width=11, height=3) as drawing:
+    with figure(2, width=11, height=3) as drawing:
         for ax, statistic in zip(drawing.axes, ("mean", "variance"), strict=True):
             ax.plot(layers, table[f"{statistic}_standard"], color="C3", linewidth=3, label="standard batch norm")
             ax.plot(layers, table[f"{statistic}_parallel"], color="C0", linewidth=1, label="parallel batch norm")

