@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from segsemi.training.student import student_groups
 from torch import device
 
 from segsemi.core.config import AugmentParams, load_params
@@ -29,7 +30,6 @@ from segsemi.pseudo_label import write_pseudo_labels
 from segsemi.runtime.device import choose_device
 from segsemi.runtime.distributed import Processes
 from segsemi.training.loop import train
-from segsemi.training.student import student_groups
 
 LABELLED = 8
 STEPS = 100

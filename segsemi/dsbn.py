@@ -119,27 +119,17 @@ def labelled_first(network: nn.Module, count: int) -> Iterator[None]:
 
 
 def bn_statistics(network: nn.Module) -> list[dict[str, str | float]]:
-    """What both batch norms of each layer have seen, one dict a layer, in the network's order (paper, Figure 4).
+    """Return the running statistics of both batch norms, one dict per layer, in the network's order (paper, Figure 4).
 
-    Keys: layer; mean_standard, mean_parallel, variance_standard, variance_parallel: running statistics, averaged over the
-    channels; mean_shift: the distance of the means in standard deviations of the standard BN, averaged over the channels;
-    variance_ratio: parallel to standard, geometric mean over the channels. Empty without DSBN.
+    Keys: layer; mean_standard, mean_parallel, variance_standard, variance_parallel: averaged over the channels. Empty
+    without DSBN.
     """
     rows: list[dict[str, str | float]] = []
     for name, module in network.named_modules():
         if not isinstance(module, DistributionSpecificBatchNorm) or module.standard.running_mean is None:
             continue
-        branches: list[Any] = [module.standard, module.parallel]
-        means = [branch.running_mean.cpu().double() for branch in branches]
-        variances = [branch.running_var.cpu().double() for branch in branches]
-        floor = [variance + branches[0].eps for variance in variances]
-        values = {
-            "mean_standard": means[0].mean(),
-            "mean_parallel": means[1].mean(),
-            "variance_standard": variances[0].mean(),
-            "variance_parallel": variances[1].mean(),
-            "mean_shift": ((means[1] - means[0]).abs() / floor[0].sqrt()).mean(),
-            "variance_ratio": (floor[1] / floor[0]).log().mean().exp(),
-        }
-        rows.append({"layer": name, **{key: float(f"{float(value):.6g}") for key, value in values.items()}})
+        branches: dict[str, Any] = {"standard": module.standard, "parallel": module.parallel}
+        values = {f"mean_{key}": branch.running_mean for key, branch in branches.items()}
+        values |= {f"variance_{key}": branch.running_var for key, branch in branches.items()}
+        rows.append({"layer": name, **{key: float(f"{value.double().mean():.6g}") for key, value in values.items()}})
     return rows

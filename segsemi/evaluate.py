@@ -1,4 +1,4 @@
-"""Measure a model on labelled images: mIoU, per-class IoU, pixel accuracy, confusion matrix, example pictures."""
+"""Measure a model on labelled images: mIoU, per-class IoU, pixel accuracy, confusion matrix, some predictions."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from segsemi.core.classes import Classes, colourise, write_label_png
+from segsemi.core.classes import Classes, write_label_png
 from segsemi.core.errors import UserError
 from segsemi.core.files import has_content, write_csv, write_json
-from segsemi.core.pictures import captioned, grid, marked, save_png
 from segsemi.core.progress import progress_bar
 from segsemi.data.images import LabelledPairs
 from segsemi.data.loaders import load_items
@@ -42,7 +41,7 @@ def write_evaluation(
     progress: str,
 ) -> None:
     """Evaluate on `rows`, at the labels' own size; write to `out`: metrics.json, confusion.csv, and for
-    some images examples/ID.png (image, truth, prediction, errors) and predictions/ID.png (class ids).
+    some images, the report's examples, predictions/ID.png (class ids).
 
     The examples are spread evenly over the rows, so that every model shows the same images.
 
@@ -58,30 +57,23 @@ def write_evaluation(
     shown = set(np.linspace(0, len(rows) - 1, num=min(examples, len(rows)), dtype=int).tolist())
 
     state, confusion = work / "confusion.json", ConfusionMatrix(len(classes), classes.ignore_index)
-    start, saved = _restore(state, confusion), time.monotonic()
+    start, saved = 0, time.monotonic()
+    if has_content(state):  # of an interrupted run
+        counted = json.loads(state.read_text())
+        start, confusion.matrix[:] = counted["images"], counted["matrix"]
     loader = load_items(pairs, range(start, len(rows)), runtime)
     bar = progress_bar(loader, initial=start, total=len(rows), desc=f"evaluate {progress}", unit="image")
     for index, (image, label) in enumerate(bar, start=start):
         prediction = predict_label(model, image, scales, flip, window)
         confusion.update(prediction, label)
         if index in shown:
-            row_id, wrong = rows[index].id, (prediction != label) & (label != classes.ignore_index)
-            panel = [
-                captioned(image, row_id),
-                captioned(colourise(label, classes), "truth"),
-                captioned(colourise(prediction, classes), progress),
-                captioned(marked(image, wrong), "wrong pixels in red"),
-            ]
-            save_png(work / "examples" / f"{row_id}.png", grid(panel, columns=4))
-            write_label_png(work / "predictions" / f"{row_id}.png", prediction, classes)
+            write_label_png(work / "predictions" / f"{rows[index].id}.png", prediction, classes)
         if time.monotonic() - saved > STATE_SECONDS or index + 1 == len(rows):
             write_json(state, {"images": index + 1, "matrix": confusion.matrix.tolist()})
             saved = time.monotonic()
-    for name in ("examples", "predictions"):
-        if (work / name).exists():
-            shutil.copytree(
-                work / name, out / name, ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True
-            )  # half a file
+    if (work / "predictions").exists():
+        half = shutil.ignore_patterns(".*")  # files that a kill left half written
+        shutil.copytree(work / "predictions", out / "predictions", ignore=half, dirs_exist_ok=True)
     metrics = {"images": len(rows), **confusion.summary(classes.names)}
     write_json(out / "metrics.json", metrics)
     cells = [
@@ -90,12 +82,3 @@ def write_evaluation(
         for prediction, count in zip(classes.names, counts, strict=True)
     ]
     write_csv(out / "confusion.csv", ["truth", "prediction", "pixels"], cells)
-
-
-def _restore(state: Path, confusion: ConfusionMatrix) -> int:
-    """Counts of an interrupted run into `confusion`; the number of images that they hold."""
-    if not has_content(state):
-        return 0
-    saved = json.loads(state.read_text())
-    confusion.matrix[:] = saved["matrix"]
-    return saved["images"]

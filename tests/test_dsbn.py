@@ -306,10 +306,8 @@ def test_statistics_of_both_branches() -> None:
     (row,) = bn_statistics(network)
     parts = [part.transpose(0, 1).flatten(1) for part in (x[:2], x[2:])]
     means, variances = [part.mean(1) for part in parts], [part.var(1) for part in parts]
-    shift = sum(abs(b - a) / (v + 1e-5) ** 0.5 for a, b, v in zip(*means, variances[0], strict=True)) / 5
-    ratio = torch.stack([(b + 1e-5) / (a + 1e-5) for a, b in zip(*variances, strict=True)]).prod() ** 0.2
     assert row["layer"] == "1"
-    expected = [means[0].mean(), means[1].mean(), variances[0].mean(), variances[1].mean(), shift, ratio]
+    expected = [means[0].mean(), means[1].mean(), variances[0].mean(), variances[1].mean()]
     assert list(row.values())[1:] == pytest.approx([float(value) for value in expected], rel=1e-4)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
 import os
 import resource
@@ -11,14 +12,14 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
 from segsemi.commands.predict import laid_over
 from segsemi.core.classes import Classes
-from segsemi.core.config import Params, total_steps
+from segsemi.core.config import Params, load_params, total_steps
 from segsemi.core.errors import UserError
 from segsemi.core.paths import data_root
 from segsemi.core.pictures import captioned, grid, save_png, shrunk
@@ -36,6 +37,15 @@ from segsemi.training.step import set_train_mode, training_network, training_ste
 
 SAMPLE = 200  # labels that are read for the shares of the classes
 PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "pyimgaug", "numpy", "dvc")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print all lines; return the exit code."""
+    params = load_params(args.params)
+    print(f"{args.params}: valid")
+    for line in examine(params, args.picture):
+        print(line, flush=True)
+    return 0
 
 
 def examine(params: Params, picture: Path | None) -> Iterator[str]:
@@ -137,34 +147,29 @@ def cost_lines(params: Params, classes: Classes) -> Iterator[str]:
     for name, number in steps.items():
         if number:
             yield f"{name}: trying one step; if it is killed, it needs more memory than there is: raise {name}.accumulate"
-            cost = step_cost(params, name, classes)
-            yield f"{name}: {cost.seconds:.2f} s per step and {cost.memory / 2**30:.1f} GiB of memory, {number} steps in all"
-            total += cost.seconds * number
+            seconds, memory = step_cost(params, name, classes)
+            yield f"{name}: {seconds:.2f} s per step and {memory / 2**30:.1f} GiB of memory, {number} steps in all"
+            total += seconds * number
     yield f"training in all: {total / 60:.0f} minutes and more (loading, pseudo labels, evaluation)"
 
 
-class Cost(NamedTuple):
-    """Seconds of computing in a training step, and the bytes of memory that it took.
+def step_cost(params: Params, name: str, classes: Classes) -> tuple[float, int]:
+    """Run two training steps of the `teacher` or a `student` on made-up images.
 
-    On a GPU these are what torch allocated; else the most that this process has used so far, all in all.
+    Returns:
+        The seconds that the second one took, and the bytes of memory: on a GPU those that torch allocated, else the most that
+        this process has used so far.
     """
-
-    seconds: float
-    memory: int
-
-
-def step_cost(params: Params, name: str, classes: Classes) -> Cost:
-    """Run two training steps of the `teacher` or a `student` on made-up images; the second one is timed."""
-    network, machine = params.model, params.machine
+    network = params.model
     if name == "teacher":
         recipe = supervised_recipe(name, params.teacher, params.augment, seed=0)
     else:
         recipe = student_recipe(name, params.student, params.augment, seed=0)
         network = params.student_model if params.student.init == "pretrained" else network
-    device, size = choose_device(machine.device), recipe.augment.crop_size
+    device, size = choose_device(params.machine.device), recipe.augment.crop_size
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    runtime = Runtime(device, machine.precision)
+    runtime = Runtime(device, params.machine.precision)
     model = SegmentationModel(architecture_of(network, recipe.augment), classes)
     trained, optimizer = training_network(model, recipe, runtime), sgd(model, recipe)
     set_train_mode(model, recipe)
@@ -183,6 +188,6 @@ def step_cost(params: Params, name: str, classes: Classes) -> Cost:
                 torch.accelerator.synchronize(device)
             seconds = time.perf_counter() - start
     if device.type == "cuda":
-        return Cost(seconds, torch.cuda.max_memory_allocated(device))
+        return seconds, torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
-    return Cost(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

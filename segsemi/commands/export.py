@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,23 @@ from torch import nn
 
 from segsemi.core.errors import UserError
 from segsemi.core.files import write_text
-from segsemi.models.build import ATROUS_RATES, SegmentationModel
+from segsemi.models.build import SegmentationModel
 from segsemi.models.layers import replace_modules
 from segsemi.models.saving import load_description, load_model
 
 TOLERANCE = 1e-3  # of probabilities
 SHAPES = ((1, 3, 192, 256), (2, 3, 161, 225))  # of the images on which both are compared
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the model in the format asked for; return the exit code."""
+    if args.format == "hub":
+        export_hub(args.model, args.out)
+        print(f"{args.out}: read it with segmentation_models_pytorch.from_pretrained({str(args.out)!r})")
+    else:
+        difference = export_onnx(args.model, args.out)
+        print(f"{args.out / 'model.onnx'}: as PyTorch, largest difference of a probability {difference:.2g}")
+    return 0
 
 
 def export_onnx(folder: Path, out: Path) -> float:
@@ -118,17 +129,12 @@ def _load(folder: Path, out: Path) -> SegmentationModel:
 
 
 def model_card(model: SegmentationModel, folder: Path, use: str) -> str:
-    """Return the README of a model from `folder`: its use, its classes, how it was made, how to load it without segsemi."""
+    """Return the README of a model from `folder`: its use, its classes, its input and how it was made."""
     network, classes = model.architecture, model.classes
     stride = f", output stride {network.output_stride}" if network.decoder.startswith("DeepLab") else ""
     size = (
         f"Shrunk to a shorter side of {network.short_side} pixels first" if network.short_side else "At their own size"
     )
-    measured, evaluated = "", folder.parent.parent / "data/evaluated" / folder.name / "metrics.json"
-    if evaluated.exists():
-        metrics = json.loads(evaluated.read_text())
-        if metrics["miou"] is not None:
-            measured = f" mIoU {100 * metrics['miou']:.2f} on {metrics['images']} images."
     return f"""# {folder.name}
 
 {use}
@@ -137,35 +143,6 @@ def model_card(model: SegmentationModel, folder: Path, use: str) -> str:
 - Classes, in the order of their ids: {", ".join(classes.names)}. {classes.ignore_index} is no class.
 - Images: RGB / 255, minus {network.mean}, divided by {network.std} (mean, standard deviation); padded with zeros to
   multiples of {model.padding_multiple}. {size}.
-- Trained for {load_description(folder)["training"]["steps_in_all"]} steps in all, those of its teachers included.{measured}
+- Trained for {load_description(folder)["training"]["steps_in_all"]} steps in all, those of its teachers included.
 - The backbone's ImageNet weights come from timm or segmentation_models_pytorch; see there for their licence.
-
-Without segsemi, from the folder with `model.safetensors` and `model.json`:
-
-```python
-{loading_code(model)}
-```
 """
-
-
-def loading_code(model: SegmentationModel) -> str:
-    """Return lines of Python that load the weights with torch, segmentation-models-pytorch and safetensors alone."""
-    import segmentation_models_pytorch as smp
-
-    network, number = model.architecture, len(model.classes)
-    if network.decoder == "DeepLabV2":
-        return "# DeepLabV2 is not part of segmentation_models_pytorch: use segsemi.load_model(folder)"
-    encoder = network.encoder if network.encoder in smp.encoders.encoders else f"tu-{network.encoder}"
-    options = f'"{network.decoder}", encoder_name="{encoder}", encoder_weights=None, classes={number}'
-    if network.decoder.lower().startswith("deeplabv3"):
-        rates = ATROUS_RATES[network.output_stride]
-        options += f",\n    encoder_output_stride={network.output_stride}, decoder_atrous_rates={rates}"
-    return f"""import segmentation_models_pytorch as smp
-from safetensors.torch import load_file
-
-network = smp.create_model(
-    {options},
-)
-weights = load_file("model.safetensors")
-network.load_state_dict({{name.removeprefix("network."): value for name, value in weights.items()}})
-network.eval()  # normalised images (N, 3, H, W), H and W padded -> logits (N, {number}, H, W)"""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import io
+import argparse
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +13,48 @@ from tqdm import tqdm
 
 from segsemi.core.classes import Classes, colourise, write_label_png
 from segsemi.core.errors import UserError
-from segsemi.core.files import visible_files, write_bytes
+from segsemi.core.files import visible_files
 from segsemi.core.pictures import save_png
 from segsemi.core.progress import progress_bar
 from segsemi.data.images import IMAGE_ENDINGS, read_image
-from segsemi.inference import predict_image
-from segsemi.models.build import SegmentationModel, most_probable
+from segsemi.inference import predict_label
+from segsemi.models.saving import load_model
+from segsemi.runtime.device import choose_device
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write OUT/NAME.png, an 8-bit palette PNG of class ids, for every image; return the exit code.
+
+    With `overlay` also OUT/NAME_overlay.png, the classes' colours laid over the image. A broken image is reported and skipped;
+    then the exit code is 1.
+
+    Raises:
+        UserError: a file would be written over one of the images, or over another one.
+    """
+    window = args.sliding_window
+    if not all(0 < scale < math.inf for scale in args.scales) or (window is not None and window < 32):
+        raise UserError("--scales must be above 0 and --sliding-window at least 32 pixels")
+    images = find_images(args.images, args.out)
+    taken = {path.resolve() for _, path in images}
+    for name, path in images:
+        for target in [args.out / f"{name}.png", *([args.out / f"{name}_overlay.png"] if args.overlay else [])]:
+            if target.resolve() in taken:
+                raise UserError(f"{path}: its {target} would be written over another image; use other folders")
+            taken.add(target.resolve())
+    model, failed = load_model(args.model).to(choose_device(args.device)), 0
+    for name, path in progress_bar(images, desc="predict", unit="image"):
+        try:
+            image = read_image(path)
+        except UserError as error:
+            tqdm.write(f"error: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        label = predict_label(model, image, args.scales, args.flip, window)
+        if args.overlay:
+            save_png(args.out / f"{name}_overlay.png", laid_over(image, label, model.classes))
+        write_label_png(args.out / f"{name}.png", label, model.classes)
+    print(f"{len(images) - failed} label images in {args.out}" + (f", {failed} images failed" if failed else ""))
+    return 1 if failed else 0
 
 
 def find_images(sources: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
@@ -40,58 +77,6 @@ def find_images(sources: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
             raise UserError(f"{source}: no image there; give files, or folders with {', '.join(IMAGE_ENDINGS)}")
         found.update((path, path.relative_to(base).with_suffix("").as_posix()) for path in paths)
     return [(name, path) for path, name in found.items()]
-
-
-def predict_files(
-    model: SegmentationModel,
-    images: Sequence[tuple[str, Path]],
-    out: Path,
-    *,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    window: int | None = None,
-    overlay: bool = False,
-    probabilities: bool = False,
-) -> int:
-    """Write out/NAME.png, an 8-bit palette PNG of class ids, for every image; a broken one is reported and skipped.
-
-    Args:
-        images: (name, path), as `find_images` gives them.
-        window: side of sliding windows in pixels; None: whole images.
-        overlay: also out/NAME_overlay.png, the classes' colours laid over the image.
-        probabilities: also out/NAME.npz, `probabilities` (C, H, W) float16 and `classes`, their names.
-
-    Returns:
-        The number of images that could not be read.
-
-    Raises:
-        UserError: a file would be written over one of the images, or over another one.
-    """
-    taken = {path.resolve() for _, path in images}
-    for name, path in images:
-        for target in [out / f"{name}.png", *([out / f"{name}_overlay.png"] if overlay else [])]:
-            if target.resolve() in taken:
-                raise UserError(f"{path}: its {target} would be written over another image; use other folders")
-            taken.add(target.resolve())
-    failed = 0
-    for name, path in progress_bar(images, desc="predict", unit="image"):
-        try:
-            image = read_image(path)
-        except UserError as error:
-            tqdm.write(f"error: {error}", file=sys.stderr)
-            failed += 1
-            continue
-        found = predict_image(model, image, scales, flip, window)
-        label = most_probable(found)
-        if probabilities:
-            buffer = io.BytesIO()
-            names = np.array(model.classes.names)
-            np.savez_compressed(buffer, probabilities=found.half().cpu().numpy(), classes=names)
-            write_bytes(out / f"{name}.npz", buffer.getvalue())
-        if overlay:
-            save_png(out / f"{name}_overlay.png", laid_over(image, label, model.classes))
-        write_label_png(out / f"{name}.png", label, model.classes)
-    return failed
 
 
 def laid_over(image: np.ndarray, label: np.ndarray, classes: Classes) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 from importlib import resources
 from pathlib import Path
@@ -14,6 +15,20 @@ from segsemi.core.errors import UserError
 from segsemi.core.files import write_text, yaml_names
 
 _FOLDER = resources.files("segsemi.commands") / "presets"
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the preset, or list all; return the exit code."""
+    if args.name is None:
+        for name in preset_names():
+            print(f"{name}\n    {read_preset(name)[1].splitlines()[0]}")
+        return 0
+    changes = apply_preset(args.name, args.params, write=not args.dry_run)
+    print(read_preset(args.name)[1])
+    print("\n".join(changes) or "nothing to change")
+    if changes and not args.dry_run:
+        print(f"{args.params} written; set data.root to the folder of the data set")
+    return 0
 
 
 def preset_names() -> list[str]:

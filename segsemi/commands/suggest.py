@@ -6,6 +6,7 @@ greedy k-center selection (Sener & Savarese 2018) among the images with the high
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pandas as pd
 
 from segsemi.commands.predict import laid_over
 from segsemi.core.classes import Classes
-from segsemi.core.config import Params
+from segsemi.core.config import load_params
 from segsemi.core.errors import UserError
 from segsemi.core.files import write_text
 from segsemi.core.paths import CLASSES, CORRECTED, LABELLED, SPLIT, UNLABELLED, data_root, pseudo_folder
@@ -29,12 +30,13 @@ CELLS = 2  # an image is described by the classes and colours in so many cells a
 PICTURE_WIDTH = 320
 
 
-def suggest_next(params: Params, count: int, out: Path) -> list[str]:
-    """Write out/suggestions.csv and out/index.html from the files of the last round; return the ids.
+def run(args: argparse.Namespace) -> int:
+    """Write OUT/suggestions.csv and OUT/index.html from the files of the last round; return the exit code.
 
     Raises:
         UserError: there are no rounds, or pseudo labels or images are missing.
     """
+    params, count = load_params(), args.count
     if count < 1:
         raise UserError(f"--count {count}: ask for one image or more")
     if not params.rounds:
@@ -47,8 +49,13 @@ def suggest_next(params: Params, count: int, out: Path) -> list[str]:
         label = read_label(SPLIT / row.label, classes.as_written())
         known.append(describe(read_image(root / row.image), label, classes))
     found = suggest(read_rows(UNLABELLED), known, root, pseudo, earlier, classes, count)
-    write_suggestions(found, root, pseudo, earlier, classes, out)
-    return found["id"].tolist()
+    write_suggestions(found, root, pseudo, earlier, classes, args.out)
+    print("\n".join(found["id"][:20]))
+    print(
+        f"{args.out / 'suggestions.csv'}, {args.out / 'index.html'}: {len(found)} images; put a corrected "
+        f"{pseudo}/ID.png into {params.split.corrected}/, and the image counts as labelled"
+    )
+    return 0
 
 
 def suggest(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
@@ -20,6 +20,7 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(gt=0, le=1)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
+Model = TypeVar("Model", bound=BaseModel)
 Scales = Annotated[list[PositiveFloat], Field(min_length=1)]
 
 # The operations of segsemi.augment.strong, which is slow to import; a test compares the two.
@@ -252,16 +253,9 @@ class MachineParams(Section):
     """Where and how it runs. Results depend on it by rounding at most, so no stage does."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
-    workers: int | Literal["auto"]
+    workers: Count | Literal["auto"]
     cache_mb: Count
     precision: Literal["auto", "fp32", "bf16"]
-
-    @field_validator("workers", mode="before")
-    @classmethod
-    def _auto_or_a_number(cls, value: Any) -> Any:
-        if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
-            raise ValueError("give a number from 0 on, or auto")
-        return value
 
 
 class Params(Section):
@@ -343,19 +337,24 @@ def load_values(path: Path | str = "params.yaml") -> Any:
 
 def parse_params(values: Any, *, source: str = "params.yaml") -> Params:
     """Check already parsed values (nested dicts) against the typed parameters; errors as in `load_params`."""
+    return parse(Params, values, source=source)
+
+
+def parse(model: type[Model], values: Any, *, source: str) -> Model:
+    """Return the values (nested dicts) of the file `source` as a `model`; errors as in `load_params`."""
     try:
-        return Params.model_validate(values)
+        return model.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(dict(item)) for item in error.errors()]
+        lines = [_explain(model, dict(item)) for item in error.errors()]
         raise UserError(f"{source}: " + "; ".join(lines)) from None
 
 
-def _explain(item: dict[str, Any]) -> str:
+def _explain(model: type[BaseModel], item: dict[str, Any]) -> str:
     """Return one pydantic error as `key: what is wrong (found ...)`, with the nearest known key for a misspelt one."""
     path = [str(part) for part in item["loc"]]
     key = ".".join(path) or "the file as a whole"
     if item["type"] == "extra_forbidden":
-        known = _fields_at(path[:-1])
+        known = _fields_at(model, path[:-1])
         close = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
         return f"{key}: unknown key; {hint}"
@@ -366,8 +365,8 @@ def _explain(item: dict[str, Any]) -> str:
     return f"{key}: {message}{found}"
 
 
-def _fields_at(path: list[str]) -> list[str]:
-    model: Any = Params
+def _fields_at(model: Any, path: list[str]) -> list[str]:
     for part in path:
-        model = model.model_fields[part].annotation
+        fields = getattr(model, "model_fields", None)
+        model = fields[part].annotation if fields else get_args(model)[1]  # of a dict: its values
     return list(model.model_fields)

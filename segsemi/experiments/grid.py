@@ -10,11 +10,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import Field, model_validator
 
-from segsemi.core.config import TEACHER, Params, Section, parse_params, total_steps
+from segsemi.core.config import TEACHER, Params, Section, load_values, parse, parse_params, total_steps
 from segsemi.core.errors import UserError
 from segsemi.core.files import yaml_names
 from segsemi.datasets.split import read_list
@@ -96,16 +94,6 @@ class Cell:
         name = params.baselines.get(self.model, self.model)
         return total_steps(params.rounds, name, teacher_steps=params.teacher.steps, student_steps=params.student.steps)
 
-    @property
-    def steps_of_run(self) -> int:
-        """Optimizer steps of all models that the run trains."""
-        params, teacher, student = self.params, self.params.teacher.steps, self.params.student.steps
-        alone = (
-            total_steps(params.rounds, name, teacher_steps=teacher, student_steps=student)
-            for name in params.baselines.values()
-        )
-        return teacher + student * len(params.rounds) + sum(alone)
-
 
 def grid_names() -> list[str]:
     """Return the names of the grids of the package."""
@@ -121,20 +109,11 @@ def read_grid(name: str) -> tuple[Grid, str]:
     Raises:
         UserError: there is none of that name, or the file is wrong.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else _FOLDER / f"{name}.yaml"
+    path = Path(name) if name.endswith((".yaml", ".yml")) else Path(str(_FOLDER), f"{name}.yaml")
     if not path.is_file():
         raise UserError(f"no grid {name!r}; there are {', '.join(grid_names())}, or the path of a YAML file like them")
-    try:
-        text = path.read_text(encoding="utf-8")
-        grid = Grid.model_validate(YAML(typ="safe").load(text))
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8: save it as that") from None
-    except YAMLError as error:
-        raise UserError(f"{path}: {' '.join(str(error).split())}") from None
-    except ValidationError as error:
-        wrong = [(".".join(map(str, item["loc"])), item["msg"]) for item in error.errors()]
-        raise UserError(f"{path}: " + "; ".join(f"{key}: {what}" if key else what for key, what in wrong)) from None
-    first = text.splitlines()[0]
+    grid = parse(Grid, load_values(path), source=str(path))
+    first = path.read_text().splitlines()[0]
     return grid, first.lstrip("# ") if first.startswith("#") else Path(name).stem
 
 
@@ -180,7 +159,7 @@ def _cell(grid: Grid, values: dict[str, Any], name: str, column: str, seed: int,
     source = f"row {name!r}, column {column!r}"
     wished = overridden(values, overrides)
     absolute = list(_absolute_paths(parse_params(wished, source=source)))
-    params = parse_params(overridden(wished, absolute) if absolute else wished, source=source)
+    params = parse_params(overridden(wished, absolute), source=source)
     if row.model not in (TEACHER, *params.rounds, *params.baselines):
         raise UserError(f"row {name!r} measures {row.model!r}, which its params do not train")
     listed = params.split.labelled_list
@@ -190,17 +169,15 @@ def _cell(grid: Grid, values: dict[str, Any], name: str, column: str, seed: int,
 
 
 def _check_extra(grid: Grid, extra: Sequence[str]) -> None:
-    varied = {_key(item) for items in grid.columns.values() for item in items} | {"rounds", "baselines"}
-    varied |= {_key(item) for row in grid.rows.values() for item in row.set}
+    own = [*grid.columns.values(), *(row.set for row in grid.rows.values())]
+    varied = {"seed", "rounds", "baselines"} | {_key(item) for items in own for item in items}
     if varied & _LABELLED:
         varied |= _LABELLED
     for item in extra:
-        key = _key(item)
-        if key == "seed":
-            raise UserError(f"-S {item}: give the seeds with --seeds")
-        if any(f"{key}.".startswith(f"{other}.") or other.startswith(f"{key}.") for other in varied):
+        if _key(item) in varied or _key(item).partition(".")[0] in varied:
             raise UserError(
-                f"-S {item}: in {key} the grid's cells differ; for other cells write a grid of your own (docs/experiments.md)"
+                f"-S {item}: in {_key(item)} the grid's cells differ; choose cells with --seeds, --columns and --rows, or "
+                "write a grid of your own (docs/experiments.md)"
             )
 
 
@@ -222,16 +199,12 @@ def _rounds(values: dict[str, Any], row: GridRow) -> Iterator[str]:
 
 def _absolute_paths(params: Params) -> Iterator[str]:
     """Yield overrides with absolute paths of data set and weights, since runs in copies of the repository must find them."""
-    from hydra.core.override_parser.types import Quote, QuotedString  # slow to import
-
-    paths = {
-        "data.root": Path(params.data.root),
-        "model.encoder_weights": Path(params.model.encoder_weights).expanduser(),
-        "student_model.encoder_weights": Path(params.student_model.encoder_weights).expanduser(),
-    }
+    root, models = Path(params.data.root), {"model": params.model, "student_model": params.student_model}
+    paths = {} if params.data.embedded else {"data.root": root}
+    paths |= {f"{name}.encoder_weights": Path(model.encoder_weights).expanduser() for name, model in models.items()}
     for key, path in paths.items():
-        if path.is_file() or (key == "data.root" and params.data.name != "synthetic"):
-            yield f"{key}={QuotedString(str(path.absolute()), Quote.single).with_quotes()}"
+        if path.is_file() or key == "data.root":
+            yield f"{key}={json.dumps(str(path.absolute()), ensure_ascii=False)}"
 
 
 def overridden(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,8 +14,9 @@ from filelock import FileLock, Timeout
 
 from segsemi.core.config import load_values
 from segsemi.core.errors import UserError
-from segsemi.core.files import file_hash, visible_pngs
+from segsemi.core.files import file_hash, visible_files, visible_pngs
 from segsemi.core.git import git
+from segsemi.data.images import IMAGE_ENDINGS
 from segsemi.experiments.grid import Cell
 
 _LONGEST = 200  # characters of a name before its key: git makes a file of that name
@@ -30,15 +30,17 @@ def run_keys(cells: Sequence[Cell], code: str) -> list[str]:
     set's files, and the content of the list of labelled images and of corrected labels. A file of weights counts by its
     path, as for dvc.
     """
-    listings = {root: _listing(root) for root in {_root(cell) for cell in cells} if root}
+    # the params describe the embedded data set completely
+    roots = ["" if cell.params.data.embedded else cell.params.data.root for cell in cells]
+    listings = {root: _listing(Path(root)) if root else "" for root in set(roots)}
     keys = []
-    for cell in cells:
-        split, root = cell.params.split, _root(cell)
+    for cell, root in zip(cells, roots, strict=True):
+        split = cell.params.split
         listed, corrected = Path(split.labelled_list), visible_pngs(Path(split.corrected))
         values = [
             code,
             cell.params.model_dump(exclude={"machine": True, "data": {"root"}}),
-            listings[root] if root else "",
+            listings[root],
             listed.read_text() if listed.is_file() else "",
             [f"{path.name} {file_hash(path)}" for path in corrected],
         ]
@@ -46,30 +48,16 @@ def run_keys(cells: Sequence[Cell], code: str) -> list[str]:
     return keys
 
 
-def _root(cell: Cell) -> Path | None:
-    """Return the folder of the data set; None for the embedded one, which the params describe completely."""
-    return None if cell.params.data.name == "synthetic" else Path(cell.params.data.root)
-
-
 def _listing(root: Path) -> str:
-    """Return names and sizes of all files below `root`, those of linked folders included.
+    """Return names and sizes of the images, lists and JSON files below `root`, those of linked folders included.
 
     Raises:
         UserError: there is no such folder.
     """
     if not root.is_dir():
         raise UserError(f"data.root: no folder {root}; set it to the folder of the data set")
-    lines, seen = [], set[str]()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders.sort()  # of two links to one folder the same one always counts
-        if (real := os.path.realpath(folder)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        for path in (Path(folder, name) for name in names):
-            size = path.stat().st_size if path.exists() else -1  # a broken link
-            lines.append(f"{path.relative_to(root).as_posix()} {size}")
-    return "\n".join(sorted(lines))
+    files = visible_files(root, {*IMAGE_ENDINGS, ".txt", ".json"})
+    return "\n".join(f"{path.relative_to(root).as_posix()} {path.stat().st_size}" for path in files)
 
 
 def code_hash(dvc_yaml: Path = Path("dvc.yaml")) -> str:
@@ -113,16 +101,13 @@ def missing_runs(planned: Sequence[Run]) -> dict[str, Cell]:
     return missing
 
 
-def queued_runs() -> dict[str, str]:
-    """Return key -> status in dvc's queue, such as queued, running or failed, of the runs that are not finished."""
+def queued_runs() -> set[str]:
+    """Return the names of the experiments that wait in dvc's queue, or run from it."""
     from dvc.repo import Repo  # slow to import
 
     with Repo() as repo:
-        listed = repo.experiments.celery_queue.status()
-    listed.sort(key=lambda task: task["timestamp"])  # of a run that was queued again the last task counts
-    found = {(task["name"] or "")[-12:]: task["status"].lower() for task in listed}
-    finished = finished_runs()
-    return {key: status for key, status in found.items() if key not in finished}
+        tasks = repo.experiments.celery_queue.status()
+    return {task["name"] for task in tasks if task["status"].lower() in ("queued", "running")}
 
 
 @contextmanager
@@ -182,9 +167,9 @@ def run_missing(grid: str, plan: Callable[[], list[Run]], *, queue: bool) -> Ite
     check_ready(missing.values())
     in_queue = queued_runs()
     for number, (key, cell) in enumerate(missing.items(), start=1):
-        name, status = run_name(grid, cell, key), in_queue.get(key)
-        print(f"[{number}/{len(missing)}] {name}{f': {status}' if status else ''}", flush=True)
-        if status in ("queued", "running"):
+        name = run_name(grid, cell, key)
+        print(f"[{number}/{len(missing)}] {name}{': queued' if name in in_queue else ''}", flush=True)
+        if name in in_queue:
             continue
         if plan() != planned:
             raise UserError("code, params.yaml or data changed meanwhile; start again: finished cells are kept")

@@ -16,7 +16,6 @@ import pandas as pd
 from scipy.stats import ttest_1samp
 
 from segsemi.core.config import TEACHER
-from segsemi.core.errors import UserError
 from segsemi.core.files import write_text
 from segsemi.core.git import git
 from segsemi.experiments.grid import SUPERVISED, Cell, Grid
@@ -45,23 +44,15 @@ def read_results(planned: Sequence[Run], finished: Mapping[str, str]) -> tuple[p
         if key not in finished:
             continue
         place: dict[str, Any] = {"row": cell.row, "column": cell.column, "seed": cell.seed}
-        numbers = json.loads(_file_of(finished[key], "reports/metrics.json"))[cell.model]
+        numbers = json.loads(git("show", f"{finished[key]}:reports/metrics.json"))[cell.model]
         learnt = numbers.get("pseudo_label_miou") if cell.learns_from_pseudo_labels else None  # else nobody used them
         measured = {"model": cell.model, "steps": cell.steps_in_all, "miou": numbers["miou"]}
         results.append(place | measured | {"pseudo_label_miou": learnt})
-        curve = pd.read_csv(io.StringIO(_file_of(finished[key], "reports/validation.csv")))
+        curve = pd.read_csv(io.StringIO(git("show", f"{finished[key]}:reports/validation.csv")))
         curves.append(curve.loc[curve["model"] == cell.model, ["step", "val_miou"]].assign(**place))
     columns = ["row", "column", "seed", "model", "steps", "miou", "pseudo_label_miou"]
     table = pd.DataFrame(results, columns=columns).astype({"miou": float, "pseudo_label_miou": float})
     return table, pd.concat([curve for curve in curves if not curve.empty] or curves)
-
-
-def _file_of(revision: str, path: str) -> str:
-    try:
-        return git("show", f"{revision}:{path}")
-    except UserError:
-        name = revision.rpartition("/")[2]
-        raise UserError(f"experiment {name} has no {path}: run it again after `dvc exp remove {name}`") from None
 
 
 def summarise(grid: Grid, cells: Sequence[Cell], results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

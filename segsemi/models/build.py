@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -40,19 +40,15 @@ class Architecture:
     std: tuple[float, float, float] = HALF
     short_side: int | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-like dict, from which `from_dict` makes an equal object."""
-        return asdict(self)
-
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Architecture:
-        """What `to_dict` gave."""
+        """Return the object of which `asdict`, perhaps through JSON, gave the values."""
         values = dict(values)
         return Architecture(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 
 def architecture_of(model: ModelParams, augment: AugmentParams) -> Architecture:
-    """The network that `model` describes, with its encoder's normalisation, looking at images of augment.short_side."""
+    """Return the network that `model` describes, with its encoder's normalisation, looking at images of augment.short_side."""
     mean, std = normalisation(model)
     return Architecture(
         **model.model_dump(exclude={"encoder_weights"}), mean=mean, std=std, short_side=augment.short_side
@@ -80,11 +76,11 @@ class SegmentationModel(nn.Module):
             self.register_buffer(name, values, persistent=False)  # kept in model.json, not among the weights
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W) float RGB in 0..1, any H and W -> logits (N, num_classes, H, W)."""
+        """Return logits (N, num_classes, H, W) of images (N, 3, H, W), float RGB in 0..1, of any H and W."""
         return self.forward_normalised((images - self.mean) / self.std)
 
     def forward_normalised(self, x: Tensor) -> Tensor:
-        """The same for images whose mean and standard deviation have been taken out already."""
+        """Return logits of images that are normalised already."""
         height, width = x.shape[-2:]
         stride = self.padding_multiple
         # in whole strides, so that torch.export sees that those of the layers divide them
@@ -93,7 +89,7 @@ class SegmentationModel(nn.Module):
         return self.network(x)[..., :height, :width]
 
     def as_batch(self, image: np.ndarray) -> Tensor:
-        """(H, W, 3) uint8 RGB -> (1, 3, h, w) float32 in 0..1, shrunk to architecture.short_side, on the model's device."""
+        """Return an image, (H, W, 3) uint8 RGB, as (1, 3, h, w) float32 in 0..1, shrunk to architecture.short_side."""
         height, width = image.shape[:2]
         inner = scaled_to_short_side(height, width, self.architecture.short_side)
         small, _ = resize_pair(image, None, *inner)
@@ -103,7 +99,7 @@ class SegmentationModel(nn.Module):
 
     @torch.inference_mode()
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """(H, W, 3) uint8 RGB -> (H, W) uint8 class ids, as evaluated: one scale, no flip. Scales: segsemi.inference."""
+        """Return the class ids, (H, W) uint8, of an image, (H, W, 3) uint8 RGB, at one scale (see segsemi.inference)."""
         scores = self(self.as_batch(image))
         if scores.shape[-2:] != image.shape[:2]:  # else the logits have the order of the probabilities
             scores = scores.float().softmax(dim=1)
@@ -117,59 +113,42 @@ class SegmentationModel(nn.Module):
 
     @property
     def padding_multiple(self) -> int:
-        """Height and width of what enters `network` are multiples of this."""
+        """Return the number whose multiples are height and width of what enters `network`."""
         return int(getattr(self.encoder, "output_stride", 32))
 
 
 def most_probable(scores: Tensor) -> np.ndarray:
-    """Probabilities or logits (C, H, W) -> the id of the class with the highest, (H, W) uint8, the first of equal ones."""
+    """Return the class with the highest probability or logit, the first of equals: (C, H, W) -> (H, W) uint8."""
     # max: argmax alone is ten times as slow over the first dimension
     return scores.max(dim=0).indices.to(torch.uint8).cpu().numpy()
 
 
 def _create_network(architecture: Architecture, num_classes: int) -> nn.Module:
     smp, _ = libraries()
-    encoder = architecture.encoder
+    decoder, encoder, stride = architecture.decoder, architecture.encoder, architecture.output_stride
     name = encoder if encoder in smp.encoders.encoders else f"tu-{encoder}"
-    if architecture.decoder == "DeepLabV2":
-        return _create_deeplabv2(architecture, name, num_classes)
     options: dict[str, Any] = {}
-    if architecture.decoder.lower().startswith("deeplabv3"):
-        options["encoder_output_stride"] = architecture.output_stride
-        if architecture.output_stride in ATROUS_RATES:  # others are refused below
-            options["decoder_atrous_rates"] = ATROUS_RATES[architecture.output_stride]
+    if decoder.lower().startswith("deeplabv3"):
+        options = {"encoder_output_stride": stride, "decoder_atrous_rates": ATROUS_RATES.get(stride)}
     try:
-        return smp.create_model(
-            architecture.decoder, encoder_name=name, encoder_weights=None, in_channels=3, classes=num_classes, **options
-        )
+        if decoder == "DeepLabV2":
+            backbone = smp.encoders.get_encoder(name, weights=None, output_stride=stride)
+            return DeepLabV2(backbone, backbone.out_channels[-1], num_classes)
+        return smp.create_model(decoder, encoder_name=name, encoder_weights=None, classes=num_classes, **options)
     except (KeyError, RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise _cannot_build(architecture, error) from None
-
-
-def _create_deeplabv2(architecture: Architecture, encoder_name: str, num_classes: int) -> nn.Module:
-    smp, _ = libraries()
-    try:
-        encoder = smp.encoders.get_encoder(encoder_name, weights=None, output_stride=architecture.output_stride)
-    except (KeyError, RuntimeError, ValueError, TypeError, AssertionError) as error:
-        raise _cannot_build(architecture, error) from None
-    return DeepLabV2(encoder, encoder.out_channels[-1], num_classes)
-
-
-def _cannot_build(architecture: Architecture, error: Exception) -> UserError:
-    reason = str(error) or type(error).__name__
-    return UserError(
-        f"model: cannot build decoder {architecture.decoder!r} on encoder {architecture.encoder!r} with output stride "
-        f"{architecture.output_stride} ({reason}); decoders are DeepLabV2 and those of segmentation_models_pytorch, "
-        "encoders its own and timm's"
-    )
+        raise UserError(
+            f"model: cannot build decoder {decoder!r} on encoder {encoder!r} with output stride {stride} "
+            f"({error or type(error).__name__}); decoders are DeepLabV2 and those of segmentation_models_pytorch, "
+            "encoders its own and timm's"
+        ) from None
 
 
 def build_model(architecture: Architecture, classes: Classes, *, encoder_weights: str, seed: int) -> SegmentationModel:
-    """A new model: its decoder drawn from `seed`, its encoder's weights from `encoder_weights`.
+    """Return a new model: its decoder drawn from `seed`, its encoder's weights from `encoder_weights`.
 
     Args:
-        encoder_weights: `none` (random), `imagenet` (from the installed package of PACKAGED_WEIGHTS if there is one, else
-            downloaded by timm, or, where it lacks the encoder, by segmentation-models-pytorch), or the path of a state dict
+        encoder_weights: `none` (random), `imagenet` (from an installed package of PACKAGED_WEIGHTS, else downloaded by
+            segmentation-models-pytorch for its own encoders and by timm for the others), or the path of a state dict
             (.safetensors, .pt, .pth).
 
     Raises:

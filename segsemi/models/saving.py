@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def save_model(model: SegmentationModel, folder: Path, training: dict[str, Any])
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     write_bytes(folder / "model.safetensors", safetensors.torch.save(state))
     description = {
-        "architecture": model.architecture.to_dict(),
+        "architecture": asdict(model.architecture),
         "classes": model.classes.to_dict(),
         "training": training,
     }
@@ -33,7 +34,7 @@ def save_model(model: SegmentationModel, folder: Path, training: dict[str, Any])
 
 
 def load_description(folder: Path | str) -> dict[str, Any]:
-    """model.json of a model's folder.
+    """Return model.json of a model's folder.
 
     Raises:
         UserError: if it is missing or broken.
@@ -50,7 +51,7 @@ def load_description(folder: Path | str) -> dict[str, Any]:
 
 
 def load_model(folder: Path | str) -> SegmentationModel:
-    """The network of a model's folder in eval mode, with its classes and normalisation; on the CPU.
+    """Return the network of a model's folder in eval mode, with its classes and normalisation; on the CPU.
 
     Raises:
         UserError: a file is missing or broken, or the weights are those of another architecture.

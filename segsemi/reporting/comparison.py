@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 
 from segsemi.core.classes import Classes, colourise
 from segsemi.core.pictures import GAP, captioned, grid, shrunk
-from segsemi.data.images import read_image, read_label
-from segsemi.data.manifest import Row
 
 WIDTH = 1280  # pixels; such pictures are kept in git
-
-
-def comparisons(
-    rows: Sequence[Row], root: Path, predicted: Mapping[str, Path], classes: Classes, *, before: str, after: str
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield the id and the picture of each image of which all models have kept a prediction.
-
-    Args:
-        rows: images and labels, whose paths start at `root`.
-        predicted: name of a model -> folder of its predictions, ID.png.
-        before, after: see `comparison`.
-
-    Raises:
-        UserError: a file cannot be read.
-    """
-    for row in rows:
-        paths = {name: folder / f"{row.id}.png" for name, folder in predicted.items()}
-        if not all(path.exists() for path in paths.values()):
-            continue
-        image, truth = read_image(root / row.image), read_label(root / row.label, classes)
-        predictions = {name: read_label(path, classes.as_written()) for name, path in paths.items()}
-        yield row.id, comparison(image, row.id, truth, predictions, classes, before=before, after=after)
 
 
 def comparison(

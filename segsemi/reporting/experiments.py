@@ -13,7 +13,7 @@ import pandas as pd
 from markdown_it import MarkdownIt
 
 from segsemi.core.files import write_text
-from segsemi.reporting.figures import drawing
+from segsemi.reporting.figures import figure
 from segsemi.reporting.page import render
 
 
@@ -29,7 +29,7 @@ def dots(results: pd.DataFrame, validation: pd.DataFrame, rows: Sequence[str], c
     palette = matplotlib.colormaps["tab10" if len(rows) <= 10 else "tab20"]
     colours = {row: palette(number % palette.N) for number, row in enumerate(rows)}
     height = len(columns) * (0.8 + max(2.2, 0.28 * len(rows)))
-    with drawing(2, len(columns), width=9.5, height=height) as drawn:
+    with figure(2, len(columns), width=9.5, height=height) as drawn:
         for left, right, column in zip(drawn.axes[::2], drawn.axes[1::2], columns, strict=True):
             there, measured = (table[table["column"] == column] for table in (results, validation))
             shown = [row for row in rows if row in set(there["row"])]
@@ -62,7 +62,7 @@ def lines(results: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], al
     ticks, names = (rows, columns) if along == "rows" else (columns, rows)
     tick_of, name_of = ("row", "column") if along == "rows" else ("column", "row")
     measures = (("miou", "", "o-"), ("pseudo_label_miou", ", pseudo labels", "s:"))
-    with drawing(1, width=5.5, height=3.4) as drawn:
+    with figure(1, width=5.5, height=3.4) as drawn:
         ax = drawn.axes[0]
         for (number, name), (measure, what, style) in itertools.product(enumerate(names), measures):
             values = results[results[name_of] == name].dropna(subset=[measure]).groupby(tick_of)[measure]

@@ -7,7 +7,6 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -20,30 +19,31 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatter
 
 _GAIN, _LOSS = "#2a7f3f", "#b3402f"
-_LAYERS = "batch norm, from the image to the logits"
 
 
-@dataclass
 class Drawing:
-    """One figure: `axes` to draw on, `svg` its text afterwards."""
+    """One figure while it is drawn; `svg` holds its text afterwards."""
 
-    axes: list[Axes]
-    svg: str = ""
+    def __init__(self) -> None:
+        self.axes: list[Axes] = []
+        self.svg = ""
 
 
 @contextmanager
-def drawing(columns: int, rows: int = 1, *, width: float, height: float) -> Iterator[Drawing]:
-    """Within the block draw on the axes, row by row; after it the SVG is there. Names are not read as formulas."""
+def figure(columns: int, rows: int = 1, *, width: float, height: float) -> Iterator[Drawing]:
+    """Yield a drawing with columns x rows axes; after the block its `svg` is there."""
+    drawing = Drawing()
+    # names are no formulas
     with plt.rc_context({"svg.hashsalt": "segsemi", "svg.fonttype": "none", "font.size": 9, "text.parse_math": False}):
-        figure, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False)
-        drawn = Drawing(list(axes.flat))
-        for ax in drawn.axes:
+        canvas, axes = plt.subplots(rows, columns, figsize=(width, height), layout="constrained", squeeze=False)
+        drawing.axes = list(axes.flat)
+        for ax in drawing.axes:
             ax.spines[["top", "right"]].set_visible(False)
-        yield drawn
+        yield drawing
         text = io.StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
-        plt.close(figure)
-    drawn.svg = text.getvalue()[text.getvalue().index("<svg") :]
+        canvas.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
+        plt.close(canvas)
+    drawing.svg = text.getvalue()[text.getvalue().index("<svg") :]
 
 
 class _PlainLogFormatter(LogFormatter):
@@ -63,8 +63,8 @@ def _log_scale(ax: Axes) -> None:
 
 def curves(table: pd.DataFrame) -> str:
     """Draw training loss and validation mIoU over the steps; columns model, step, loss, val_miou (percent)."""
-    with drawing(2, width=11, height=3.4) as drawn:
-        left, right = drawn.axes
+    with figure(2, width=11, height=3.4) as drawing:
+        left, right = drawing.axes
         for name, curve in table.groupby("model", sort=False):
             left.plot(curve["step"], curve["loss"], label=name, linewidth=1)
             measured = curve.dropna(subset=["val_miou"])
@@ -73,7 +73,7 @@ def curves(table: pd.DataFrame) -> str:
         _log_scale(left)
         right.set(xlabel="step", ylabel="validation mIoU, percent")
         right.legend(frameon=False)
-    return drawn.svg
+    return drawing.svg
 
 
 def rounds(models: Sequence[Mapping[str, Any]]) -> str:
@@ -97,8 +97,8 @@ def rounds(models: Sequence[Mapping[str, Any]]) -> str:
 
     students = [name for name, model in by_name.items() if model["teacher"] is not None]
     first, *others = by_name
-    with drawing(1, width=6, height=3.2) as drawn:
-        ax = drawn.axes[0]
+    with figure(1, width=6, height=3.2) as drawing:
+        ax = drawing.axes[0]
         for name in students:
             teacher, place = by_name[name]["teacher"], depth(name)
             ax.plot([place - 1, place], [value(teacher), value(name)], color="C0", marker="o")
@@ -113,18 +113,18 @@ def rounds(models: Sequence[Mapping[str, Any]]) -> str:
         ax.set(xticks=range(max(map(depth, by_name)) + 1), xlabel="round", ylabel="mIoU, percent")
         ax.margins(x=0.12, y=0.15)
         ax.legend(frameon=False)
-    return drawn.svg
+    return drawing.svg
 
 
 def class_gains(by_class: pd.DataFrame, first: str, last: str) -> str:
     """Draw the IoU of each class of `last` less that of `first` as bars; rows classes, columns models, percent."""
     gains = (by_class[last] - by_class[first])[::-1]
-    with drawing(1, width=6, height=0.6 + 0.24 * len(gains)) as drawn:
-        ax = drawn.axes[0]
+    with figure(1, width=6, height=0.6 + 0.24 * len(gains)) as drawing:
+        ax = drawing.axes[0]
         ax.barh(list(gains.index), gains.fillna(0), color=[_GAIN if gain >= 0 else _LOSS for gain in gains])
         ax.axvline(0, color="black", linewidth=0.8)
         ax.set(xlabel=f"IoU of {last} less that of {first}, percent")
-    return drawn.svg
+    return drawing.svg
 
 
 def confusion(cells: pd.DataFrame) -> str:
@@ -132,8 +132,8 @@ def confusion(cells: pd.DataFrame) -> str:
     names = list(dict.fromkeys(cells["truth"]))
     matrix = cells.pivot(index="truth", columns="prediction", values="percent").loc[names, names].to_numpy(float)
     size = 1.6 + 0.34 * len(names)
-    with drawing(1, width=size + 1, height=size) as drawn:
-        ax = drawn.axes[0]
+    with figure(1, width=size + 1, height=size) as drawing:
+        ax = drawing.axes[0]
         ax.imshow(np.ma.masked_invalid(matrix), cmap="Blues", vmin=0, vmax=100, aspect="auto")
         for row, column in zip(*np.nonzero(np.nan_to_num(matrix) >= 1), strict=True):
             colour = "white" if matrix[row, column] > 55 else "black"
@@ -141,36 +141,17 @@ def confusion(cells: pd.DataFrame) -> str:
         ax.set_xticks(range(len(names)), names, rotation=90)
         ax.set_yticks(range(len(names)), names)
         ax.set(xlabel="prediction", ylabel="truth")
-    return drawn.svg
+    return drawing.svg
 
 
 def bn_branches(table: pd.DataFrame) -> str:
-    """Draw the running statistics of both batch norms of each layer of a student (paper, Figure 4); `table` is its bn.csv.
-
-    They are means over the channels, where differences of single channels cancel out: `bn_shift` shows those.
-    """
+    """Draw the running statistics of both batch norms of each layer of a student (paper, Figure 4); `table` is its bn.csv."""
     layers = range(1, len(table) + 1)
-    with drawing(2, width=11, height=3) as drawn:
-        for ax, statistic in zip(drawn.axes, ("mean", "variance"), strict=True):
+    with figure(2, width=11, height=3) as drawing:
+        for ax, statistic in zip(drawing.axes, ("mean", "variance"), strict=True):
             ax.plot(layers, table[f"{statistic}_standard"], color="C3", linewidth=3, label="standard batch norm")
             ax.plot(layers, table[f"{statistic}_parallel"], color="C0", linewidth=1, label="parallel batch norm")
-            ax.set(xlabel=_LAYERS, ylabel=f"running {statistic}")
-        _log_scale(drawn.axes[1])
-        drawn.axes[0].legend(frameon=False)
-    return drawn.svg
-
-
-def bn_shift(tables: Mapping[str, pd.DataFrame]) -> str:
-    """Draw how far strong augmentation moves the statistics of each batch norm: Figure 4 as a distance; student -> bn.csv."""
-    with drawing(2, width=11, height=3) as drawn:
-        left, right = drawn.axes
-        for name, table in tables.items():
-            layers = range(1, len(table) + 1)
-            left.plot(layers, table["mean_shift"], label=name, linewidth=1)
-            right.plot(layers, table["variance_ratio"], label=name, linewidth=1)
-        right.axhline(1, color="grey", linewidth=0.8)
-        left.set(xlabel=_LAYERS, ylabel="shift of the mean, deviations", ylim=(0, None))
-        right.set(xlabel=_LAYERS, ylabel="variance, parallel / standard")
-        _log_scale(right)
-        left.legend(frameon=False)
-    return drawn.svg
+            ax.set(xlabel="batch norm, from the image to the logits", ylabel=f"running {statistic}")
+        _log_scale(drawing.axes[1])
+        drawing.axes[0].legend(frameon=False)
+    return drawing.svg

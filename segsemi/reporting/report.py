@@ -14,9 +14,10 @@ from segsemi.core.classes import Classes
 from segsemi.core.files import write_bytes, write_json, write_text
 from segsemi.core.paths import evaluated_folder, model_folder, quality_file
 from segsemi.core.pictures import png_bytes
+from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
 from segsemi.reporting import figures
-from segsemi.reporting.comparison import comparisons
+from segsemi.reporting.comparison import comparison
 from segsemi.reporting.page import render
 
 
@@ -71,8 +72,7 @@ def write_report(
     """Write metrics.json, per_class.csv, curves.csv, validation.csv, confusion.csv, table.md, examples/ and index.html.
 
     Args:
-        models: in the order of the report, `teacher` first; the confusion matrix is that of the last student of the longest
-            chain.
+        models: in the order of the report, `teacher` first; the confusion matrix is that of the last student.
         rows: the images that were evaluated; their paths start at `root`.
         facts: what to state at the head of the page.
         settings: params to list on the page.
@@ -92,7 +92,7 @@ def write_report(
     curves = curves.assign(val_miou=(100 * curves["val_miou"]).round(2))[["model", "step", "loss", "lr", "val_miou"]]
     _write_csv(out / "curves.csv", curves)
     _write_csv(out / "validation.csv", curves.dropna(subset=["val_miou"])[["model", "step", "val_miou"]])
-    last = longest_chain(models)[-1]
+    last = next((model for model in reversed(models) if model.teacher is not None), models[0])
     confusion = _confusion(last)
     _write_csv(out / "confusion.csv", confusion)
     table = summary_table(models)
@@ -111,17 +111,6 @@ def write_report(
     return table.to_string(index=False)
 
 
-def longest_chain(models: Sequence[Measured]) -> list[Measured]:
-    """Return the longest chain of the first model, its student, that one's student, and so on; the latest of equals."""
-    by_name = {model.name: model for model in models}
-
-    def chain(model: Measured) -> list[Measured]:
-        return [model] if model.teacher is None else [*chain(by_name[model.teacher]), model]
-
-    chains = [chain(model) for model in models if model is models[0] or model.teacher is not None]
-    return max(reversed(chains), key=len)
-
-
 def _figures(
     models: Sequence[Measured], last: Measured, curves: pd.DataFrame, by_class: pd.DataFrame, confusion: pd.DataFrame
 ) -> dict[str, str]:
@@ -132,10 +121,8 @@ def _figures(
         found["Rounds"] = figures.rounds(numbers)
         found[f"Gain of each class, {first} to {last.name}"] = figures.class_gains(by_class, first, last.name)
     found[f"Confusion matrix of {last.name}, percent of the truth's pixels"] = figures.confusion(confusion)
-    if statistics := {model.name: model.bn for model in models if model.bn is not None}:
-        name, table = list(statistics.items())[-1]
-        found[f"Batch norm statistics of {name}"] = figures.bn_branches(table)
-        found["Batch norm statistics: parallel against standard batch norm"] = figures.bn_shift(statistics)
+    if last.bn is not None:
+        found[f"Batch norm statistics of {last.name}"] = figures.bn_branches(last.bn)
     return found
 
 
@@ -193,9 +180,14 @@ def _write_examples(
     """Write and return one PNG per example image: image, truth, all predictions, and what changed from the first model to
     `last`."""
     out.mkdir(parents=True, exist_ok=True)  # declared in dvc.yaml, also where there is no example
-    predicted = {model.name: model.evaluated / "predictions" for model in models}
     found = {}
-    for name, picture in comparisons(rows, root, predicted, classes, before=models[0].name, after=last.name):
-        found[name] = png_bytes(picture, palette=True)
-        write_bytes(out / f"{name}.png", found[name])
+    for row in rows:
+        files = {model.name: model.evaluated / "predictions" / f"{row.id}.png" for model in models}
+        if not all(file.exists() for file in files.values()):
+            continue
+        image, truth = read_image(root / row.image), read_label(root / row.label, classes)
+        predictions = {name: read_label(file, classes.as_written()) for name, file in files.items()}
+        picture = comparison(image, row.id, truth, predictions, classes, before=models[0].name, after=last.name)
+        found[row.id] = png_bytes(picture, palette=True)
+        write_bytes(out / f"{row.id}.png", found[row.id])
     return found

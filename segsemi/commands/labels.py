@@ -1,0 +1,15 @@
+"""Turn what an annotation tool wrote into label PNGs and classes.json. `python -m segsemi labels`."""
+
+from __future__ import annotations
+
+import argparse
+
+from segsemi.datasets.annotations import read_coco, read_labelme, write_labels
+
+
+def run(args: argparse.Namespace) -> int:
+    """Convert the annotations of `args.source`; return the exit code."""
+    images = read_labelme(args.source) if args.format == "labelme" else read_coco(args.source)
+    names = write_labels(images, args.out, names=args.classes, background=args.background).names
+    print(f"{len(images)} annotated images: {args.out / 'labels'}, {args.out / 'classes.json'} ({', '.join(names)})")
+    return 0
