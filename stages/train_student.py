@@ -7,7 +7,7 @@ import argparse
 from segsemi.core.config import load_params
 from segsemi.core.errors import run_stage
 from segsemi.core.paths import data_root
-from segsemi.training.recipes import student_recipe, train_student
+from segsemi.training.recipes import student_recipe, train_model
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     params = load_params()
     recipe = student_recipe(args.student, params.student, params.augment, params.seed)
     new_network = params.student_model if params.student.init == "pretrained" else None
-    train_student(recipe, args.teacher, new_network, data_root(params.data), params.machine)
+    train_model(recipe, new_network, args.teacher, data_root(params.data), params.machine)
 
 
 if __name__ == "__main__":

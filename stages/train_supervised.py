@@ -7,7 +7,7 @@ import argparse
 from segsemi.core.config import load_params
 from segsemi.core.errors import run_stage
 from segsemi.core.paths import data_root, steps_file
-from segsemi.training.recipes import supervised_recipe, train_supervised
+from segsemi.training.recipes import supervised_recipe, train_model
 
 
 def main() -> None:
@@ -17,7 +17,7 @@ def main() -> None:
     params = load_params()
     teacher = params.teacher.model_copy(update={"steps": int(steps_file(args.name).read_text())})
     recipe = supervised_recipe(args.name, teacher, params.augment, params.seed)
-    train_supervised(recipe, params.model, data_root(params.data), params.machine)
+    train_model(recipe, params.model, None, data_root(params.data), params.machine)
 
 
 if __name__ == "__main__":

@@ -5,13 +5,13 @@ from __future__ import annotations
 from segsemi.core.config import TEACHER, load_params
 from segsemi.core.errors import run_stage
 from segsemi.core.paths import data_root
-from segsemi.training.recipes import supervised_recipe, train_supervised
+from segsemi.training.recipes import supervised_recipe, train_model
 
 
 def main() -> None:
     params = load_params()
     recipe = supervised_recipe(TEACHER, params.teacher, params.augment, params.seed)
-    train_supervised(recipe, params.model, data_root(params.data), params.machine)
+    train_model(recipe, params.model, None, data_root(params.data), params.machine)
 
 
 if __name__ == "__main__":

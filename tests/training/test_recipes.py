@@ -23,7 +23,7 @@ from segsemi.datasets.split import split_rows, write_split
 from segsemi.models.build import Architecture, build_model
 from segsemi.models.saving import load_description, save_model
 from segsemi.training.loop import History
-from segsemi.training.recipes import student_recipe, supervised_recipe, train_student, train_supervised
+from segsemi.training.recipes import student_recipe, supervised_recipe, train_model
 
 NETWORK = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
 
@@ -101,7 +101,7 @@ def test_student_learns_from_labels_corrections_and_pseudo_labels_with_its_teach
 ) -> None:
     params = params_with()
     recipe = student_recipe("student_1", params.student, params.augment, 3)
-    train_student(recipe, "teacher", None, raw, params.machine)
+    train_model(recipe, None, "teacher", raw, params.machine)
     names = [f"train_000{index}" for index in range(5)]
     labelled, pseudo = seen.batches.samples[False], seen.batches.samples[True]
     assert [sample.id for sample in labelled] == names[:3]
@@ -122,22 +122,15 @@ def test_student_may_have_a_network_of_its_own(raw: Path, seen: SimpleNamespace)
     params = params_with()
     other = params.model.model_copy(update={"decoder": "FPN"})
     recipe = student_recipe("student_1", params.student, params.augment, 3)
-    train_student(recipe, "teacher", other, raw, params.machine)
+    train_model(recipe, other, "teacher", raw, params.machine)
     assert seen.model.architecture.decoder == "FPN"
-
-
-def test_student_without_pseudo_labels_reads_none(raw: Path, seen: SimpleNamespace) -> None:
-    params = params_with(batch_pseudo=0)
-    recipe = student_recipe("student_1", params.student, params.augment, 3)
-    train_student(recipe, "teacher", None, raw, params.machine)
-    assert seen.batches.samples[True] == []
 
 
 def test_teacher_learns_labels_and_corrections_and_its_seed_draws_its_weights(raw: Path, seen: SimpleNamespace) -> None:
     params, heads = params_with(), []
     for seed in (3, 4):
         recipe = supervised_recipe("teacher", params.teacher, params.augment, seed)
-        train_supervised(recipe, params.model, raw, params.machine)
+        train_model(recipe, params.model, None, raw, params.machine)
         heads.append([value.clone() for value in seen.model.parameters()])
     assert any(not a.equal(b) for a, b in zip(*heads, strict=True))
     assert len(seen.batches.samples[False]) == 3 and not seen.batches.samples[True]
@@ -149,4 +142,4 @@ def test_best_checkpoint_needs_validation_images(raw: Path, seen: SimpleNamespac
     write_rows(VAL, [])
     teacher = params.teacher.model_copy(update={"keep": "best"})
     with pytest.raises(UserError, match="keep: best needs validation images"):
-        train_supervised(supervised_recipe("teacher", teacher, params.augment, 0), params.model, raw, params.machine)
+        train_model(supervised_recipe("teacher", teacher, params.augment, 0), params.model, None, raw, params.machine)
