@@ -1,7 +1,7 @@
 """Distribution-specific batch normalization: conversion, the split of the batch, and the way back to a plain network."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -101,20 +101,6 @@ def test_every_kind_of_batch_norm_is_split(norm: nn.Module, shape: tuple[int, ..
     for own, plain in ((module.standard, first), (module.parallel, second)):
         assert own.state_dict().keys() == plain.state_dict().keys()
         assert all(torch.equal(value, plain.state_dict()[key]) for key, value in own.state_dict().items())
-
-
-def test_fused_activation_is_kept_in_both_branches() -> None:
-    converted = convert_dsbn(nn.Sequential(randomise(BatchNormAct2d(3, act_layer=nn.ReLU6))))
-    x = 20 * draw(6, 3, 8, 8).float()
-    with labelled_first(converted, 3):
-        for part in converted(x).chunk(2):
-            assert part.min() == 0 and part.max() > 1
-    (module,) = norms(converted)
-    assert isinstance(module.parallel, BatchNormAct2d) and module.parallel.act is not module.standard.act
-    converted.eval()
-    for count in (6, 0):
-        with labelled_first(converted, count):
-            assert converted(x * 10).max() == 6 and converted(x).min() == 0
 
 
 def test_every_batch_norm_is_converted_and_nothing_else(net: nn.Module) -> None:
@@ -242,15 +228,6 @@ def test_blocks_nest(net: nn.Module) -> None:
     assert {module.labelled for module in norms(net)} == {None}
 
 
-def test_a_batch_norm_as_the_whole_network() -> None:
-    norm = randomise(nn.BatchNorm2d(3))
-    converted = convert_dsbn(norm)
-    assert isinstance(converted, DistributionSpecificBatchNorm) and converted.standard is norm
-    with labelled_first(converted, 1):
-        assert converted(torch.randn(4, 3, 2, 2)).shape == (4, 3, 2, 2)
-    assert strip_dsbn(converted) is norm
-
-
 def test_a_shared_batch_norm_stays_shared() -> None:
     norm = nn.BatchNorm2d(3)
     inner = nn.Sequential(nn.Conv2d(3, 3, 1), norm)
@@ -277,9 +254,11 @@ def test_converting_twice_changes_nothing(net: nn.Module) -> None:
 
 @pytest.mark.parametrize("train", [True, False])
 def test_type_mode_and_trainability_are_kept(train: bool) -> None:
+    """Of a batch norm that is the whole network, too."""
     norm = nn.BatchNorm2d(3).double().train(train)
     norm.weight.requires_grad_(False)
     module = convert_dsbn(norm)
+    assert isinstance(module, DistributionSpecificBatchNorm) and module.standard is norm is strip_dsbn(module)
     assert [part.training for part in module.modules()] == [train] * 3
     for part in (module.standard, module.parallel):
         assert isinstance(part, nn.BatchNorm2d)
@@ -287,9 +266,10 @@ def test_type_mode_and_trainability_are_kept(train: bool) -> None:
         assert not part.weight.requires_grad and part.bias.requires_grad
 
 
-def test_strip_gives_the_original_modules_back(net: nn.Module) -> None:
+@pytest.mark.parametrize("convert", [convert_dsbn, lambda network: network], ids=["converted", "plain"])
+def test_strip_gives_the_original_modules_back(convert: Callable[[nn.Module], nn.Module], net: nn.Module) -> None:
     modules, keys = dict(net.named_modules()), list(net.state_dict())
-    assert strip_dsbn(convert_dsbn(net)) is net
+    assert strip_dsbn(convert(net)) is net
     assert {name: id(module) for name, module in net.named_modules()} == {n: id(m) for n, m in modules.items()}
     assert list(net.state_dict()) == keys
 
@@ -313,11 +293,6 @@ def test_statistics_of_both_branches() -> None:
     assert list(row.values())[1:] == pytest.approx([float(value) for value in expected], rel=1e-4)
 
 
-def test_strip_of_a_plain_network_changes_nothing(net: nn.Module) -> None:
-    modules = list(map(id, net.modules()))
-    assert list(map(id, strip_dsbn(net).modules())) == modules
-
-
 def test_stripped_equals_a_plain_network_with_the_labelled_updates() -> None:
     """To the last bit: pseudo-labelled images leave no trace in the network that is kept."""
     network = randomise(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), BatchNormAct2d(3), nn.BatchNorm2d(3)))
@@ -334,19 +309,10 @@ def test_stripped_equals_a_plain_network_with_the_labelled_updates() -> None:
     assert all(torch.equal(value, plain.state_dict()[key]) for key, value in network.state_dict().items())
 
 
-@pytest.fixture(scope="module")
-def default_model() -> nn.Module:
+def test_default_network_comes_back_to_the_last_bit() -> None:
     classes = Classes(("a", "b", "c"), ((9, 0, 0), (0, 9, 0), (0, 0, 9)))
     architecture = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
-    return randomise(build_model(architecture, classes, encoder_weights="none", seed=0))
-
-
-@pytest.fixture
-def model(default_model: nn.Module) -> Iterator[nn.Module]:
-    yield copy.deepcopy(default_model)
-
-
-def test_default_network_comes_back_to_the_last_bit(model: nn.Module) -> None:
+    model = randomise(build_model(architecture, classes, encoder_weights="none", seed=0))
     x = torch.rand(2, 3, 40, 56)
     plain = sum(isinstance(module, _BatchNorm) for module in model.modules())
     keys, expected = list(model.state_dict()), model.eval()(x)
@@ -358,33 +324,15 @@ def test_default_network_comes_back_to_the_last_bit(model: nn.Module) -> None:
     assert not norms(model)
 
 
-def test_default_network_in_training_equals_two_networks(model: nn.Module) -> None:
-    convert_dsbn(model.double())
-    for module in norms(model):
-        randomise(module.parallel, seed=1)
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    first, second = strip_dsbn(copy.deepcopy(model)), with_parallel_norms(model)
-    labelled, pseudo = draw(2, 3, 48, 48), draw(3, 3, 48, 48, seed=1)
+def test_copies_and_state_dicts_of_a_converted_network(net: nn.Module) -> None:
+    model = convert_dsbn(net)
     with labelled_first(model, 2), torch.no_grad():
-        result = model(torch.cat([labelled, pseudo]))
-        expected = torch.cat([first(labelled), second(pseudo)])
-    torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(
-        dict(strip_dsbn(model).named_buffers()), dict(first.named_buffers()), rtol=1e-6, atol=1e-6
-    )
-
-
-def test_copies_and_state_dicts_of_a_converted_network(model: nn.Module) -> None:
-    convert_dsbn(model)
-    with labelled_first(model, 2), torch.no_grad():
-        model(torch.rand(4, 3, 32, 32))  # the two norms differ now
+        model(draw(4, 3, 6, 6))  # the two norms differ now
     other = copy.deepcopy(model)
     assert not {id(module) for module in norms(other)} & {id(module) for module in norms(model)}
     fresh = convert_dsbn(randomise(copy.deepcopy(strip_dsbn(copy.deepcopy(model))), seed=7))
     fresh.load_state_dict(model.state_dict())
-    x = torch.rand(4, 3, 32, 32)
+    x = draw(4, 3, 6, 6, seed=1)
     for network in (model, other, fresh):
         network.eval()
     with labelled_first(model, 2), labelled_first(other, 2), labelled_first(fresh, 2):

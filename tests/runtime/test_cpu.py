@@ -32,9 +32,8 @@ def gradients(module: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
     return y, *torch.autograd.grad((y * weights).sum(), [x, *module.parameters()])
 
 
-@pytest.mark.parametrize(("rate", "kernel"), [(2, 5), (2, 3), (3, 3), (4, 3), (6, 5), (12, 3), (18, 3)])
-@pytest.mark.parametrize("shape", [(8, 8), (9, 13), (8, 11), (7, 30), (3, 5)])  # the last: smaller than the filter
-@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("rate", "kernel", "bias"), [(2, 5, False), (3, 3, True), (6, 5, True), (12, 3, False)])
+@pytest.mark.parametrize("shape", [(8, 8), (9, 13), (7, 30), (3, 5)])  # the last: smaller than the filter
 def test_equals_the_convolution_it_replaces(rate: int, kernel: int, shape: tuple[int, int], bias: bool) -> None:
     original = conv(rate, kernel, bias=bias)
     ours = replaced(original)

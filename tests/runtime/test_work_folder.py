@@ -73,10 +73,10 @@ def test_a_stop_while_the_folder_is_removed_leaves_no_half_of_it(
         (work / "a").touch()
         (work / "b").touch()
     monkeypatch.setattr(shutil, "rmtree", real)
-    with work_folder("stage", {}) as work:
-        assert not list(work.iterdir())
+    with work_folder("stage", {}) as work, work_folder("stage", {"seed": 2}) as other:
+        assert not list(work.iterdir()) and other != work
         (work / "a").touch()
-    assert [path.suffix for path in (tmp_path / ".work").iterdir()] == [".lock"]
+    assert {path.suffix for path in (tmp_path / ".work").iterdir()} == {".lock"}
 
 
 def test_what_ends_after_its_dvc_was_killed_keeps_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
