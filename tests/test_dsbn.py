@@ -97,22 +97,13 @@ def test_every_kind_of_batch_norm_is_split(norm: nn.Module, shape: tuple[int, ..
             result = converted(x)
         assert torch.equal(result, torch.cat([first(x[:2]), second(x[2:] + 0.0)]))
         assert torch.equal(x, kept)
+    for count, plain in ((6, first), (0, second)):
+        with labelled_first(converted, count):
+            assert torch.equal(converted(x), plain(x + 0.0))
     (module,) = norms(converted)
     for own, plain in ((module.standard, first), (module.parallel, second)):
         assert own.state_dict().keys() == plain.state_dict().keys()
         assert all(torch.equal(value, plain.state_dict()[key]) for key, value in own.state_dict().items())
-
-
-def test_every_batch_norm_is_converted_and_nothing_else(net: nn.Module) -> None:
-    before = dict(net.named_modules())
-    plain = {name for name, module in before.items() if isinstance(module, _BatchNorm)}
-    assert convert_dsbn(net) is net
-    after = dict(net.named_modules())
-    assert {name for name, module in after.items() if isinstance(module, DistributionSpecificBatchNorm)} == plain
-    assert len(plain) == 3
-    for name in plain:
-        assert after[f"{name}.standard"] is before[name]
-    assert all(after[name] is before[name] for name in before.keys() - plain if not name.startswith("block.norm."))
 
 
 def test_parallel_norm_starts_equal_and_is_independent(net: nn.Module) -> None:
@@ -182,48 +173,26 @@ def test_outside_the_block_all_goes_through_the_standard_norm(net: nn.Module) ->
     )
 
 
-def test_count_of_none_and_of_all(net: nn.Module) -> None:
-    for module in norms(convert_dsbn(net)):
-        randomise(module.parallel, seed=1)
-    first, second = strip_dsbn(copy.deepcopy(net)), with_parallel_norms(net)
-    x = draw(4, 3, 6, 6)
-    with labelled_first(net, 4):
-        assert torch.equal(net(x), first(x))
-    with labelled_first(net, 0):
-        assert torch.equal(net(x), second(x))
-    assert not torch.equal(first(x), second(x))
-
-
-def test_batch_smaller_than_count_is_refused(net: nn.Module) -> None:
-    convert_dsbn(net)
-    with pytest.raises(ValueError, match=r"count=5\), but the batch has only 4"), labelled_first(net, 5):
-        net(draw(4, 3, 6, 6))
-
-
 def test_wrong_use_is_refused(net: nn.Module) -> None:
     with pytest.raises(ValueError, match="no DSBN"), labelled_first(net, 1):
         pass
     convert_dsbn(net)
     with pytest.raises(ValueError, match="not be negative, found -1"), labelled_first(net, -1):
         pass
+    with pytest.raises(ValueError, match=r"count=5\), but the batch has only 4"), labelled_first(net, 5):
+        net(draw(4, 3, 6, 6))
     with pytest.raises(
         UserError, match="Linear has no batch norm, so DSBN does not apply: set student.bn to trainable"
     ):
         convert_dsbn(nn.Linear(2, 2))
 
 
-def test_an_exception_restores_the_state(net: nn.Module) -> None:
-    convert_dsbn(net)
-    with pytest.raises(KeyError), labelled_first(net, 2):
-        raise KeyError("in the block")
-    assert [module.labelled for module in norms(net)] == [None] * 3
-
-
-def test_blocks_nest(net: nn.Module) -> None:
+def test_blocks_nest_and_an_exception_restores_the_state(net: nn.Module) -> None:
     convert_dsbn(net)
     with labelled_first(net, 3):
-        with labelled_first(net, 1):
+        with pytest.raises(KeyError), labelled_first(net, 1):
             assert {module.labelled for module in norms(net)} == {1}
+            raise KeyError
         assert {module.labelled for module in norms(net)} == {3}
     assert {module.labelled for module in norms(net)} == {None}
 

@@ -70,7 +70,7 @@ def by_hand(network: nn.Module, x: Tensor, scales: Sequence[float], flip: bool) 
 
 
 @pytest.mark.parametrize("size", [(16, 20), (5, 31)])
-@pytest.mark.parametrize("scales", [(1.0,), (0.5,), (0.5, 0.75, 1.0, 1.5, 1.75)])
+@pytest.mark.parametrize("scales", [(1.0,), (0.1,), (0.5, 0.75, 1.0, 1.5, 1.75)])
 @pytest.mark.parametrize("flip", [False, True])
 def test_equals_the_loop(network: nn.Module, size: tuple[int, int], scales: tuple[float, ...], flip: bool) -> None:
     x = images(2, 3, *size)
@@ -90,32 +90,9 @@ def test_a_mirrored_image_gets_mirrored_probabilities(network: nn.Module) -> Non
     assert (without - predict_probabilities(network, x, scales).flip(-1)).abs().max() > 0.05
 
 
-@pytest.mark.parametrize("crop", [0, 3])
-def test_memory_format_of_the_logits_changes_nothing(network: nn.Module, crop: int) -> None:
-    """Networks in channels_last, and those whose padding is cut off, give logits whose channels are not in one piece."""
-
-    class Wrapped(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            logits = nn.functional.pad(network(x.double()).float(), (0, crop, 0, crop))
-            height, width = x.shape[-2:]
-            return logits.contiguous(memory_format=torch.channels_last)[..., :height, :width]
-
-    x = images(2, 3, 21, 30).float()
-    plain = predict_probabilities(lambda x: network(x.double()).float(), x, (0.5, 1.0), flip=True)  # type: ignore[arg-type]
-    assert torch.equal(predict_probabilities(Wrapped(), x, (0.5, 1.0), flip=True), plain)
-
-
-def test_tiny_scales_keep_a_pixel(network: nn.Module) -> None:
-    result = predict_probabilities(network, images(1, 3, 3, 50), (0.1,))
-    assert result.shape == (1, 4, 3, 50)
-    torch.testing.assert_close(result[..., 0, :], result[..., 2, :])
-
-
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_autocast_is_for_the_network_alone(memory_format: torch.memory_format) -> None:
+def test_autocast_is_for_the_network_alone() -> None:
     """Softmax, resizing and the mean of the views are float32 where machine.precision is bf16, on a CPU too."""
-    network = Small().float().eval().to(memory_format=memory_format)
-    x = images(1, 3, 8, 9).float().contiguous(memory_format=memory_format)
+    network, x = Small().float().eval(), images(1, 3, 8, 9).float()
     with torch.autocast("cpu", torch.bfloat16):
         result = predict_probabilities(network, x, (0.5, 1.0), flip=True)
     assert result.dtype == torch.float32
@@ -129,10 +106,10 @@ def test_no_scales_are_refused(network: nn.Module) -> None:
 
 
 @cache
-def built(short_side: int | None, **changes: object) -> SegmentationModel:
+def built(short_side: int | None, encoder_weights: str = "none", **changes: object) -> SegmentationModel:
     options = {"decoder": "DeepLabV3Plus", "encoder": "tf_efficientnet_lite0", "output_stride": 16}
     architecture = Architecture(**{**options, "short_side": short_side, **changes})  # type: ignore[arg-type]
-    model = build_model(architecture, CLASSES, encoder_weights="none", seed=3)
+    model = build_model(architecture, CLASSES, encoder_weights=encoder_weights, seed=3)
     with torch.no_grad():
         model.train()(images(4, 3, 64, 64).float())
     return model.eval()
@@ -200,12 +177,9 @@ def test_image_is_predicted_from_bytes(model: SegmentationModel) -> None:
         result = predict_image(model, image, scales, flip)
         assert result.shape == (4, 33, 41) and result.dtype == torch.float32
         torch.testing.assert_close(result, predict_probabilities(model, x, scales, flip)[0], rtol=1e-4, atol=1e-5)
-
-
-def test_mirrored_view_of_an_image(model: SegmentationModel) -> None:
-    image = photo(33, 41)
-    result = predict_image(model, image[:, ::-1])
-    torch.testing.assert_close(result, predict_image(model, image[:, ::-1].copy()))
+    torch.testing.assert_close(
+        predict_image(model, image[:, ::-1]), predict_image(model, image[:, ::-1].copy())
+    )  # a view
 
 
 @pytest.mark.parametrize(
@@ -272,7 +246,7 @@ def test_windows_of_a_pointwise_network_change_nothing() -> None:
 
 @pytest.mark.parametrize("short_side", [None, 32])
 def test_predict_is_the_class_of_predict_image(short_side: int | None) -> None:
-    model, image = build(short_side), photo(50, 61)
+    model, image = build(short_side, encoder_weights="imagenet"), photo(50, 61)
     labels = model.predict(image)
     assert labels.dtype == np.uint8
     assert np.array_equal(labels, predict_image(model, image).argmax(0).numpy()) and len(np.unique(labels)) > 1
@@ -281,9 +255,7 @@ def test_predict_is_the_class_of_predict_image(short_side: int | None) -> None:
 
 def test_predict_label_averages_what_it_is_told_to() -> None:
     """Scales, flip and windows each change some pixel here, so none of them may be dropped on the way."""
-    architecture = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
-    model = build_model(architecture, CLASSES, encoder_weights="imagenet", seed=0).eval()
-    image = photo(50, 61)
+    model, image = build(encoder_weights="imagenet"), photo(50, 61)
     seen = {predict_label(model, image).tobytes()}
     for scales, flip, window in [
         ((1.0,), True, None),

@@ -51,15 +51,6 @@ def test_equals_scikit_learn() -> None:
     assert result.pixel_accuracy() == pytest.approx(sklearn.metrics.accuracy_score(truth, predicted))
 
 
-def test_a_class_that_never_occurs_does_not_count() -> None:
-    prediction, target = example()
-    for ids in (prediction, target):
-        ids[ids == 3] = 1
-    result, (truth, predicted) = confusion(prediction, target), counted(prediction, target)
-    assert np.flatnonzero(np.isnan(result.iou())).tolist() == [3]
-    assert result.miou() == pytest.approx(sklearn.metrics.jaccard_score(truth, predicted, average="macro"))
-
-
 def test_a_class_only_predicted_or_only_true_counts_as_zero() -> None:
     result = ConfusionMatrix(4)
     result.update(np.array([0, 1, 0]), np.array([0, 0, 2]))
