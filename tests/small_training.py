@@ -1,5 +1,7 @@
 """A network, images and a recipe with which a step of training takes moments."""
 
+import copy
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -52,8 +54,14 @@ def a_recipe(steps: int, **changes: object) -> Recipe:
     return Recipe(**{**values, **changes})
 
 
-def new_model() -> SegmentationModel:
+@cache
+def built_model() -> SegmentationModel:
     return build_model(ARCHITECTURE, scenes.CLASSES, encoder_weights="imagenet", seed=0)
+
+
+def new_model() -> SegmentationModel:
+    """A copy, which takes a fifth of the time."""
+    return copy.deepcopy(built_model())
 
 
 def small_data(raw: Path, images: int = 2, height: int = 64, width: int = 64) -> Data:

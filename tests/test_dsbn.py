@@ -1,7 +1,7 @@
 """Distribution-specific batch normalization: conversion, the split of the batch, and the way back to a plain network."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -97,36 +97,13 @@ def test_every_kind_of_batch_norm_is_split(norm: nn.Module, shape: tuple[int, ..
             result = converted(x)
         assert torch.equal(result, torch.cat([first(x[:2]), second(x[2:] + 0.0)]))
         assert torch.equal(x, kept)
+    for count, plain in ((6, first), (0, second)):
+        with labelled_first(converted, count):
+            assert torch.equal(converted(x), plain(x + 0.0))
     (module,) = norms(converted)
     for own, plain in ((module.standard, first), (module.parallel, second)):
         assert own.state_dict().keys() == plain.state_dict().keys()
         assert all(torch.equal(value, plain.state_dict()[key]) for key, value in own.state_dict().items())
-
-
-def test_fused_activation_is_kept_in_both_branches() -> None:
-    converted = convert_dsbn(nn.Sequential(randomise(BatchNormAct2d(3, act_layer=nn.ReLU6))))
-    x = 20 * draw(6, 3, 8, 8).float()
-    with labelled_first(converted, 3):
-        for part in converted(x).chunk(2):
-            assert part.min() == 0 and part.max() > 1
-    (module,) = norms(converted)
-    assert isinstance(module.parallel, BatchNormAct2d) and module.parallel.act is not module.standard.act
-    converted.eval()
-    for count in (6, 0):
-        with labelled_first(converted, count):
-            assert converted(x * 10).max() == 6 and converted(x).min() == 0
-
-
-def test_every_batch_norm_is_converted_and_nothing_else(net: nn.Module) -> None:
-    before = dict(net.named_modules())
-    plain = {name for name, module in before.items() if isinstance(module, _BatchNorm)}
-    assert convert_dsbn(net) is net
-    after = dict(net.named_modules())
-    assert {name for name, module in after.items() if isinstance(module, DistributionSpecificBatchNorm)} == plain
-    assert len(plain) == 3
-    for name in plain:
-        assert after[f"{name}.standard"] is before[name]
-    assert all(after[name] is before[name] for name in before.keys() - plain if not name.startswith("block.norm."))
 
 
 def test_parallel_norm_starts_equal_and_is_independent(net: nn.Module) -> None:
@@ -196,59 +173,28 @@ def test_outside_the_block_all_goes_through_the_standard_norm(net: nn.Module) ->
     )
 
 
-def test_count_of_none_and_of_all(net: nn.Module) -> None:
-    for module in norms(convert_dsbn(net)):
-        randomise(module.parallel, seed=1)
-    first, second = strip_dsbn(copy.deepcopy(net)), with_parallel_norms(net)
-    x = draw(4, 3, 6, 6)
-    with labelled_first(net, 4):
-        assert torch.equal(net(x), first(x))
-    with labelled_first(net, 0):
-        assert torch.equal(net(x), second(x))
-    assert not torch.equal(first(x), second(x))
-
-
-def test_batch_smaller_than_count_is_refused(net: nn.Module) -> None:
-    convert_dsbn(net)
-    with pytest.raises(ValueError, match=r"count=5\), but the batch has only 4"), labelled_first(net, 5):
-        net(draw(4, 3, 6, 6))
-
-
 def test_wrong_use_is_refused(net: nn.Module) -> None:
     with pytest.raises(ValueError, match="no DSBN"), labelled_first(net, 1):
         pass
     convert_dsbn(net)
     with pytest.raises(ValueError, match="not be negative, found -1"), labelled_first(net, -1):
         pass
+    with pytest.raises(ValueError, match=r"count=5\), but the batch has only 4"), labelled_first(net, 5):
+        net(draw(4, 3, 6, 6))
     with pytest.raises(
         UserError, match="Linear has no batch norm, so DSBN does not apply: set student.bn to trainable"
     ):
         convert_dsbn(nn.Linear(2, 2))
 
 
-def test_an_exception_restores_the_state(net: nn.Module) -> None:
-    convert_dsbn(net)
-    with pytest.raises(KeyError), labelled_first(net, 2):
-        raise KeyError("in the block")
-    assert [module.labelled for module in norms(net)] == [None] * 3
-
-
-def test_blocks_nest(net: nn.Module) -> None:
+def test_blocks_nest_and_an_exception_restores_the_state(net: nn.Module) -> None:
     convert_dsbn(net)
     with labelled_first(net, 3):
-        with labelled_first(net, 1):
+        with pytest.raises(KeyError), labelled_first(net, 1):
             assert {module.labelled for module in norms(net)} == {1}
+            raise KeyError
         assert {module.labelled for module in norms(net)} == {3}
     assert {module.labelled for module in norms(net)} == {None}
-
-
-def test_a_batch_norm_as_the_whole_network() -> None:
-    norm = randomise(nn.BatchNorm2d(3))
-    converted = convert_dsbn(norm)
-    assert isinstance(converted, DistributionSpecificBatchNorm) and converted.standard is norm
-    with labelled_first(converted, 1):
-        assert converted(torch.randn(4, 3, 2, 2)).shape == (4, 3, 2, 2)
-    assert strip_dsbn(converted) is norm
 
 
 def test_a_shared_batch_norm_stays_shared() -> None:
@@ -277,9 +223,11 @@ def test_converting_twice_changes_nothing(net: nn.Module) -> None:
 
 @pytest.mark.parametrize("train", [True, False])
 def test_type_mode_and_trainability_are_kept(train: bool) -> None:
+    """Of a batch norm that is the whole network, too."""
     norm = nn.BatchNorm2d(3).double().train(train)
     norm.weight.requires_grad_(False)
     module = convert_dsbn(norm)
+    assert isinstance(module, DistributionSpecificBatchNorm) and module.standard is norm is strip_dsbn(module)
     assert [part.training for part in module.modules()] == [train] * 3
     for part in (module.standard, module.parallel):
         assert isinstance(part, nn.BatchNorm2d)
@@ -287,9 +235,10 @@ def test_type_mode_and_trainability_are_kept(train: bool) -> None:
         assert not part.weight.requires_grad and part.bias.requires_grad
 
 
-def test_strip_gives_the_original_modules_back(net: nn.Module) -> None:
+@pytest.mark.parametrize("convert", [convert_dsbn, lambda network: network], ids=["converted", "plain"])
+def test_strip_gives_the_original_modules_back(convert: Callable[[nn.Module], nn.Module], net: nn.Module) -> None:
     modules, keys = dict(net.named_modules()), list(net.state_dict())
-    assert strip_dsbn(convert_dsbn(net)) is net
+    assert strip_dsbn(convert(net)) is net
     assert {name: id(module) for name, module in net.named_modules()} == {n: id(m) for n, m in modules.items()}
     assert list(net.state_dict()) == keys
 
@@ -311,11 +260,6 @@ def test_statistics_of_both_branches() -> None:
     assert list(row.values())[1:] == pytest.approx([float(value) for value in expected], rel=1e-4)
 
 
-def test_strip_of_a_plain_network_changes_nothing(net: nn.Module) -> None:
-    modules = list(map(id, net.modules()))
-    assert list(map(id, strip_dsbn(net).modules())) == modules
-
-
 def test_stripped_equals_a_plain_network_with_the_labelled_updates() -> None:
     """To the last bit: pseudo-labelled images leave no trace in the network that is kept."""
     network = randomise(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), BatchNormAct2d(3), nn.BatchNorm2d(3)))
@@ -332,19 +276,10 @@ def test_stripped_equals_a_plain_network_with_the_labelled_updates() -> None:
     assert all(torch.equal(value, plain.state_dict()[key]) for key, value in network.state_dict().items())
 
 
-@pytest.fixture(scope="module")
-def default_model() -> nn.Module:
+def test_default_network_comes_back_to_the_last_bit() -> None:
     classes = Classes(("a", "b", "c"), ((9, 0, 0), (0, 9, 0), (0, 0, 9)))
     architecture = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
-    return randomise(build_model(architecture, classes, encoder_weights="none", seed=0))
-
-
-@pytest.fixture
-def model(default_model: nn.Module) -> Iterator[nn.Module]:
-    yield copy.deepcopy(default_model)
-
-
-def test_default_network_comes_back_to_the_last_bit(model: nn.Module) -> None:
+    model = randomise(build_model(architecture, classes, encoder_weights="none", seed=0))
     x = torch.rand(2, 3, 40, 56)
     plain = sum(isinstance(module, _BatchNorm) for module in model.modules())
     keys, expected = list(model.state_dict()), model.eval()(x)
@@ -356,33 +291,15 @@ def test_default_network_comes_back_to_the_last_bit(model: nn.Module) -> None:
     assert not norms(model)
 
 
-def test_default_network_in_training_equals_two_networks(model: nn.Module) -> None:
-    convert_dsbn(model.double())
-    for module in norms(model):
-        randomise(module.parallel, seed=1)
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    first, second = strip_dsbn(copy.deepcopy(model)), with_parallel_norms(model)
-    labelled, pseudo = draw(2, 3, 48, 48), draw(3, 3, 48, 48, seed=1)
+def test_copies_and_state_dicts_of_a_converted_network(net: nn.Module) -> None:
+    model = convert_dsbn(net)
     with labelled_first(model, 2), torch.no_grad():
-        result = model(torch.cat([labelled, pseudo]))
-        expected = torch.cat([first(labelled), second(pseudo)])
-    torch.testing.assert_close(result, expected, rtol=1e-6, atol=1e-6)
-    torch.testing.assert_close(
-        dict(strip_dsbn(model).named_buffers()), dict(first.named_buffers()), rtol=1e-6, atol=1e-6
-    )
-
-
-def test_copies_and_state_dicts_of_a_converted_network(model: nn.Module) -> None:
-    convert_dsbn(model)
-    with labelled_first(model, 2), torch.no_grad():
-        model(torch.rand(4, 3, 32, 32))  # the two norms differ now
+        model(draw(4, 3, 6, 6))  # the two norms differ now
     other = copy.deepcopy(model)
     assert not {id(module) for module in norms(other)} & {id(module) for module in norms(model)}
     fresh = convert_dsbn(randomise(copy.deepcopy(strip_dsbn(copy.deepcopy(model))), seed=7))
     fresh.load_state_dict(model.state_dict())
-    x = torch.rand(4, 3, 32, 32)
+    x = draw(4, 3, 6, 6, seed=1)
     for network in (model, other, fresh):
         network.eval()
     with labelled_first(model, 2), labelled_first(other, 2), labelled_first(fresh, 2):

@@ -1,6 +1,8 @@
 """Test-time augmentation against loops written by hand."""
 
+import copy
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -67,28 +69,20 @@ def by_hand(network: nn.Module, x: Tensor, scales: Sequence[float], flip: bool) 
     return np.mean(parts, axis=0)
 
 
-@pytest.mark.parametrize("size", [(16, 20), (17, 23), (5, 31)])
-@pytest.mark.parametrize("scales", [(1.0,), (0.5,), (0.5, 0.75, 1.0, 1.5, 1.75)])
+@pytest.mark.parametrize("size", [(16, 20), (5, 31)])
+@pytest.mark.parametrize("scales", [(1.0,), (0.1,), (0.5, 0.75, 1.0, 1.5, 1.75)])
 @pytest.mark.parametrize("flip", [False, True])
 def test_equals_the_loop(network: nn.Module, size: tuple[int, int], scales: tuple[float, ...], flip: bool) -> None:
     x = images(2, 3, *size)
     result = predict_probabilities(network, x, scales, flip)
-    assert result.shape == (2, 4, *size) and result.dtype == torch.float32
+    assert result.shape == (2, 4, *size) and result.dtype == torch.float32 and not result.requires_grad
     np.testing.assert_allclose(result.numpy(), by_hand(network, x, scales, flip), atol=2e-6)
     np.testing.assert_allclose(result.sum(1).numpy(), 1.0, atol=1e-5)
     assert (result >= 0).all()
 
 
-def test_one_scale_is_the_softmax(network: nn.Module) -> None:
-    x = images(2, 3, 9, 14)
-    expected = network(x).float().softmax(1).detach()
-    assert torch.equal(predict_probabilities(network, x), expected)
-    assert torch.equal(predict_probabilities(network, x, scales=(1.0, 1.0)), expected)
-
-
-@pytest.mark.parametrize("width", [20, 23])
-def test_a_mirrored_image_gets_mirrored_probabilities(network: nn.Module, width: int) -> None:
-    x, scales = images(1, 3, 17, width), (0.75, 1.0, 1.5)
+def test_a_mirrored_image_gets_mirrored_probabilities(network: nn.Module) -> None:
+    x, scales = images(1, 3, 17, 23), (0.75, 1.0, 1.5)
     straight = predict_probabilities(network, x, scales, flip=True)
     mirrored = predict_probabilities(network, x.flip(-1), scales, flip=True)
     torch.testing.assert_close(mirrored, straight.flip(-1), rtol=0, atol=1e-5)
@@ -96,46 +90,9 @@ def test_a_mirrored_image_gets_mirrored_probabilities(network: nn.Module, width:
     assert (without - predict_probabilities(network, x, scales).flip(-1)).abs().max() > 0.05
 
 
-def test_images_of_a_batch_do_not_mix(network: nn.Module) -> None:
-    x = images(3, 3, 12, 15)
-    together = predict_probabilities(network, x, (0.5, 1.0), flip=True)
-    for i in range(3):
-        torch.testing.assert_close(together[i : i + 1], predict_probabilities(network, x[i : i + 1], (0.5, 1.0), True))
-
-
-@pytest.mark.parametrize("crop", [0, 3])
-def test_memory_format_of_the_logits_changes_nothing(network: nn.Module, crop: int) -> None:
-    """Networks in channels_last, and those whose padding is cut off, give logits whose channels are not in one piece."""
-
-    class Wrapped(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            logits = nn.functional.pad(network(x.double()).float(), (0, crop, 0, crop))
-            height, width = x.shape[-2:]
-            return logits.contiguous(memory_format=torch.channels_last)[..., :height, :width]
-
-    x = images(2, 3, 21, 30).float()
-    plain = predict_probabilities(lambda x: network(x.double()).float(), x, (0.5, 1.0), flip=True)  # type: ignore[arg-type]
-    assert torch.equal(predict_probabilities(Wrapped(), x, (0.5, 1.0), flip=True), plain)
-
-
-def test_tiny_scales_keep_a_pixel(network: nn.Module) -> None:
-    result = predict_probabilities(network, images(1, 3, 3, 50), (0.1,))
-    assert result.shape == (1, 4, 3, 50)
-    torch.testing.assert_close(result[..., 0, :], result[..., 2, :])
-
-
-def test_bfloat16_network_gives_float32_probabilities() -> None:
-    network = Small().bfloat16().eval()
-    result = predict_probabilities(network, images(1, 3, 8, 9).bfloat16(), (0.5, 1.0), flip=True)
-    assert result.dtype == torch.float32
-    torch.testing.assert_close(result.sum(1), torch.ones(1, 8, 9), rtol=0, atol=1e-5)
-
-
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-def test_autocast_is_for_the_network_alone(memory_format: torch.memory_format) -> None:
+def test_autocast_is_for_the_network_alone() -> None:
     """Softmax, resizing and the mean of the views are float32 where machine.precision is bf16, on a CPU too."""
-    network = Small().float().eval().to(memory_format=memory_format)
-    x = images(1, 3, 8, 9).float().contiguous(memory_format=memory_format)
+    network, x = Small().float().eval(), images(1, 3, 8, 9).float()
     with torch.autocast("cpu", torch.bfloat16):
         result = predict_probabilities(network, x, (0.5, 1.0), flip=True)
     assert result.dtype == torch.float32
@@ -148,18 +105,19 @@ def test_no_scales_are_refused(network: nn.Module) -> None:
         predict_probabilities(network, images(1, 3, 4, 4), ())
 
 
-def test_no_graph_is_built(network: nn.Module) -> None:
-    assert not predict_probabilities(network, images(1, 3, 4, 4)).requires_grad
+@cache
+def built(short_side: int | None, encoder_weights: str = "none", **changes: object) -> SegmentationModel:
+    options = {"decoder": "DeepLabV3Plus", "encoder": "tf_efficientnet_lite0", "output_stride": 16}
+    architecture = Architecture(**{**options, "short_side": short_side, **changes})  # type: ignore[arg-type]
+    model = build_model(architecture, CLASSES, encoder_weights=encoder_weights, seed=3)
+    with torch.no_grad():
+        model.train()(images(4, 3, 64, 64).float())
+    return model.eval()
 
 
 def build(short_side: int | None = None, **changes: object) -> SegmentationModel:
     """A network with batch statistics of its own, so that padding and normalisation show in its logits."""
-    options = {"decoder": "DeepLabV3Plus", "encoder": "tf_efficientnet_lite0", "output_stride": 16}
-    architecture = Architecture(**{**options, "short_side": short_side, **changes})  # type: ignore[arg-type]
-    model = build_model(architecture, CLASSES, encoder_weights="none", seed=3)
-    with torch.no_grad():
-        model.train()(images(4, 3, 64, 64).float())
-    return model.eval()
+    return copy.deepcopy(built(short_side, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +125,7 @@ def model() -> SegmentationModel:
     return build()
 
 
-@pytest.mark.parametrize("size", [(32, 48), (33, 47), (50, 31), (16, 65), (1, 1)])
+@pytest.mark.parametrize("size", [(32, 48), (33, 47), (16, 65), (1, 1)])
 def test_any_image_size_gives_logits_of_that_size(model: SegmentationModel, size: tuple[int, int]) -> None:
     """As if the image had been continued in the mean colour, to the right and below."""
     x = images(2, 3, *size).float()
@@ -183,7 +141,12 @@ def test_any_image_size_gives_logits_of_that_size(model: SegmentationModel, size
 
 @pytest.mark.parametrize(
     ("decoder", "encoder", "stride"),
-    [("DeepLabV3Plus", "tf_efficientnet_lite0", 8), ("Unet", "tf_efficientnet_lite0", 32), ("FPN", "resnet18", 32)],
+    [
+        ("DeepLabV3Plus", "tf_efficientnet_lite0", 8),
+        ("DeepLabV3", "resnet18", 16),
+        ("Unet", "tf_efficientnet_lite0", 32),
+        ("FPN", "resnet18", 32),
+    ],
 )
 def test_other_networks_take_odd_sizes_too(decoder: str, encoder: str, stride: int) -> None:
     model = build(decoder=decoder, encoder=encoder, output_stride=stride)
@@ -214,21 +177,18 @@ def test_image_is_predicted_from_bytes(model: SegmentationModel) -> None:
         result = predict_image(model, image, scales, flip)
         assert result.shape == (4, 33, 41) and result.dtype == torch.float32
         torch.testing.assert_close(result, predict_probabilities(model, x, scales, flip)[0], rtol=1e-4, atol=1e-5)
-
-
-def test_mirrored_view_of_an_image(model: SegmentationModel) -> None:
-    image = photo(33, 41)
-    result = predict_image(model, image[:, ::-1])
-    torch.testing.assert_close(result, predict_image(model, image[:, ::-1].copy()))
+    torch.testing.assert_close(
+        predict_image(model, image[:, ::-1]), predict_image(model, image[:, ::-1].copy())
+    )  # a view
 
 
 @pytest.mark.parametrize(
-    ("size", "inside"), [((96, 128), (48, 64)), ((131, 60), (105, 48)), ((48, 64), (48, 64)), ((30, 41), (30, 41))]
+    ("size", "inside"), [((96, 128), (32, 43)), ((131, 60), (70, 32)), ((32, 50), (32, 50)), ((20, 41), (20, 41))]
 )
 def test_network_sees_the_short_side_and_the_result_has_the_images_size(
     size: tuple[int, int], inside: tuple[int, int]
 ) -> None:
-    model = build(short_side=48)
+    model = build(short_side=32)
     seen = []
     model.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape)))
     result = predict_image(model, photo(*size))
@@ -284,31 +244,18 @@ def test_windows_of_a_pointwise_network_change_nothing() -> None:
     torch.testing.assert_close(predict_windows(network, images, 100, flip=True), whole)
 
 
-def test_window_reaches_the_evaluation() -> None:
-    model = build(decoder="DeepLabV3Plus", encoder="tf_efficientnet_lite0", output_stride=16)
-    image = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
-    small, whole = predict_image(model, image, window=48), predict_image(model, image)
-    assert small.shape == whole.shape and not torch.allclose(small, whole)
-    torch.testing.assert_close(predict_image(model, image, window=90), whole)
-    torch.testing.assert_close(small.sum(0), torch.ones(70, 90))
-
-
 @pytest.mark.parametrize("short_side", [None, 32])
 def test_predict_is_the_class_of_predict_image(short_side: int | None) -> None:
-    architecture = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16, short_side=short_side)
-    model = build_model(architecture, CLASSES, encoder_weights="imagenet", seed=0).eval()
-    image = np.random.default_rng(0).integers(0, 256, (50, 61, 3), dtype=np.uint8)
+    model, image = build(short_side, encoder_weights="imagenet"), photo(50, 61)
     labels = model.predict(image)
     assert labels.dtype == np.uint8
-    assert np.array_equal(labels, predict_image(model, image).argmax(0).numpy())
+    assert np.array_equal(labels, predict_image(model, image).argmax(0).numpy()) and len(np.unique(labels)) > 1
     assert np.array_equal(labels, predict_label(model, image))
 
 
 def test_predict_label_averages_what_it_is_told_to() -> None:
     """Scales, flip and windows each change some pixel here, so none of them may be dropped on the way."""
-    architecture = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
-    model = build_model(architecture, CLASSES, encoder_weights="imagenet", seed=0).eval()
-    image = np.random.default_rng(0).integers(0, 256, (50, 61, 3), dtype=np.uint8)
+    model, image = build(encoder_weights="imagenet"), photo(50, 61)
     seen = {predict_label(model, image).tobytes()}
     for scales, flip, window in [
         ((1.0,), True, None),

@@ -1,4 +1,4 @@
-"""The confusion matrix and what is derived from it, against scikit-learn and torchmetrics."""
+"""The confusion matrix and what is derived from it, against scikit-learn."""
 
 import json
 
@@ -8,11 +8,6 @@ import sklearn.metrics
 import torch
 
 from segsemi.metrics import ConfusionMatrix
-from segsemi.models.torchvision_ops import import_torchvision
-
-import_torchvision()  # torchmetrics imports it
-
-from torchmetrics.classification import MulticlassAccuracy, MulticlassJaccardIndex  # noqa: E402
 
 CLASSES = 5
 
@@ -47,31 +42,13 @@ def test_by_hand() -> None:
 
 def test_equals_scikit_learn() -> None:
     prediction, target = example()
+    kept = prediction.copy(), target.copy()
     result, (truth, predicted) = confusion(prediction, target), counted(prediction, target)
+    assert np.array_equal(prediction, kept[0]) and np.array_equal(target, kept[1])
     np.testing.assert_array_equal(result.matrix, sklearn.metrics.confusion_matrix(truth, predicted))
     np.testing.assert_allclose(result.iou(), sklearn.metrics.jaccard_score(truth, predicted, average=None))
     assert result.miou() == pytest.approx(sklearn.metrics.jaccard_score(truth, predicted, average="macro"))
     assert result.pixel_accuracy() == pytest.approx(sklearn.metrics.accuracy_score(truth, predicted))
-
-
-def test_equals_torchmetrics() -> None:
-    prediction, target = example(seed=1)
-    result = confusion(prediction, target)
-    p, t = torch.from_numpy(prediction).long(), torch.from_numpy(target).long()
-    options = {"num_classes": CLASSES, "ignore_index": 255}
-    np.testing.assert_allclose(result.iou(), MulticlassJaccardIndex(average="none", **options)(p, t), rtol=1e-6)
-    assert result.miou() == pytest.approx(float(MulticlassJaccardIndex(average="macro", **options)(p, t)), rel=1e-6)
-    accuracy = float(MulticlassAccuracy(average="micro", **options)(p, t))
-    assert result.pixel_accuracy() == pytest.approx(accuracy, rel=1e-6)
-
-
-def test_a_class_that_never_occurs_does_not_count() -> None:
-    prediction, target = example()
-    for ids in (prediction, target):
-        ids[ids == 3] = 1
-    result, (truth, predicted) = confusion(prediction, target), counted(prediction, target)
-    assert np.flatnonzero(np.isnan(result.iou())).tolist() == [3]
-    assert result.miou() == pytest.approx(sklearn.metrics.jaccard_score(truth, predicted, average="macro"))
 
 
 def test_a_class_only_predicted_or_only_true_counts_as_zero() -> None:
@@ -99,13 +76,6 @@ def test_updates_add_up() -> None:
     np.testing.assert_array_equal(result.matrix, confusion(prediction, target).matrix)
 
 
-def test_all_classes_of_a_byte() -> None:
-    ids = np.arange(255, dtype=np.uint8)
-    result = ConfusionMatrix(255)
-    result.update(ids, ids[::-1])
-    np.testing.assert_array_equal(result.matrix, np.eye(255, dtype=np.int64)[::-1])
-
-
 def test_another_ignore_index() -> None:
     prediction, target = example()
     result = ConfusionMatrix(CLASSES, ignore_index=-1)
@@ -113,8 +83,7 @@ def test_another_ignore_index() -> None:
     np.testing.assert_array_equal(result.matrix, confusion(prediction, target).matrix)
 
 
-@pytest.mark.parametrize("num_classes", [5, 250, 256, 300])
-@pytest.mark.parametrize("ignore_index", [255, 3, -1, 400])
+@pytest.mark.parametrize(("num_classes", "ignore_index"), [(5, 255), (250, 3), (255, 255), (256, -1), (300, 400)])
 def test_bytes_count_as_other_integers_do(num_classes: int, ignore_index: int) -> None:
     """Errors too: ids up to 255 are looked at, some of them ignored."""
     rng = np.random.default_rng(0)
@@ -132,14 +101,6 @@ def test_bytes_count_as_other_integers_do(num_classes: int, ignore_index: int) -
                 outcomes.append(str(error))
         assert outcomes[0] == outcomes[1]
     assert counted > 0
-
-
-def test_inputs_are_left_as_they_were() -> None:
-    prediction, target = example()
-    kept = prediction.copy(), target.copy()
-    confusion(prediction, target)
-    np.testing.assert_array_equal(prediction, kept[0])
-    np.testing.assert_array_equal(target, kept[1])
 
 
 def test_nothing_counted_is_not_a_number() -> None:

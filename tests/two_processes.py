@@ -81,7 +81,7 @@ def main(out: Path, accumulate: int, loss: str, bn: str, runtime: Runtime) -> No
     # 4 images of a kind in each piece: batch norm over 2 values, where the network pools to 1x1, multiplies rounding
     parts = tuple(part._replace(images=4 * accumulate) for part in (LABELLED, PSEUDO))
     augment = AUGMENT.model_copy(update={"scale_min": 0.5, "scale_max": 1.0})  # some padding
-    recipe = a_recipe(3, lr=3e-5, val_every=1, accumulate=accumulate, loss=loss, bn=bn, parts=parts, augment=augment)
+    recipe = a_recipe(2, lr=3e-5, val_every=1, accumulate=accumulate, loss=loss, bn=bn, parts=parts, augment=augment)
     model = new_model()  # lr: larger ones amplify rounding from step to step
     for module in model.modules():
         if isinstance(module, nn.Dropout):  # processes draw other random numbers

@@ -1,9 +1,7 @@
 """SAUG: the seventeen operations of the paper's Figure 1, and how they are drawn and applied."""
 
-import colorsys
 import warnings
 from collections import Counter
-from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -80,140 +78,57 @@ def test_channels_are_shuffled_in_all_orders_alike() -> None:
 
 
 @pytest.mark.parametrize("name", FIGURE_1)
-def test_operation_changes_the_image_and_leaves_its_input(name: str, photo: np.ndarray) -> None:
-    kept = photo.copy()
-    results = [OPERATIONS[name](photo, rng(seed)) for seed in range(8)]
+def test_operation_is_a_function_of_image_and_generator(name: str, photo: np.ndarray) -> None:
+    operation, kept = OPERATIONS[name], photo.copy()
+    results = [operation(photo, rng(seed)) for seed in range(8)]
+    assert np.array_equal(results[1], operation(photo, rng(1)))
+    assert len({result.tobytes() for result in results}) >= (1 if name in ALWAYS_ALIKE else 3)
     assert all(result.shape == photo.shape and result.dtype == np.uint8 for result in results)
-    assert np.array_equal(photo, kept)
-    assert not any(np.shares_memory(result, photo) for result in results)
     changed = sum(not np.array_equal(result, photo) for result in results)
     assert changed >= (4 if name == "Channel_shuffle" else 7)  # a shuffle into the old order, or + 0, may come
+    assert np.array_equal(photo, kept) and not any(np.shares_memory(result, photo) for result in results)
+    assert operation(photo).shape == photo.shape  # a generator of its own
 
 
 @pytest.mark.parametrize("name", FIGURE_1)
-def test_operation_depends_on_its_generator_alone(name: str, photo: np.ndarray) -> None:
-    first, again = OPERATIONS[name](photo, rng(1)), OPERATIONS[name](photo, rng(1))
-    assert np.array_equal(first, again)
-    different = {OPERATIONS[name](photo, rng(seed)).tobytes() for seed in range(8)}
-    assert len(different) == 1 if name in ALWAYS_ALIKE else len(different) >= 3
-
-
-@pytest.mark.parametrize("name", FIGURE_1)
-@pytest.mark.parametrize("size", [(37, 53), (2, 3), (1, 7)])
-def test_operation_keeps_odd_sizes(name: str, size: tuple[int, int], photo: np.ndarray) -> None:
-    result = OPERATIONS[name](np.ascontiguousarray(photo[: size[0], : size[1]]), rng())
-    assert result.shape == (*size, 3) and result.dtype == np.uint8
-
-
-@pytest.mark.parametrize("name", FIGURE_1)
-def test_operation_takes_views(name: str, photo: np.ndarray) -> None:
-    """Mirrored, every other row, channels reversed: the same as a copy of the view."""
+def test_operation_takes_odd_sizes_and_views(name: str, photo: np.ndarray) -> None:
+    """Views: mirrored, every other row, channels reversed; the same as a copy of the view."""
+    for size in ((37, 53), (2, 3), (1, 7)):
+        result = OPERATIONS[name](np.ascontiguousarray(photo[: size[0], : size[1]]), rng())
+        assert result.shape == (*size, 3) and result.dtype == np.uint8
     view = photo[::2, ::-1, ::-1]
     assert not view.flags.c_contiguous
     assert np.array_equal(OPERATIONS[name](view, rng(3)), OPERATIONS[name](np.ascontiguousarray(view), rng(3)))
 
 
-@pytest.mark.parametrize("name", FIGURE_1)
-def test_operation_without_a_generator(name: str, photo: np.ndarray) -> None:
-    assert OPERATIONS[name](photo).shape == photo.shape
-
-
-def shares(image: np.ndarray, value: int) -> np.ndarray:
-    return (image == value).mean((0, 1))
-
-
-def spread_of(change: np.ndarray) -> np.ndarray:
-    return change.reshape(-1, 3).std(0)
-
-
-EFFECTS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], bool]] = {
-    # image, its result, and the result's difference for a grey image: name -> what must hold for every draw
-    "contrast_gamma": lambda x, y, g, d: bool(
-        (spread_of(d) == 0).all()
-        and (g > 255 * (100 / 255) ** 1.5 - 2).all()
-        and (g < 255 * (100 / 255) ** 0.5 + 2).all()
-    ),
-    "contrast_linear": lambda x, y, g, d: bool(
-        (spread_of(d) == 0).all() and (g >= 127 - 27 * 2 - 1).all() and (g <= 127 - 27 * 0.5 + 1).all()
-    ),
-    "brightness": lambda x, y, g, d: bool(d.min() == d.max() and -20 <= d.min() <= 50),
-    "brightness_channel": lambda x, y, g, d: bool((spread_of(d) == 0).all() and d.min() >= -20 and d.max() <= 50),
-    "equalize": lambda x, y, g, d: y.std() > x.std() and np.ptp(y.astype(int)) > 245,
-    "hsv": lambda x, y, g, d: bool(np.abs(y.max(2).astype(int) - x.max(2)).max() <= 1),
-    "invert_channel": lambda x, y, g, d: np.array_equal(y, x[..., [2, 1, 0]]),
-    "blur": lambda x, y, g, d: (
-        not d.any()
-        and np.abs(np.diff(y.astype(int), axis=1)).mean() < 0.7 * np.abs(np.diff(x.astype(int), axis=1)).mean()
-    ),
-    "noise_gau": lambda x, y, g, d: bool(
-        (spread_of(d) > 0.9 * 0.03 * 255).all() and (spread_of(d) < 1.1 * 0.08 * 255).all() and abs(d.mean()) < 1
-    ),
-    "noise_pos": lambda x, y, g, d: 9 < np.abs(d).mean() < 16 and abs(d.mean()) < 1,
-    "Channel_shuffle": lambda x, y, g, d: (
-        sorted(c.tobytes() for c in np.moveaxis(x, 2, 0)) == sorted(c.tobytes() for c in np.moveaxis(y, 2, 0))
-    ),
-    "dropout": lambda x, y, g, d: bool(
-        (shares(g, 0) > 0.17).all() and (shares(g, 0) < 0.53).all() and np.isin(g, (0, 100)).all()
-    ),
-    "coarse_dropout": lambda x, y, g, d: bool(np.isin(g, (0, 100)).all() and shares(g, 0).max() < 0.8),
-    "multiply": lambda x, y, g, d: bool((spread_of(d) == 0).all() and g.min() >= 24 and g.max() <= 250),
-    "salt_pepper": lambda x, y, g, d: bool((shares(g, 100) > 0.88).all()),
-    "solarize": lambda x, y, g, d: np.isin(y, (x, 255 - x)).all() and ((y == x) | (y == 255 - x)).all(),
-    "jpeg_compression": lambda x, y, g, d: 0 < np.abs(y.astype(int) - x).mean() < 20 and np.abs(d).max() <= 6,
-}
-
-
-@pytest.mark.parametrize("name", FIGURE_1)
-def test_operation_does_what_its_name_says(name: str, photo: np.ndarray, grey: np.ndarray) -> None:
-    """In the ranges of the released code, for every draw."""
-    for seed in range(20):
-        y, g = OPERATIONS[name](photo, rng(seed)), OPERATIONS[name](grey, rng(seed))
-        assert EFFECTS[name](photo, y, g, g.astype(int) - 100), f"seed {seed}"
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "low", "high"),
-    [
-        ("brightness", lambda g: g.mean() - 100, -20, 50),
-        ("multiply", lambda g: g[0, 0, 0] / 100, 0.25, 2.5),
-        ("contrast_gamma", lambda g: np.log(g[0, 0, 0] / 255) / np.log(100 / 255), 0.5, 1.5),
-        ("contrast_linear", lambda g: (127 - float(g[0, 0, 0])) / 27, 0.5, 2.0),
-        ("dropout", lambda g: (g[..., 0] == 0).mean(), 0.2, 0.5),
-        ("noise_gau", lambda g: g.std() / 255, 0.03, 0.08),
-        ("noise_pos", lambda g: np.abs(g.astype(int) - 100).mean(), 10, 15),  # of either sign
-    ],
-)
-def test_magnitudes_are_spread_over_the_whole_range(
-    name: str, value: Callable[[np.ndarray], float], low: float, high: float, grey: np.ndarray
-) -> None:
+def test_strength_of_noise_is_spread_over_the_whole_range(grey: np.ndarray) -> None:
     """A new value for every image; the lowest and the highest tenth of the range both come."""
-    drawn = [value(OPERATIONS[name](grey, rng(seed))) for seed in range(80)]
-    tenth = (high - low) / 10
-    assert min(drawn) < low + tenth and max(drawn) > high - tenth
-    assert min(drawn) > low - tenth and max(drawn) < high + tenth
+    for name, strength, low, high in [
+        ("noise_gau", lambda noise: noise.std() / 255, 0.03, 0.08),
+        ("noise_pos", lambda noise: np.abs(noise).mean(), 10, 15),  # of either sign
+    ]:
+        drawn = [strength(OPERATIONS[name](grey, rng(seed)).astype(int) - 100) for seed in range(80)]
+        tenth = (high - low) / 10
+        assert low - tenth < min(drawn) < low + tenth and high - tenth < max(drawn) < high + tenth
 
 
-# What SAUG's own operations are of: imgaug's, an independent implementation of the same distributions.
+# An independent implementation of the same distributions. Tests below compare other operations pixel by pixel, or noise
+# with its formula.
 IMGAUG = {
     "contrast_gamma": iaa.GammaContrast((0.5, 1.5), per_channel=True),
     "contrast_linear": iaa.LinearContrast((0.5, 2.0), per_channel=True),
     "brightness": iaa.Add((-20, 50)),
     "brightness_channel": iaa.Add((-20, 50), per_channel=True),
-    "equalize": iaa.HistogramEqualization(),
-    "hsv": iaa.AddToHueAndSaturation((-20, 20), per_channel=True),
-    "noise_gau": iaa.AdditiveGaussianNoise(scale=(0.03 * 255, 0.08 * 255)),
-    "noise_pos": iaa.AdditivePoissonNoise(lam=(10.0, 15.0)),
     "dropout": iaa.Dropout((0.2, 0.5), per_channel=True),
     "coarse_dropout": iaa.CoarseDropout(0.2, size_px=(2, 5), per_channel=True),
     "multiply": iaa.Multiply((0.25, 2.5), per_channel=True),
     "salt_pepper": iaa.SaltAndPepper((0.0, 0.1), per_channel=True),
     "solarize": iaa.Solarize(p=1.0),
-    "jpeg_compression": iaa.JpegCompression(compression=(85, 95)),
 }
 
 
 def test_equalizing_is_imgaugs_to_the_pixel(photo: np.ndarray) -> None:
-    assert np.array_equal(OPERATIONS["equalize"](photo, rng()), IMGAUG["equalize"].augment_image(photo))
+    assert np.array_equal(OPERATIONS["equalize"](photo, rng()), iaa.HistogramEqualization().augment_image(photo))
 
 
 def test_hue_and_saturation_move_as_imgaugs_to_the_pixel(photo: np.ndarray) -> None:
@@ -232,17 +147,15 @@ def test_jpeg_is_imgaugs_to_the_pixel(photo: np.ndarray) -> None:
         assert np.array_equal(OPERATIONS["jpeg_compression"](photo, rng(seed)), other.augment_image(photo))
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:imgaug", "ignore::DeprecationWarning:imageio")
 @pytest.mark.parametrize("name", IMGAUG)
 def test_distribution_is_that_of_imgaug(name: str) -> None:
     """Two-sample tests over many images: of one pixel's new value, and of the spread within an image."""
     image = np.full((8, 8, 3), 100, dtype=np.uint8)
     image[4:] = 170
-    image[..., 1] += 20  # a hue to move
-    generator = rng(7)
-    ours = np.stack([OPERATIONS[name](image, generator) for _ in range(3000)]).astype(float)
+    generator, number = rng(7), 1500
+    ours = np.stack([OPERATIONS[name](image, generator) for _ in range(number)]).astype(float)
     other = iaa.Sequential([IMGAUG[name]], seed=3)
-    theirs = np.stack([other.augment_image(image) for _ in range(3000)]).astype(float)
+    theirs = np.stack([other.augment_image(image) for _ in range(number)]).astype(float)
     for statistic in (
         lambda x: x[:, 0, 0, 0],
         lambda x: x[:, 7, 7, 2],
@@ -255,16 +168,7 @@ def test_distribution_is_that_of_imgaug(name: str) -> None:
         grid = np.unique(np.concatenate([a, b]))
         below = [np.searchsorted(x, grid + shift, side="right") / len(x) for x in (a, b) for shift in (-1.01, 1.01)]
         gap = np.maximum(below[0] - below[3], below[2] - below[1]).max()
-        assert gap < 1.95 * np.sqrt(2 / 3000)  # Kolmogorov-Smirnov, one in a thousand
-
-
-def test_linear_contrast_leaves_the_middle_where_it_is() -> None:
-    """127, as imgaug does, in every draw."""
-    middle = np.full((4, 4, 3), 127, dtype=np.uint8)
-    other = iaa.LinearContrast((0.5, 2.0), per_channel=True, seed=0)
-    for seed in range(20):
-        assert np.array_equal(OPERATIONS["contrast_linear"](middle, rng(seed)), middle)
-        assert np.array_equal(other.augment_image(middle), middle)
+        assert gap < 1.95 * np.sqrt(2 / number)  # Kolmogorov-Smirnov, one in a thousand
 
 
 def test_salt_and_pepper_has_both_in_equal_shares() -> None:
@@ -302,18 +206,6 @@ def test_coarse_dropout_drops_cells_of_a_grid() -> None:
             assert any({round(k * length / n + 0.49) for k in range(1, n)} >= set(edges.tolist()) for n in (3, 4, 5))
 
 
-def test_coarse_dropout_drops_what_opencv_makes_of_the_cells() -> None:
-    """Of sizes that the cells do and do not divide, down to one pixel."""
-    for height, width in ((1, 1), (2, 7), (60, 60), (61, 83), (769, 512)):
-        image = rng(0).integers(256, size=(height, width, 3), dtype=np.uint8)
-        for seed in range(20):
-            draws = rng(seed)
-            rows, columns = np.maximum(draws.integers(2, 5, 2, endpoint=True), 3)
-            kept = (draws.random((rows, columns, 3)) >= 0.2).astype(np.uint8)
-            mask = cv2.resize(kept, (width, height), interpolation=cv2.INTER_NEAREST)
-            assert np.array_equal(OPERATIONS["coarse_dropout"](image, rng(seed)), image * mask)
-
-
 def test_poisson_noise_has_its_probabilities() -> None:
     """The histogram of 10^6 pixels of one image against the mixture of both signs at the mean that fits it."""
     image = np.full((1000, 1000, 3), 100, dtype=np.uint8)
@@ -328,24 +220,6 @@ def test_poisson_noise_has_its_probabilities() -> None:
     assert p > 1e-3
     assert (values[values != 0] > 0).mean() == pytest.approx(0.5, abs=0.003)
     assert np.corrcoef(values[:-1], values[1:])[0, 1] == pytest.approx(0, abs=0.005)
-
-
-def test_hsv_moves_hue_and_saturation_alone() -> None:
-    """By up to 20 of 255 each, apart from each other; the brightest channel keeps its value."""
-    colour = np.full((4, 4, 3), (40, 120, 200), dtype=np.uint8)
-    old = colorsys.rgb_to_hsv(40 / 255, 120 / 255, 200 / 255)
-    results = [OPERATIONS["hsv"](colour, rng(seed))[0, 0] / 255 for seed in range(100)]
-    moves = np.array([np.subtract(colorsys.rgb_to_hsv(*result), old) for result in results])
-    limits = np.array([20, 20, 0]) / 255
-    assert (np.abs(moves).max(0) <= limits + 0.02).all()
-    assert (np.ptp(moves[:, :2], axis=0) > 1.6 * limits[:2]).all()
-    assert abs(np.corrcoef(moves[:, 0], moves[:, 1])[0, 1]) < 0.3
-
-
-@pytest.mark.parametrize("name", ["contrast_gamma", "brightness_channel", "multiply", "dropout", "salt_pepper"])
-def test_per_channel_operations_treat_the_channels_apart(name: str, grey: np.ndarray) -> None:
-    results = [OPERATIONS[name](grey, rng(seed)) for seed in range(5)]
-    assert any(not np.array_equal(result[..., 0], result[..., 1]) for result in results)
 
 
 def test_numpys_global_generator_is_left_alone(photo: np.ndarray) -> None:
@@ -366,64 +240,30 @@ def test_augmentation_repeats_with_its_generator(photo: np.ndarray) -> None:
     assert len({image.tobytes() for image in images}) == 4  # every image gets its own draw
     assert np.array_equal(photo, kept)
     assert not np.array_equal(StrongAugment(3, rng=rng(5))(photo), images[0])
-
-
-def test_augmentation_without_a_generator_differs(photo: np.ndarray) -> None:
-    augment = StrongAugment(2, ["noise_gau"])
-    assert not np.array_equal(augment(photo), StrongAugment(2, ["noise_gau"])(photo))
-
-
-def test_no_operations_give_a_copy(photo: np.ndarray) -> None:
-    result = StrongAugment(0, rng=rng())(photo)
-    assert np.array_equal(result, photo) and not np.shares_memory(result, photo)
-
-
-def recording(names: str, log: list[str]) -> dict[str, Callable[..., np.ndarray]]:
-    """Operations that write their name down, and whose result shows the order in which they came."""
-
-    def make(name: str) -> Callable[..., np.ndarray]:
-        def operation(image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-            assert isinstance(generator, np.random.Generator)
-            log.append(name)
-            return image * 3 + np.uint8(ord(name))
-
-        return operation
-
-    return {name: make(name) for name in names}
+    copied = StrongAugment(0)(photo)
+    assert np.array_equal(copied, photo) and not np.shares_memory(copied, photo)
 
 
 @pytest.mark.parametrize("replace", [True, False])
 def test_operations_are_applied_in_the_order_of_the_draw(replace: bool) -> None:
-    log: list[str] = []
-    augment = StrongAugment(4, recording("abcdef", log), rng(1), replace=replace)
-    drawn = StrongAugment(4, recording("abcdef", []), rng(1), replace=replace)
-    orders = []
-    for _ in range(20):
-        log.clear()
-        image = np.zeros((2, 2, 3), np.uint8)
+    """With replacement as they were drawn, without it in the pool's order (released code)."""
+    pool = {name: lambda image, _, name=name: image * 3 + np.uint8(ord(name)) for name in "abcdef"}
+    augment, drawn = (StrongAugment(4, pool, rng(1), replace=replace) for _ in range(2))
+    orders = [drawn.draw() for _ in range(20)]
+    for order in orders:
         expected = 0
-        result = augment(image)
-        assert log == drawn.draw()
-        for name in log:
+        for name in order:
             expected = (expected * 3 + ord(name)) % 256
-        assert (result == expected).all() and not image.any()
-        orders.append(list(log))
-    # with replacement the drawn order, without it the pool's (released code)
+        assert (augment(np.zeros((2, 2, 3), np.uint8)) == expected).all()
     assert any(order != sorted(order) for order in orders) == replace
 
 
-def test_draws_repeat_with_replacement_and_never_without() -> None:
-    with_, without = StrongAugment(3, rng=rng()), StrongAugment(3, rng=rng(), replace=False)
-    repeats = sum(len(set(with_.draw())) < 3 for _ in range(400))
-    assert repeats / 400 == pytest.approx(1 - 16 / 17 * 15 / 17, abs=0.06)
-    assert all(len(set(without.draw())) == 3 for _ in range(400))
-    assert sorted(StrongAugment(17, rng=rng(), replace=False).draw()) == sorted(FIGURE_1)
-
-
 @pytest.mark.parametrize("replace", [True, False])
-def test_draws_are_uniform_at_every_place(replace: bool) -> None:
+def test_draws_are_uniform_at_every_place_and_repeat_only_with_replacement(replace: bool) -> None:
     augment = StrongAugment(3, rng=rng(7), replace=replace)
     draws = np.array([augment.draw() for _ in range(3400)])
+    repeats = np.mean([len(set(draw)) < 3 for draw in draws])
+    assert repeats == pytest.approx(1 - 16 / 17 * 15 / 17 if replace else 0, abs=0.03)
     for place in range(3) if replace else [slice(None)]:  # without replacement a place is no longer a draw
         _, counts = np.unique(draws[:, place], return_counts=True)
         assert len(counts) == 17

@@ -36,7 +36,7 @@ def read_back(image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("scales", [(1.0, 1.0), (0.5, 0.5), (0.5, 2.0), (2.0, 2.0)])
 @pytest.mark.parametrize("crop", [24, 48, 90])
 def test_label_follows_the_image(scales: tuple[float, float], crop: int) -> None:
-    for seed in range(12):
+    for seed in range(5):
         label = blobs(53, 70, seed)
         image, new = weak_augment(
             painted(label), label, np.random.default_rng(seed), crop_size=crop, scale_range=scales
@@ -52,6 +52,7 @@ def test_label_follows_the_image(scales: tuple[float, float], crop: int) -> None
 
 
 def test_padding_is_grey_and_ignored() -> None:
+    """And a flip takes it from right to left."""
     label = np.zeros((20, 30), np.uint8)
     image, new = weak_augment(
         painted(label), label, np.random.default_rng(0), crop_size=40, scale_range=(1, 1), flip=False, ignore_index=77
@@ -60,31 +61,31 @@ def test_padding_is_grey_and_ignored() -> None:
     inside[:20, :30] = True
     np.testing.assert_array_equal(new, np.where(inside, 0, 77))
     assert (image[~inside] == FILL).all() and (image[inside] == (INK, 0, 0)).all()
+    pairs = [
+        weak_augment(painted(label), label, np.random.default_rng(s), crop_size=40, scale_range=(1, 1))
+        for s in range(9)
+    ]
+    assert {new[0, 0] for _, new in pairs} == {0, 255}
+    assert all(np.array_equal(new == 255, (image == FILL).all(-1)) for image, new in pairs)
 
 
-def test_padding_follows_the_flip() -> None:
-    label = np.zeros((20, 30), np.uint8)
-    sides = set()
-    for seed in range(20):
-        image, new = weak_augment(painted(label), label, np.random.default_rng(seed), crop_size=40, scale_range=(1, 1))
-        assert (new == 0).sum() == 600
-        np.testing.assert_array_equal(new == 255, (image == FILL).all(-1))
-        sides.add("left" if new[0, 0] == 255 else "right")
-    assert sides == {"left", "right"}
-
-
-def test_nothing_to_do_gives_the_same_pair() -> None:
-    label = blobs(48, 48)
-    image = np.random.default_rng(0).integers(256, size=(48, 48, 3), dtype=np.uint8)
+def test_depends_on_its_generator_alone_and_leaves_its_inputs() -> None:
+    """Also with views; and where nothing is to be done, the pair comes back."""
+    image, label = np.random.default_rng(0).integers(256, size=(48, 48, 3), dtype=np.uint8), blobs(48, 48)
     kept = image.copy(), label.copy()
-    new_image, new = weak_augment(
-        image, label, np.random.default_rng(3), crop_size=48, scale_range=(1.0, 1.0), flip=False
-    )
-    np.testing.assert_array_equal(new_image, kept[0])
-    np.testing.assert_array_equal(new, kept[1])
-    weak_augment(image, label, np.random.default_rng(3), crop_size=30)
-    np.testing.assert_array_equal(image, kept[0])
-    np.testing.assert_array_equal(label, kept[1])
+
+    def augmented(image: np.ndarray, label: np.ndarray, seed: int) -> bytes:
+        return b"".join(
+            part.tobytes() for part in weak_augment(image, label, np.random.default_rng(seed), crop_size=30)
+        )
+
+    assert augmented(image, label, 5) == augmented(image, label, 5) != augmented(image, label, 6)
+    views = image[:, ::-1], label[:, ::-1]
+    assert augmented(*views, 5) == augmented(*(view.copy() for view in views), 5)
+    same = weak_augment(image, label, np.random.default_rng(3), crop_size=48, scale_range=(1.0, 1.0), flip=False)
+    for given, before, result in zip((image, label), kept, same, strict=True):
+        np.testing.assert_array_equal(given, before)
+        np.testing.assert_array_equal(result, before)
 
 
 def test_flips_half_of_the_images_and_only_left_to_right() -> None:
@@ -128,32 +129,13 @@ def test_scales_cover_their_range() -> None:
     assert thirds.min() > 60 and thirds.max() < 140  # uniform
 
 
-def test_depends_on_its_generator_alone() -> None:
-    label, image = blobs(50, 60), np.random.default_rng(0).integers(256, size=(50, 60, 3), dtype=np.uint8)
-    first = weak_augment(image, label, np.random.default_rng(5), crop_size=32)
-    again = weak_augment(image, label, np.random.default_rng(5), crop_size=32)
-    other = weak_augment(image, label, np.random.default_rng(6), crop_size=32)
-    np.testing.assert_array_equal(first[0], again[0])
-    np.testing.assert_array_equal(first[1], again[1])
-    assert not np.array_equal(first[0], other[0])
-
-
-def test_takes_views() -> None:
-    label = blobs(50, 60)
-    image = painted(label)
-    ours = weak_augment(image[:, ::-1], label[:, ::-1], np.random.default_rng(2), crop_size=32)
-    copies = weak_augment(image[:, ::-1].copy(), label[:, ::-1].copy(), np.random.default_rng(2), crop_size=32)
-    np.testing.assert_array_equal(ours[0], copies[0])
-    np.testing.assert_array_equal(ours[1], copies[1])
-
-
 def centroid(weights: np.ndarray) -> np.ndarray:
     """In pixel centres as a share of height and width."""
     rows, columns = np.indices(weights.shape) + 0.5
     return np.array([(rows * weights).sum(), (columns * weights).sum()]) / weights.sum() / weights.shape
 
 
-@pytest.mark.parametrize("size", [(30, 41), (48, 66), (73, 100), (97, 133), (120, 170), (194, 266), (60, 200)])
+@pytest.mark.parametrize("size", [(30, 41), (73, 100), (120, 170), (194, 266), (60, 200)])
 def test_resizing_moves_neither_image_nor_label(size: tuple[int, int]) -> None:
     """A disc stays where it is, to a small part of a pixel, in both."""
     rows, columns = np.indices((97, 133))
@@ -166,15 +148,6 @@ def test_resizing_moves_neither_image_nor_label(size: tuple[int, int]) -> None:
     assert (np.abs(centroid(new.astype(float)) - expected) * pixels < 0.15).all()
 
 
-def test_labels_are_never_mixed() -> None:
-    label = np.zeros((40, 40), np.uint8)
-    label[::2] = 18
-    label[:, 20:] = 255
-    for size in ((13, 17), (25, 39), (61, 90)):
-        _, new = resize_pair(painted(label), label, *size)
-        assert new is not None and set(np.unique(new)) == {0, 18, 255}
-
-
 def test_shrinking_averages_the_image() -> None:
     """Thin stripes become the grey that they are from afar; interpolation between two pixels would miss them."""
     image = np.zeros((64, 64, 3), np.uint8)
@@ -184,22 +157,12 @@ def test_shrinking_averages_the_image() -> None:
     assert np.abs(small.astype(int) - 50).max() <= 1
 
 
-def test_resizing_to_the_same_size_changes_nothing() -> None:
-    image = np.random.default_rng(0).integers(256, size=(9, 11, 3), dtype=np.uint8)
-    label = blobs(9, 11)
-    same, new = resize_pair(image, label, 9, 11)
-    np.testing.assert_array_equal(same, image)
-    assert new is not None
-    np.testing.assert_array_equal(new, label)
-
-
 @pytest.mark.parametrize(
     ("height", "width", "short_side", "expected"),
     [
         (720, 960, 360, (360, 480)),
         (960, 720, 360, (480, 360)),
         (375, 1242, 160, (160, 530)),
-        (100, 100, 33, (33, 33)),
         (100, 200, 100, (100, 200)),
         (100, 200, 500, (100, 200)),  # never enlarged
         (100, 200, None, (100, 200)),

@@ -50,7 +50,7 @@ def python(*arguments: object, processes: int = 1, machines: int = 1) -> None:
 
 @pytest.mark.parametrize(
     ("accumulate", "loss", "bn", "machines"),
-    [(1, "scl", "dsbn", 2), (2, "scl_released", "trainable", 1), (2, "ce", "dsbn", 1)],
+    [(2, "scl", "dsbn", 2), (1, "scl_released", "trainable", 1)],
 )
 def test_two_processes_train_as_one(tmp_path: Path, accumulate: int, loss: str, bn: str, machines: int) -> None:
     """Losses, validation, the batch norms' statistics and the weights; with padding, SAUG and pieces of a batch; no dropout."""
@@ -62,7 +62,7 @@ def test_two_processes_train_as_one(tmp_path: Path, accumulate: int, loss: str, 
         curve, statistics = json.loads((out / "curve.json").read_text())
         results.append((curve, statistics, safetensors.torch.load_file(out / "model.safetensors")))
     (one, one_bn, one_model), (two, two_bn, two_model) = results
-    assert len(one) == 3
+    assert len(one) == 2
     for a, b in zip(one, two, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], rel=1e-5)
         assert b["val_miou"] == pytest.approx(a["val_miou"], abs=2e-3)

@@ -71,7 +71,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
 
     def train(model: Any, recipe: Any, batches: Any, val: Any, runtime: Any, work: Path) -> History:
         found.__dict__.update(model=model, recipe=recipe, batches=batches, val=val, runtime=runtime)
-        return History([{"step": 6, "loss": 0.5, "lr": 0.1}], [])
+        return History([{"step": 6, "loss": 0.5, "lr": 0.1}], [{"layer": "a", "mean_shift": 2.0}])
 
     monkeypatch.setattr("segsemi.runtime.distributed.work_folder", work_folder)
     monkeypatch.setattr(recipes, "train", train)
@@ -116,10 +116,11 @@ def test_student_learns_from_labels_corrections_and_pseudo_labels_with_its_teach
     assert (seen.runtime.precision, seen.runtime.cache_mb, len(seen.val)) == ("bf16", 100, 2)
     assert load_description(model_folder("student_1"))["training"] == {"steps_in_all": 11, "keep": "last"}
     assert (model_folder("student_1") / "curve.csv").read_text().splitlines()[1].startswith("6,0.5")
+    assert (model_folder("student_1") / "bn.csv").read_text().splitlines() == ["layer,mean_shift", "a,2.0"]
 
 
-def test_student_may_have_a_network_of_its_own(raw: Path, seen: SimpleNamespace) -> None:
-    params = params_with()
+def test_student_may_have_a_network_of_its_own_and_no_pseudo_labels(raw: Path, seen: SimpleNamespace) -> None:
+    params = params_with(batch_pseudo=0)
     other = params.model.model_copy(update={"decoder": "FPN"})
     recipe = student_recipe("student_1", params.student, params.augment, 3)
     train_model(recipe, other, "teacher", raw, params.machine)
