@@ -1,7 +1,7 @@
 """Cut the training images into a labelled and an unlabelled part (paper, section 4.2.1)."""
 
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -34,13 +34,13 @@ def split_rows(
     *,
     fraction: float = 1.0,
     count: int | None = None,
-    ids: list[str] | None = None,
+    ids: Sequence[str] = (),
     corrected: Collection[str] = (),
     extra: str = "unlabelled",
     unlabelled_ratio: float | None = None,
     seed: int,
 ) -> Split:
-    """Choose the labelled images: by `ids` if given, else `count`, else round(fraction * number of train images).
+    """Choose the labelled images: by `ids` if there are any, else `count`, else round(fraction * number of train images).
 
     The choice is drawn from `seed`; with one seed a smaller choice is part of every larger one.
 
@@ -59,7 +59,7 @@ def split_rows(
         )
     learnt = [row for row in rows if row.subset == "train" or (row.subset == "extra" and extra != "unused")]
     train = [row for row in learnt if row.label and (row.subset == "train" or extra == "labelled")]
-    if ids is not None:
+    if ids:
         chosen = _known_ids(ids, train)
     else:
         number, images = round(fraction * len(train)) if count is None else count, f"{len(train)} training images"
@@ -85,17 +85,13 @@ def split_rows(
 
 
 def split_as(rows: list[Row], wanted: SplitParams, *, corrected: Collection[str] = (), seed: int) -> Split:
-    """Split as params.yaml says, with the list of labelled images read; errors as `split_rows` and `read_list`."""
+    """Split as params.yaml says, with the list of labelled images read; errors as `split_rows` and `read_lines`."""
     choice = wanted.model_dump(exclude={"labelled_list", "corrected"})
-    return split_rows(rows, ids=read_list(Path(wanted.labelled_list)), corrected=corrected, seed=seed, **choice)
+    ids = read_lines(Path(wanted.labelled_list), may_be_empty=True)
+    return split_rows(rows, ids=ids, corrected=corrected, seed=seed, **choice)
 
 
-def read_list(path: Path) -> list[str] | None:
-    """Return the lines of split.labelled_list, or None if it names no image; errors as `read_lines`."""
-    return read_lines(path, may_be_empty=True) or None
-
-
-def _known_ids(lines: list[str], train: list[Row]) -> set[str]:
+def _known_ids(lines: Sequence[str], train: list[Row]) -> set[str]:
     """Return the ids that the lines name, each by an id or an image's path, perhaps with its label's path behind it."""
     by_name: dict[str, set[str]] = {}
     for row in train:
@@ -106,9 +102,7 @@ def _known_ids(lines: list[str], train: list[Row]) -> set[str]:
     for line in lines:
         meant = {line} if line in ids else by_name.get(find_name(line, by_name) or "", set())
         if not meant:
-            raise UserError(
-                f"split.labelled_list names {line!r}, which is no training image; see the ids in manifest.csv"
-            )
+            raise UserError(f"split.labelled_list names {line!r}, which is no training image; see manifest.csv")
         if len(meant) > 1:
             some = ", ".join(sorted(meant)[:3])
             raise UserError(f"split.labelled_list: {line!r} may mean {some}; write one of these ids, or a path")

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from segsemi.core.config import TEACHER, Params, Section, load_values, parse, parse_params, total_steps
 from segsemi.core.errors import UserError
 from segsemi.core.files import yaml_names
-from segsemi.datasets.split import read_list
+from segsemi.datasets.entries import read_lines
 
 SUPERVISED = "supervised"  # the name of a model that a grid trains on labels alone beside a student
 _FOLDER = resources.files("segsemi.experiments") / "grids"
@@ -163,7 +163,7 @@ def _cell(grid: Grid, values: dict[str, Any], name: str, column: str, seed: int,
     if row.model not in (TEACHER, *params.rounds, *params.baselines):
         raise UserError(f"row {name!r} measures {row.model!r}, which its params do not train")
     listed = params.split.labelled_list
-    if {_key(item) for item in own} & {"split.fraction", "split.count"} and read_list(Path(listed)):
+    if {_key(item) for item in own} & {"split.fraction", "split.count"} and read_lines(Path(listed), may_be_empty=True):
         raise UserError(f"{source}: split.labelled_list {listed} names images and would win over the grid; empty it")
     return Cell(name, column, seed, row.model, (*overrides, *absolute), params)
 

@@ -9,7 +9,8 @@ from segsemi.core.classes import Classes, write_label_png
 from segsemi.core.errors import UserError
 from segsemi.core.files import file_hash
 from segsemi.data.manifest import COLUMNS, Row, read_rows
-from segsemi.datasets.split import read_corrected, read_list, split_rows, write_split
+from segsemi.datasets.entries import read_lines
+from segsemi.datasets.split import read_corrected, split_rows, write_split
 
 CLASSES = Classes(("ground", "cat", "dog"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)))
 
@@ -76,11 +77,11 @@ def test_impossible_split_is_refused(choice: dict, message: str) -> None:
 def test_list_file_chooses_the_labelled_images(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("# comment only\n\n")
-    assert read_list(path) is None
+    assert len(split_rows(rows_of(5), ids=read_lines(path, may_be_empty=True), seed=0).labelled) == 5
     path.write_text("# two\nt0003\ntrain/t0001.png trainannot/t0001.png\n")
-    assert ids(split_rows(rows_of(5), ids=read_list(path), seed=0).labelled) == ["t0001", "t0003"]
+    assert ids(split_rows(rows_of(5), ids=read_lines(path), seed=0).labelled) == ["t0001", "t0003"]
     with pytest.raises(UserError, match="missing.txt"):
-        read_list(tmp_path / "missing.txt")
+        read_lines(tmp_path / "missing.txt")
 
 
 LISTED = [
