@@ -163,8 +163,8 @@ def pseudo_labels(bench: Bench) -> tuple[float, float]:
 
     def ours() -> None:
         with tempfile.TemporaryDirectory() as work:
-            out, common = Path(work) / "out", {"runtime": bench.runtime, "progress": "pseudo labels"}
-            write_pseudo_labels(model, rows, bench.folder, out, **settings, **common, work=Path(work))
+            how = settings | {"work": Path(work), "runtime": bench.runtime, "progress": "pseudo labels"}
+            write_pseudo_labels(model, rows, bench.folder, Path(work) / "out", **how)
 
     @torch.inference_mode()
     def bare() -> None:
@@ -183,8 +183,8 @@ def evaluation(bench: Bench) -> tuple[float, float]:
 
     def ours() -> None:
         with tempfile.TemporaryDirectory() as work:
-            out, common = Path(work) / "out", {"runtime": bench.runtime, "progress": "evaluation"}
-            write_evaluation(model, rows, bench.folder, scenes.CLASSES, out, **settings, **common, work=Path(work))
+            how = settings | {"work": Path(work), "runtime": bench.runtime, "progress": "evaluation"}
+            write_evaluation(model, rows, bench.folder, scenes.CLASSES, Path(work) / "out", **how)
 
     @torch.inference_mode()
     def bare() -> None:
