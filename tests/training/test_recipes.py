@@ -124,7 +124,7 @@ def test_student_may_have_a_network_of_its_own_and_no_pseudo_labels(raw: Path, s
     other = params.model.model_copy(update={"decoder": "FPN"})
     recipe = student_recipe("student_1", params.student, params.augment, 3)
     train_model(recipe, other, "teacher", raw, params.machine)
-    assert seen.model.architecture.decoder == "FPN"
+    assert seen.model.architecture.decoder == "FPN" and not any(part.pseudo for part in seen.recipe.parts)
 
 
 def test_teacher_learns_labels_and_corrections_and_its_seed_draws_its_weights(raw: Path, seen: SimpleNamespace) -> None:
