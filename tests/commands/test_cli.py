@@ -32,8 +32,15 @@ CLASSES = Classes(("road", "car", "sky"), ((128, 64, 128), (0, 0, 142), (70, 130
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a model with weights drawn at random."""
-    return made(tmp_path_factory.mktemp("models") / "tiny", Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16))
+    """The folder of a model with weights drawn at random, and logits of mean 0, so that no class wins everywhere."""
+    folder = made(
+        tmp_path_factory.mktemp("models") / "tiny", Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
+    )
+    network = load_model(folder)
+    with torch.no_grad():
+        network.network.segmentation_head[0].bias -= network(torch.rand(1, 3, 40, 50)).mean((0, 2, 3))
+    save_model(network, folder, {"steps_in_all": 7})
+    return folder
 
 
 def made(folder: Path, architecture: Architecture) -> Path:
