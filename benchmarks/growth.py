@@ -3,8 +3,6 @@
 python -m benchmarks.growth                 # --images 100 1000 20000
 """
 
-from __future__ import annotations
-
 import argparse
 import multiprocessing
 import tempfile

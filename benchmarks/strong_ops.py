@@ -3,8 +3,6 @@
 python -m benchmarks.strong_ops        # --size, --rounds
 """
 
-from __future__ import annotations
-
 import argparse
 import statistics
 import time

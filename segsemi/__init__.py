@@ -1,7 +1,5 @@
 """segsemi: semi-supervised semantic segmentation with strong augmentation, DSBN and the self correction loss."""
 
-from __future__ import annotations
-
 import importlib
 from typing import Any
 

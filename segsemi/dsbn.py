@@ -12,8 +12,6 @@ is dropped. A forward pass of the concatenated batch serves both parts:
 Two passes, with count=4 and the labelled images, then count=0 and the others, give the same gradients from half the memory.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager

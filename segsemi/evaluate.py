@@ -1,7 +1,5 @@
 """Measure a model on labelled images: mIoU, per-class IoU, pixel accuracy, confusion matrix, some predictions."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import time

@@ -1,7 +1,5 @@
 """Class probabilities, averaged over scales and left-right flips (paper, algorithm 1, line 2)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 

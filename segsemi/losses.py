@@ -1,7 +1,5 @@
 """Self correction loss (paper, section 3.3, equations 4 and 5) and symmetric cross entropy [33]."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from functools import partial

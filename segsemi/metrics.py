@@ -1,7 +1,5 @@
 """Segmentation metrics from one confusion matrix (rows truth, columns prediction)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

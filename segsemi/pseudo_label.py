@@ -1,7 +1,5 @@
 """Hard pseudo labels for the clean unlabelled images, from scales and flips (paper, section 3.1; algorithm 1, line 2)."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Iterator, Sequence

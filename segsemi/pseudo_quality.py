@@ -1,7 +1,5 @@
 """The quality of pseudo labels, measured against hidden labels."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

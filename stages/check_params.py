@@ -1,7 +1,5 @@
 """Check params.yaml as a whole; its output never changes, so an edit that is right reruns nothing by itself."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from segsemi.core.config import load_params

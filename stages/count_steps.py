@@ -3,8 +3,6 @@
 A stage of its own, so that a round more or less does not train a baseline again whose number of steps stays the same.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from segsemi.core.config import load_params, total_steps

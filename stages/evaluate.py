@@ -1,7 +1,5 @@
 """Measure one model on the validation set, or on the test set."""
 
-from __future__ import annotations
-
 import argparse
 
 from segsemi.core.classes import Classes

@@ -1,7 +1,5 @@
 """Find the data set (or write the embedded one), check every file, write the manifest and the classes."""
 
-from __future__ import annotations
-
 from tqdm import tqdm
 
 from segsemi.core.config import load_params

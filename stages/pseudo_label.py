@@ -1,7 +1,5 @@
 """Let the teacher of one round label the unlabelled images."""
 
-from __future__ import annotations
-
 import argparse
 
 from segsemi.core.config import load_params

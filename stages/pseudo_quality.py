@@ -1,7 +1,5 @@
 """Measure pseudo labels against the labels that training never sees, where the data set has them."""
 
-from __future__ import annotations
-
 import argparse
 
 from segsemi.core.classes import Classes

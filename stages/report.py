@@ -1,7 +1,5 @@
 """Merge the results of the models that params.yaml names into reports/."""
 
-from __future__ import annotations
-
 from segsemi.core.classes import Classes
 from segsemi.core.config import TEACHER, load_params
 from segsemi.core.errors import run_stage

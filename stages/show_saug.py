@@ -1,7 +1,5 @@
 """Draw every operation of SAUG, and some full draws of it, on one labelled image: reports/saug.png."""
 
-from __future__ import annotations
-
 from segsemi.augment.strong import StrongAugment, pool_without
 from segsemi.core.config import load_params
 from segsemi.core.errors import run_stage

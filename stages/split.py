@@ -1,7 +1,5 @@
 """Choose the labelled images; the labels of the rest are hidden from training."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from segsemi.core.classes import Classes

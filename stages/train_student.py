@@ -1,7 +1,5 @@
 """Train the student of one round on labels and pseudo labels."""
 
-from __future__ import annotations
-
 import argparse
 
 from segsemi.core.config import load_params

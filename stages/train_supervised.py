@@ -1,7 +1,5 @@
 """The fair baseline: train on the labels alone for as many steps as went into a student and its teachers together."""
 
-from __future__ import annotations
-
 import argparse
 
 from segsemi.core.config import load_params

@@ -1,7 +1,5 @@
 """Train the teacher on the labelled images: cross entropy, weak augmentation."""
 
-from __future__ import annotations
-
 from segsemi.core.config import TEACHER, load_params
 from segsemi.core.errors import run_stage
 from segsemi.core.paths import data_root

@@ -1,7 +1,5 @@
 """Tiny copies of the project in which the real dvc runs, and images for a small training."""
 
-from __future__ import annotations
-
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: test workers share the cores

@@ -1,7 +1,5 @@
 """Write docs/params.md from params.yaml (values and comments) and segsemi/core/config.py (types and limits): `make docs`."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

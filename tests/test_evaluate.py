@@ -1,7 +1,5 @@
 """Evaluation against counting in a loop, and its state after a stop."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Pseudo labels as files, and their quality, against the formulas written out."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

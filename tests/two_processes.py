@@ -3,8 +3,6 @@
 python -m tests.two_processes OUT ACCUMULATE LOSS BN
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

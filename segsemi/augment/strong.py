@@ -5,8 +5,6 @@ the ranges are those of the authors' released code. There each linear range is r
 leaves gamma 1.01 and hue 0, that is no change at all; here a value is drawn uniformly from the range for every image.
 """
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """Weak augmentation: random scale, crop and left-right flip (paper, section 4.1; Basic_transforms of Figure 1)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from segsemi.core.resize import resize_pair

@@ -1,7 +1,5 @@
 """`python -m segsemi`: what users do around the pipeline."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import os

@@ -1,7 +1,5 @@
 """Check machine, params and data before a long run, and measure a training step. `python -m segsemi doctor`."""
 
-from __future__ import annotations
-
 import argparse
 import importlib.metadata
 import os

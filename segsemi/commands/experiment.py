@@ -1,7 +1,5 @@
 """From a declared grid to its runs and its table. `python -m segsemi experiment`."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

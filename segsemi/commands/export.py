@@ -1,7 +1,5 @@
 """A trained model for other programs: ONNX, or the folder that segmentation-models-pytorch's `from_pretrained` reads."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

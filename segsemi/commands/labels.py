@@ -1,7 +1,5 @@
 """Turn what an annotation tool wrote into label PNGs and classes.json. `python -m segsemi labels`."""
 
-from __future__ import annotations
-
 import argparse
 
 from segsemi.datasets.annotations import read_coco, read_labelme, write_labels

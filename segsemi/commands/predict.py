@@ -1,7 +1,5 @@
 """Label pictures with a trained model. `python -m segsemi predict`."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import sys

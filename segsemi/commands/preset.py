@@ -1,7 +1,5 @@
 """The paper's settings, and ours for CamVid, as small files of params: what `python -m segsemi preset` does."""
 
-from __future__ import annotations
-
 import argparse
 import io
 from importlib import resources

@@ -4,8 +4,6 @@ An image is worth a label where the network is unsure or contradicts itself, and
 greedy k-center selection (Sener & Savarese 2018) among the images with the highest scores.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The one exception for what the user can fix; stages print it without a traceback."""
 
-from __future__ import annotations
-
 import errno
 import os
 import sys

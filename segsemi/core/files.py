@@ -1,7 +1,5 @@
 """Small file helpers: atomic writes of text, JSON and CSV, and content hashes."""
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """The revision of the pipeline's code and params, for reports and tables."""
 
-from __future__ import annotations
-
 import subprocess
 
 from segsemi.core.errors import UserError

@@ -1,7 +1,5 @@
 """The data contract: where each stage's outputs lie, relative to the root of the repository (as in dvc.yaml)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from segsemi.core.config import DataParams

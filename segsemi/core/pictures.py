@@ -1,7 +1,5 @@
 """Pictures for people: panels of image, truth and prediction, and SAUG's operations on one image."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from pathlib import Path

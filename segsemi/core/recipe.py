@@ -1,7 +1,5 @@
 """How one model is trained: all in which teacher, student and supervised baseline differ (paper, algorithm 1)."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from segsemi.core.config import AugmentParams, OptimParams, Part

@@ -1,7 +1,5 @@
 """Resizing of images and their labels."""
 
-from __future__ import annotations
-
 import cv2
 import numpy as np
 

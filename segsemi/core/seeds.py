@@ -1,7 +1,5 @@
 """One seed, many independent generators: each is derived from what it is for, so a resumed run repeats an unbroken one."""
 
-from __future__ import annotations
-
 import zlib
 
 import numpy as np

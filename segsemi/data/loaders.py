@@ -1,7 +1,5 @@
 """Data loaders: other processes read and augment while the network computes."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import signal

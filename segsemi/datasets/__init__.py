@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from segsemi.data.manifest import Row
 from segsemi.datasets import scenes
 from segsemi.datasets.camvid import find_camvid
 from segsemi.datasets.cityscapes import find_cityscapes
@@ -11,7 +12,7 @@ from segsemi.datasets.entries import DataSet, check_entries
 from segsemi.datasets.folder import find_folder
 from segsemi.datasets.voc import find_voc
 
-__all__ = ["DataSet", "check_entries", "find_dataset"]
+__all__ = ["DataSet", "Row", "check_entries", "find_dataset"]
 READERS: dict[str, Callable[[Path], DataSet]] = {
     "synthetic": partial(find_camvid, classes=scenes.CLASSES),
     "camvid": find_camvid,

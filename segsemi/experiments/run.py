@@ -1,7 +1,5 @@
 """Run the cells of a grid as dvc experiments (`python -m segsemi experiment`)."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

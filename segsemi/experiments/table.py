@@ -1,7 +1,5 @@
 """The table of a grid, from the dvc experiments that are finished: Markdown and CSV."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import json

@@ -1,7 +1,5 @@
 """DeepLabV2 (Chen et al. 2016), which segmentation-models-pytorch lacks: parallel dilated convolutions, summed."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Models on disk: model.safetensors (the weights) beside model.json (all that is needed to build the network again)."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

@@ -5,8 +5,6 @@ PyPI's torchvision is linked to CUDA; beside a CPU build of torch its C++ librar
 is enough: segmentation networks call neither operator.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 

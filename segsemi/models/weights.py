@@ -1,7 +1,5 @@
 """ImageNet weights of encoders, online or offline, and the normalisation that belongs to them."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Predictions of several models on the same images, side by side (paper, Figure 7)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

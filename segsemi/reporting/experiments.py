@@ -1,7 +1,5 @@
 """The figure of a grid of experiments, and the page with all tables and figures of a folder."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Sequence
 from pathlib import Path

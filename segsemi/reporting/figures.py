@@ -1,7 +1,5 @@
 """The report's figures, as SVG texts with fixed ids: equal in, equal out."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import math

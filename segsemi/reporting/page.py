@@ -1,7 +1,5 @@
 """Self-contained HTML pages of one look, readable without a server: templates/*.html."""
 
-from __future__ import annotations
-
 import base64
 from typing import Any
 

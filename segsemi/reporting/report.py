@@ -1,7 +1,5 @@
 """Merge all measurements into reports/: the few numbers that people compare, the tables behind them, and one page."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

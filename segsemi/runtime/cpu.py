@@ -5,8 +5,6 @@ channels_last: three layers of EfficientNet-Lite0 took two thirds of a training 
 d x d plain ones, each on every d-th pixel (space to batch, as in TensorFlow's DeepLab), and plain ones are fast.
 """
 
-from __future__ import annotations
-
 import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """The device on which a network runs, and the number format and memory order that are fast there."""
 
-from __future__ import annotations
-
 import cv2
 import torch
 

@@ -4,8 +4,6 @@ Batch sizes are global and every random choice belongs to an image or a step, so
 random numbers dropout draws. Processes on several machines need one file system for the repository.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager

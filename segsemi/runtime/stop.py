@@ -1,7 +1,5 @@
 """A clean stop: Ctrl-C and SIGTERM wait for the end of a step, so that its result can be saved."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

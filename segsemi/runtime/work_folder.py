@@ -4,8 +4,6 @@ dvc removes a stage's outputs before it runs the stage, so the state lies in .wo
 dvc. A folder is named after a hash of code, params and inputs: a run with others never picks it up.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -1,7 +1,5 @@
 """The state of a training that may be interrupted, in its work folder."""
 
-from __future__ import annotations
-
 import io
 from dataclasses import asdict, dataclass, field
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The training loop of teacher, student and supervised baseline (paper, algorithm 1)."""
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable, Sequence

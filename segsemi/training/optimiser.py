@@ -1,7 +1,5 @@
 """SGD with the learning rates of DeepLab, and its "poly" schedule (paper, section 4.1)."""
 
-from __future__ import annotations
-
 import torch
 from torch import nn
 

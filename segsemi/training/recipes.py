@@ -1,7 +1,5 @@
 """The recipes of teacher, student and supervised baseline, from lists of images to a model in models/NAME (algorithm 1)."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from segsemi.core.classes import Classes

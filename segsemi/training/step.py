@@ -1,7 +1,5 @@
 """One training step: forward, loss and backward of a batch (paper, algorithm 1, lines 8 and 9)."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext

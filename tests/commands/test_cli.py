@@ -1,7 +1,5 @@
 """`python -m segsemi`: predict, export and preset as a user calls them, and how errors are told."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """What `doctor` says of data, split and costs."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

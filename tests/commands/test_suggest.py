@@ -1,7 +1,5 @@
 """Which images to label next."""
 
-from __future__ import annotations
-
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace

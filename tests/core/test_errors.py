@@ -1,7 +1,5 @@
 """Which errors become one line, and which one."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

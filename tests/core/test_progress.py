@@ -1,7 +1,5 @@
 """Progress as lines in a log."""
 
-from __future__ import annotations
-
 import pytest
 
 from segsemi.core.progress import progress_bar

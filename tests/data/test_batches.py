@@ -1,7 +1,5 @@
 """Training batches: a function of seed, name and step alone; what each part holds; loader processes."""
 
-from __future__ import annotations
-
 import os
 import pickle
 import signal

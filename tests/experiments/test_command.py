@@ -1,7 +1,5 @@
 """`python -m segsemi experiment` from grid to table: with experiments that a stub writes, and once with the real dvc."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys

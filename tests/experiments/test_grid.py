@@ -1,7 +1,5 @@
 """Grids: every cell has the params that the grid says, and dvc makes the same of its overrides."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Keys and names of runs, and what stops them; dvc itself is tried in test_command.py."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tables and figures of results, against scipy and the numbers that went in."""
 
-from __future__ import annotations
-
 import statistics
 from pathlib import Path
 from typing import Any

@@ -3,8 +3,6 @@
 An output holds the params of that moment. So it differs after an edit of params.yaml, but not after an edit of the code.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path

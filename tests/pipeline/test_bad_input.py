@@ -3,8 +3,6 @@
 Values of params have a table of their own in test_config.py; a full disk and lack of memory are in test_interrupt.py.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib
 import json

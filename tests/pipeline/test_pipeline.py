@@ -1,7 +1,5 @@
 """The real dvc runs the real stages on tiny images: what comes out, alone, side by side and in two processes."""
 
-from __future__ import annotations
-
 import csv
 import json
 import sys

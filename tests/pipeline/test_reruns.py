@@ -1,7 +1,5 @@
 """The real dvc on stages that write fixed outputs: what reruns after which edit."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import sys

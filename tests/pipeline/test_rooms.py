@@ -1,7 +1,5 @@
 """The house keeps its rules: imports point down, and dvc.yaml declares the packages and params that each stage uses."""
 
-from __future__ import annotations
-
 import ast
 import re
 from collections.abc import Iterator

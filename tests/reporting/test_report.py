@@ -1,7 +1,5 @@
 """The report: its files, its page, its figures, and what changed between teacher and student."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """A clean stop: signals wait for the end of a step."""
 
-from __future__ import annotations
-
 import os
 import signal
 

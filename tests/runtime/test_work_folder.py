@@ -1,7 +1,5 @@
 """Work folders: who finds which state, and what is left behind."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

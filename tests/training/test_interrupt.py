@@ -1,7 +1,5 @@
 """Kills and Ctrl-C in the middle of a stage: nothing is lost, and what goes on equals what was never stopped, to the byte."""
 
-from __future__ import annotations
-
 import shutil
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """The training loop: it learns, resumes, stops on a loss that is not finite, and ends as a plain network."""
 
-from __future__ import annotations
-
 import os
 import signal
 from pathlib import Path

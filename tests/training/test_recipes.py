@@ -1,7 +1,5 @@
 """What the training stages make of params: recipes, images, networks, and the work folder in which a stopped run goes on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

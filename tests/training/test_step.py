@@ -1,7 +1,5 @@
 """One training step against the sums of algorithm 1, lines 8 and 9, written out."""
 
-from __future__ import annotations
-
 from contextlib import nullcontext
 
 import pytest
