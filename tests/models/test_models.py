@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -106,8 +108,6 @@ def test_weights_do_not_change_the_decoder_and_the_seed_does() -> None:
     decoder = [name for name in same.state_dict() if ".encoder." not in name and name.endswith(".weight")]
     convolutions = [name for name in decoder if same.state_dict()[name].ndim == 4]
     assert len(convolutions) > 10
-    for name, value in same.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name])
     for name in convolutions:
         assert torch.equal(same.state_dict()[name], loaded.state_dict()[name])
         assert not torch.equal(same.state_dict()[name], other.state_dict()[name])
@@ -312,6 +312,19 @@ def test_architecture_goes_through_json() -> None:
     assert Architecture.from_dict(json.loads(json.dumps(asdict(architecture)))) == architecture
 
 
+def test_torchvision_imports_as_often_as_wanted() -> None:
+    """In a new process, where nothing has imported it before; torch's own import of it works afterwards."""
+    code = (
+        "import sys; from segsemi.models.torchvision_ops import import_torchvision as f; f(); "
+        "first = sys.modules['torchvision']; f(); import torchvision, torchvision.transforms; "
+        "assert torchvision is first; print(torchvision.__version__)"
+    )
+    root = Path(segsemi.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
+
+
 @pytest.fixture
 def saved(pretrained: SegmentationModel, tmp_path: Path) -> Path:
     save_model(pretrained, tmp_path / "model", {"steps_in_all": 7})
@@ -345,6 +358,9 @@ def test_saving_twice_writes_the_same_bytes(pretrained: SegmentationModel, saved
 
 
 def test_weights_file_is_readable_without_segsemi(pretrained: SegmentationModel, saved: Path) -> None:
+    """And the network is made of the layers of torch, timm and smp alone."""
+    ours = {type(m) for m in pretrained.modules() if type(m).__module__.startswith("segsemi")}
+    assert ours == {SegmentationModel}
     state = safetensors.torch.load_file(saved / "model.safetensors")
     network = smp.DeepLabV3Plus(
         "tu-tf_efficientnet_lite0", encoder_weights=None, classes=3, decoder_atrous_rates=(6, 12, 18)
