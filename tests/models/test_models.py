@@ -103,7 +103,7 @@ def test_encoder_knows_a_cat(pretrained: SegmentationModel, packaged: dict[str, 
 
 def test_weights_do_not_change_the_decoder_and_the_seed_does() -> None:
     """Decoder and head are a function of the seed; with `none` the encoder is, too."""
-    same, again, other = plain(5), plain(5), plain(6)
+    same, other = plain(5), plain(6)
     loaded = build_model(DEFAULT, CLASSES, encoder_weights="imagenet", seed=5)
     decoder = [name for name in same.state_dict() if ".encoder." not in name and name.endswith(".weight")]
     convolutions = [name for name in decoder if same.state_dict()[name].ndim == 4]
