@@ -1,6 +1,5 @@
 """The real dvc runs the real stages on tiny images: what comes out, alone, side by side and in two processes."""
 
-import csv
 import json
 import sys
 import time
@@ -108,27 +107,21 @@ def test_two_queue_workers_leave_each_other_alone(finished: Project) -> None:
     assert locked(finished)["train_student@student_1"] == locked(finished, "slow")["train_student@student_1"]
 
 
-def loss_of(project: Project) -> float:
-    rows = csv.DictReader(project.bytes_of("models/student_1/curve.csv").decode().splitlines())
-    return float(next(rows)["loss"])
-
-
 def test_two_processes_by_launch(finished: Project) -> None:
-    """Pseudo labels are equal to the byte, so dvc.lock is too; trainings end with their files in place."""
+    """Pseudo labels are equal to the byte, so dvc.lock is too; a training ends with its files in place."""
     launch = f"{sys.executable} -m torch.distributed.run --standalone --nproc_per_node 2"
 
     def run(stage: str) -> str:
         return finished.run("dvc", "repro", "--force", "--single-item", stage, LAUNCH=launch)
 
-    lock, loss = finished.bytes_of("dvc.lock"), loss_of(finished)
+    lock = finished.bytes_of("dvc.lock")
     assert run("pseudo_label@student_1").count("pseudo labels for student_1: 0/") == 1  # one process speaks
     assert finished.bytes_of("dvc.lock") == lock
-    run("train_student@student_1")
-    assert loss_of(finished) == pytest.approx(
-        loss, rel=0.05
-    )  # of two steps; the first one's is equal, see test_processes
+    finished.set_params({"student": {"batch_labelled": 4, "batch_pseudo": 4}})  # batch norm: two of a kind per process
+    assert run("train_student@student_1").count("student_1: 0/") == 1
     description = json.loads(finished.bytes_of("models/student_1/model.json"))
     assert description["training"]["steps_in_all"] == 5
+    assert len(finished.bytes_of("models/student_1/curve.csv").splitlines()) == 2  # of one validation
     assert finished.bytes_of("models/student_1/model.safetensors")
 
 

@@ -14,12 +14,13 @@ from conftest import Project
 pytestmark = pytest.mark.pipeline
 
 KILLED = """
-import os, runpy, signal, sys
+import importlib, os, runpy, signal, sys
 from pathlib import Path
-import segsemi.evaluate, segsemi.training.loop
 
-segsemi.training.loop.CHECKPOINT_SECONDS = segsemi.evaluate.STATE_SECONDS = -1.0  # after every step and image
 files_left, replace = int(sys.argv[1]), Path.replace
+if sys.argv[2]:  # the seconds between two savings: save after every step or image
+    module, _, seconds = sys.argv[2].rpartition(".")
+    setattr(importlib.import_module(module), seconds, -1.0)
 
 def counted(self, target):  # every file is written beside its place, then renamed
     global files_left
@@ -29,7 +30,7 @@ def counted(self, target):  # every file is written beside its place, then renam
     return replace(self, target)
 
 Path.replace = counted
-sys.argv = sys.argv[2:]
+sys.argv = sys.argv[3:]
 runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
@@ -39,17 +40,21 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("stage", "out", "files"),
+    ("stage", "out", "files", "seconds"),
     [
-        ("stages.train_student --teacher teacher --student student_1", "models/student_1", 1),  # a checkpoint
-        ("stages.pseudo_label --teacher teacher --student student_1", "data/pseudo/student_1", 5),
-        ("stages.evaluate --model student_1", "data/evaluated/student_1", 4),
+        (
+            *("stages.train_student --teacher teacher --student student_1", "models/student_1"),
+            *(1, "segsemi.training.loop.CHECKPOINT_SECONDS"),
+        ),
+        ("stages.pseudo_label --teacher teacher --student student_1", "data/pseudo/student_1", 5, ""),
+        ("stages.evaluate --model student_1", "data/evaluated/student_1", 4, "segsemi.evaluate.STATE_SECONDS"),
     ],
+    ids=["train_student", "pseudo_label", "evaluate"],
 )
-def test_kill_and_resume_change_no_byte(finished: Project, stage: str, out: str, files: int) -> None:
+def test_kill_and_resume_change_no_byte(finished: Project, stage: str, out: str, files: int, seconds: str) -> None:
     before = contents(finished.folder / out)
     shutil.rmtree(finished.folder / out)
-    command = [sys.executable, "-c", KILLED, str(files), *stage.split()]
+    command = [sys.executable, "-c", KILLED, str(files), seconds, *stage.split()]
     killed = subprocess.run(command, cwd=finished.folder, capture_output=True)
     assert killed.returncode == -signal.SIGKILL and not contents(finished.folder / out)
     assert [path for path in (finished.folder / ".work").iterdir() if path.suffix != ".lock"]
