@@ -13,7 +13,7 @@ from segsemi.core.config import SAUG_OPERATIONS, Params, load_params, parse_para
 from segsemi.core.errors import UserError
 
 COMMITTED = Path(__file__).parents[2] / "params.yaml"
-REMOVE = object()
+REMOVE = "remove this key"
 
 
 @pytest.fixture(scope="module")
