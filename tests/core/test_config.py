@@ -155,7 +155,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "message"), REFUSED, ids=[str(list(case[0].items())) for case in REFUSED])
+@pytest.mark.parametrize(("changes", "message"), REFUSED, ids=[", ".join(case[0]) for case in REFUSED])
 def test_refused(committed: dict[str, Any], changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         parse_params(changed(committed, changes), source="my.yaml")
