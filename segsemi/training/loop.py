@@ -30,7 +30,6 @@ from segsemi.training.step import set_train_mode, training_network, training_ste
 
 Pairs = Sequence[tuple[np.ndarray, np.ndarray]]  # images (H, W, 3) uint8 and labels (H, W) uint8
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints, at least
-CHECKPOINT_SHARE = 0.02  # of the time, at most, goes into writing them
 CURVE_EVERY = 20  # steps of which a point of the training curve is the mean
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from segsemi.core.errors import UserError
 from segsemi.core.recipe import Recipe
 from segsemi.core.seeds import derive_seed
 from segsemi.data.batches import PartBatch
@@ -88,6 +89,7 @@ def training_network(model: SegmentationModel, recipe: Recipe, runtime: Runtime)
     """
     model.to(device=runtime.device, memory_format=training_format(runtime.device))  # type: ignore[call-overload]
     if runtime.count > 1:
+        _check_share(recipe, runtime)
         model.network = synchronised(model.network, runtime)
     if recipe.bn == "dsbn":
         convert_dsbn(model.network)
@@ -98,6 +100,19 @@ def training_network(model: SegmentationModel, recipe: Recipe, runtime: Runtime)
         # a pass does not use the batch norms of the other parts, and some networks have layers that they do not use
         return DistributedDataParallel(
             model, broadcast_buffers=False, gradient_as_bucket_view=True, find_unused_parameters=True
+        )
+
+
+def _check_share(recipe: Recipe, runtime: Runtime) -> None:
+    """Refuse batches of which a process on the CPU has a single image, of which batch norm can have no statistics."""
+    kinds = {part.parallel and recipe.bn == "dsbn" for part in recipe.parts}
+    fewest = min(
+        sum(part.images for part in recipe.parts if (part.parallel and recipe.bn == "dsbn") == kind) for kind in kinds
+    )
+    if runtime.device.type == "cpu" and fewest < 2 * runtime.count * recipe.accumulate:
+        raise UserError(
+            f"{recipe.name}: {fewest} images through one batch norm are too few for {runtime.count} processes on the CPU with "
+            f"{recipe.accumulate} pieces each; each needs 2: raise the batch size, or start fewer processes"
         )
 
 

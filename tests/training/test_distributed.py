@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from small_training import a_recipe
 from torch import nn
 
 from segsemi.models.torchvision_ops import import_torchvision
@@ -25,7 +26,7 @@ from segsemi.core.config import MachineParams  # noqa: E402
 from segsemi.core.errors import UserError  # noqa: E402
 from segsemi.dsbn import convert_dsbn, strip_dsbn  # noqa: E402
 from segsemi.runtime.distributed import Runtime, start_runtime  # noqa: E402
-from segsemi.training.step import synchronised  # noqa: E402
+from segsemi.training.step import _check_share, synchronised  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 
@@ -92,6 +93,20 @@ def test_synchronised_layers_keep_the_names_of_weights_and_work_with_dsbn() -> N
 def test_several_processes_on_a_cpu_are_warned_of_their_batch_statistics() -> None:
     with pytest.warns(UserWarning, match="each process has the batch statistics of its own images"):
         synchronised(nn.BatchNorm2d(4), Runtime(torch.device("cpu"), count=2))
+
+
+@pytest.mark.parametrize(("bn", "too_few"), [("dsbn", True), ("trainable", False)])
+def test_a_single_image_per_process_and_batch_norm_is_refused_on_a_cpu(bn: str, too_few: bool) -> None:
+    recipe, runtime = (
+        a_recipe(1, bn=bn),
+        Runtime(torch.device("cpu"), count=2),
+    )  # 2 labelled and 2 pseudo-labelled images
+    if too_few:
+        with pytest.raises(UserError, match="student_1: 2 images through one batch norm are too few for 2 processes"):
+            _check_share(recipe, runtime)
+    else:
+        _check_share(recipe, runtime)
+    _check_share(recipe, Runtime(torch.device("cuda"), count=2))
 
 
 def test_one_gpu_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
