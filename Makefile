@@ -43,7 +43,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 
 # Rewrites docs/params.md.
 docs: $(VENV)/.ready
-	python tests/params_doc.py
+	python docs/params_page.py
 
 clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info
