@@ -44,6 +44,8 @@ SaugOperation = Literal[
     "jpeg_compression",
 ]
 SAUG_OPERATIONS = get_args(SaugOperation)
+BatchNorm = Literal["trainable", "fixed", "dsbn"]
+Loss = Literal["scl", "scl_released", "sce", "ce"]  # keys of segsemi.losses.LOSSES
 TEACHER = "teacher"  # the name of the first model, from which every chain of rounds starts
 
 
@@ -187,8 +189,8 @@ class StudentParams(OptimParams):
     saug_ops: Positive
     saug_replace: bool
     saug_without: list[SaugOperation]
-    bn: Literal["trainable", "fixed", "dsbn"]
-    loss: Literal["scl", "scl_released", "sce", "ce"]
+    bn: BatchNorm
+    loss: Loss
 
     @property
     def parts(self) -> list[Part]:

@@ -1,8 +1,6 @@
 """How one model is trained: all in which teacher, student and supervised baseline differ (paper, algorithm 1)."""
 
-from typing import Literal
-
-from segsemi.core.config import AugmentParams, OptimParams, Part
+from segsemi.core.config import AugmentParams, BatchNorm, Loss, OptimParams, Part
 
 
 class Recipe(OptimParams):
@@ -21,8 +19,8 @@ class Recipe(OptimParams):
     seed: int
     augment: AugmentParams
     parts: tuple[Part, ...]
-    bn: Literal["trainable", "fixed", "dsbn"] = "trainable"
-    loss: Literal["scl", "scl_released", "sce", "ce"] = "ce"
+    bn: BatchNorm = "trainable"
+    loss: Loss = "ce"
     saug_ops: int = 0
     saug_replace: bool = True
     saug_without: tuple[str, ...] = ()

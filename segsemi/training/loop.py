@@ -51,8 +51,7 @@ def train(
     """Train `model` in place; it ends as a plain network in eval mode, on the device.
 
     Goes on from the checkpoint in `work` if there is one; Ctrl-C and SIGTERM write one after the step and raise
-    KeyboardInterrupt. Validation mIoU is for the curve alone, unless recipe.keep is `best`: then the model ends as it was
-    where that was highest, at the earliest of equals.
+    KeyboardInterrupt. With keep: best the model ends as it was where validation mIoU was highest, the first of equals.
 
     Raises:
         UserError: the loss or its gradient is not finite; keep: best without a class in the validation labels.
@@ -70,12 +69,13 @@ def train(
     ):
         set_train_mode(model, recipe)
         while True:
-            # ---- the training curve; after a stop also that of the last checkpoint
-            if progress.recent and measure(model, recipe, val, progress, runtime, stopping) and runtime.first:
-                save_training(best, model, optimizer, progress)  # for keep: best
+            # ---- the training curve; a training that goes on from a checkpoint first adds the point that was due there
+            is_best = bool(progress.recent) and measure(model, recipe, val, progress, runtime, stopping)
+            if is_best and recipe.keep == "best" and runtime.first:
+                save_training(best, model, optimizer, progress)
             if progress.step == recipe.steps:
                 break
-            # ---- one step (lines 8 to 10)
+            # ---- one step: loss and gradient (lines 8 and 9), then the update (line 10)
             set_learning_rate(optimizer, progress.step, recipe)
             optimizer.zero_grad(set_to_none=True)
             batch = next(loader)
@@ -90,8 +90,8 @@ def train(
             progress.recent.append(loss_value)
             bar.update()
             # ---- the checkpoint, also before a validation, which may be stopped
-            validates = _due(progress.step, recipe.val_every, recipe.steps)
-            if runtime.first and (stop or validates or time.monotonic() > checkpoint_due):
+            val_due = _due(progress.step, recipe.val_every, recipe.steps)
+            if runtime.first and (stop or val_due or time.monotonic() > checkpoint_due):
                 save_training(checkpoint, model, optimizer, progress)
                 checkpoint_due = time.monotonic() + CHECKPOINT_SECONDS
             if stop:
@@ -130,7 +130,7 @@ def measure(
     runtime: Runtime,
     stopping: Callable[[], bool],
 ) -> bool:
-    """Collective: where it is due, add a point to the curve, with val mIoU; return whether that is the best to be kept."""
+    """Collective: where it is due, add a point to the curve, with val mIoU; return whether that is the best so far."""
     validates = bool(val) and recipe.val_every > 0 and _due(progress.step, recipe.val_every, recipe.steps)
     if not validates and not _due(progress.step, CURVE_EVERY, recipe.steps):
         return False
@@ -140,7 +140,7 @@ def measure(
     if validates:
         point["val_miou"] = validate(model, val, runtime, stopping)
         set_train_mode(model, recipe)
-        better = recipe.keep == "best" and point["val_miou"] > progress.best_miou()
+        better = point["val_miou"] > progress.best_miou()
         if recipe.keep == "best" and math.isnan(point["val_miou"]):
             raise UserError("keep: best found no pixel with a class in the validation labels; set keep: last")
         if runtime.first:

@@ -35,7 +35,7 @@ def training_step(
     Returns:
         The loss, a scalar. The mean over the processes is the loss of the whole batch.
     """
-    images = {pseudo: sum(len(own.ids) for own in batch if own.part.pseudo == pseudo) for pseudo in (False, True)}
+    counts = {pseudo: sum(len(own.ids) for own in batch if own.part.pseudo == pseudo) for pseudo in (False, True)}
     passes = list(_passes(batch, recipe))
     total = torch.zeros((), device=runtime.device)
     for index, parts in enumerate(passes):
@@ -49,7 +49,7 @@ def training_step(
             loss = torch.zeros((), device=runtime.device)
             for own, scores, labels in zip(parts, logits.split([len(own.ids) for own in parts]), targets, strict=True):
                 criterion = LOSSES[recipe.loss if own.part.pseudo else "ce"]
-                share = len(own.ids) / images[own.part.pseudo]  # a part counts by its images among those of its kind
+                share = len(own.ids) / counts[own.part.pseudo]  # a part counts by its images among those of its kind
                 loss = loss + share * criterion(scores, labels, mean_count=runtime.mean)
             loss.backward()
         total += loss.detach()
@@ -57,9 +57,9 @@ def training_step(
 
 
 def _passes(batch: Sequence[PartBatch], recipe: Recipe) -> Iterator[list[PartBatch]]:
-    """What goes through the network at a time: all of a piece (`accumulate`), or each part that DSBN keeps apart.
+    """Yield the parts that go through the network together, for each piece of the batch (`accumulate`).
 
-    Only a batch norm that all images share needs them together.
+    With bn `trainable` these are all parts, whose images share one batch norm; else the weak and the strong ones in turn.
     """
     for index in range(recipe.accumulate):
         pieces = [own.piece(index, recipe.accumulate) for own in batch]
@@ -71,7 +71,7 @@ def _passes(batch: Sequence[PartBatch], recipe: Recipe) -> Iterator[list[PartBat
 
 
 def _batch_norm_of(parts: list[PartBatch], network: nn.Module, recipe: Recipe) -> AbstractContextManager[None]:
-    """With DSBN, send all images through the batch norm of their part."""
+    """With DSBN, send all images of a pass through the standard batch norm, or all through the parallel one."""
     if recipe.bn != "dsbn":
         return nullcontext()
     return labelled_first(network, 0 if parts[0].part.parallel else sum(len(own.ids) for own in parts))
