@@ -282,15 +282,6 @@ def test_a_class_without_labelled_pixel_is_a_warning(
     assert "warning: class 4 (pavement) has no pixel in train" in said.out + said.err
 
 
-def test_a_batch_larger_than_the_data_is_a_warning(
-    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    project.set_params({"teacher": {"batch_size": 4}})
-    for stage in TEACHER:
-        assert run(stage, monkeypatch) == 0
-    assert "warning: teacher: a batch of 4 from 3 labelled images has some of them twice" in capsys.readouterr().err
-
-
 def test_no_stage_uses_the_network(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -49,6 +49,7 @@ def python(*arguments: object, processes: int = 1, machines: int = 1) -> None:
             assert done.returncode == 0, done.stderr[-3000:]
 
 
+@pytest.mark.pipeline
 @pytest.mark.parametrize(
     ("accumulate", "loss", "bn", "machines"),
     [(2, "scl", "dsbn", 2), (1, "scl_released", "trainable", 1)],
