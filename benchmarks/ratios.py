@@ -45,7 +45,7 @@ from segsemi.runtime.distributed import Runtime
 from segsemi.training.loop import train
 from segsemi.training.recipes import student_recipe
 
-STEPS = 20  # of training in a round
+STEPS = 12  # of training in a round
 HEIGHT, WIDTH, CROP = 192, 256, 128  # of the demo
 LABELLED, UNLABELLED = 8, 16  # images
 LARGE_CROP = 256  # for memory: at the demo's crops, weights and libraries weigh more than a step
