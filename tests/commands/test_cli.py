@@ -177,7 +177,7 @@ def test_preset_is_written_with_all_comments_kept(
     committed["split"] |= {"count": 7, "unlabelled_ratio": 2.0}
     committed["student"] |= {"init": "pretrained", "saug": "none", "saug_share": 0.5, "bn": "fixed", "loss": "ce"}
     committed["pseudo_label"] |= {"scales": [1.0], "flip": False}
-    committed["evaluate"]["examples"] = 3
+    committed["evaluate"]["examples"], committed["augment"]["crop_size"] = 3, 99
     yaml.dump(committed, path)
     before = path.read_text()
     assert main(["preset", name, "--params", str(path), "--dry-run"]) == 0
@@ -194,7 +194,7 @@ def test_preset_is_written_with_all_comments_kept(
     student = params.student
     method = (student.init, student.saug, student.saug_share, student.bn, student.loss)
     assert method == ("teacher", "pseudo", 1.0, "dsbn", "scl")
-    assert f"augment.crop_size: 128 -> {values['augment']['crop_size']}" in capsys.readouterr().out
+    assert f"augment.crop_size: 99 -> {values['augment']['crop_size']}" in capsys.readouterr().out
     assert main(["preset", name, "--params", str(path)]) == 0
     assert "nothing to change" in capsys.readouterr().out
 
