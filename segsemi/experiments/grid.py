@@ -81,7 +81,7 @@ class Cell:
 
     @property
     def learns_from_pseudo_labels(self) -> bool:
-        """Whether the model is a student whose batches have some."""
+        """Return whether the model is a student whose batches have pseudo labels."""
         return self.model in self.params.rounds and self.params.student.batch_pseudo > 0
 
     @property
