@@ -26,7 +26,7 @@ def main() -> None:
     }
     settings = {
         "rounds": params.rounds,
-        "baselines": params.baselines,
+        "baselines": {**params.baselines, "baseline_budget": params.baseline_budget},
         "split": dict(params.split),
         "model": dict(params.model),
         "augment": dict(params.augment),

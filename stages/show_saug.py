@@ -5,6 +5,7 @@ from segsemi.core.config import load_params
 from segsemi.core.errors import run_stage
 from segsemi.core.paths import LABELLED, REPORTS, data_root
 from segsemi.core.pictures import captioned, grid, save_png, shrunk
+from segsemi.core.resize import resize_pair, scaled_to_short_side
 from segsemi.core.seeds import derive_rng
 from segsemi.data.images import read_image
 from segsemi.data.manifest import read_rows
@@ -17,6 +18,8 @@ def main() -> None:
     pool = pool_without(params.student.saug_without)
     row = read_rows(LABELLED)[0]
     image = read_image(data_root(params.data) / row.image)
+    size = scaled_to_short_side(image.shape[0], image.shape[1], params.augment.short_side)
+    image, _ = resize_pair(image, None, *size)
     pictures = [captioned(image, "clean")]
     for name, operation in pool.items():
         pictures.append(captioned(operation(image, derive_rng(params.seed, "show", name)), name))

@@ -1,4 +1,4 @@
-"""The fair baseline: train on the labels alone for as many steps as went into a student and its teachers together."""
+"""Train the supervised baseline: labels alone, with the budget of a student and its teachers together."""
 
 import argparse
 

@@ -37,6 +37,7 @@ def a_recipe(steps: int, **changes: object) -> Recipe:
         "name": "student_1",
         "seed": 0,
         "steps": steps,
+        "optimizer": "sgd",
         "lr": 0.01,
         "decoder_lr_factor": 10.0,
         "momentum": 0.9,

@@ -86,8 +86,8 @@ def _brightness_channel(image: np.ndarray, rng: Generator | None = None) -> np.n
 def _solarize(image: np.ndarray, rng: Generator | None = None) -> np.ndarray:
     """Inverts what is as bright as a threshold, drawn from 64..192, or brighter."""
     values = image.reshape(len(image), -1)
-    threshold = (rng or np.random.default_rng()).uniform(64, 192)
-    _, inverted = cv2.threshold(values, threshold, 255, cv2.THRESH_BINARY)
+    threshold = int((rng or np.random.default_rng()).uniform(64, 192))
+    _, inverted = cv2.threshold(values, threshold - 1, 255, cv2.THRESH_BINARY)  # OpenCV's is strictly above
     return cv2.bitwise_xor(values, inverted, dst=inverted).reshape(image.shape)
 
 

@@ -17,7 +17,7 @@ import torch
 
 from segsemi.commands.predict import laid_over
 from segsemi.core.classes import Classes
-from segsemi.core.config import Params, load_params, total_steps
+from segsemi.core.config import Params, baseline_steps, load_params
 from segsemi.core.errors import UserError
 from segsemi.core.paths import data_root
 from segsemi.core.pictures import captioned, grid, save_png, shrunk
@@ -29,7 +29,7 @@ from segsemi.models.build import SegmentationModel, architecture_of
 from segsemi.runtime.cpu import fast_atrous_convolutions
 from segsemi.runtime.device import choose_device
 from segsemi.runtime.distributed import Runtime
-from segsemi.training.optimiser import sgd
+from segsemi.training.optimiser import make_optimizer
 from segsemi.training.recipes import student_recipe, supervised_recipe
 from segsemi.training.step import set_train_mode, training_network, training_step
 
@@ -137,10 +137,7 @@ def _even(items: Sequence[Any], number: int) -> list[Any]:
 def cost_lines(params: Params, classes: Classes) -> Iterator[str]:
     """Yield time and memory of a training step of teacher and student, measured here, and the time of all training."""
     steps = {"teacher": params.teacher.steps, "student": params.student.steps * len(params.rounds)}
-    for student in params.baselines.values():
-        steps["teacher"] += total_steps(
-            params.rounds, student, teacher_steps=params.teacher.steps, student_steps=params.student.steps
-        )
+    steps["teacher"] += sum(baseline_steps(params, name) for name in params.baselines)
     total = 0.0
     for name, number in steps.items():
         if number:
@@ -169,7 +166,7 @@ def step_cost(params: Params, name: str, classes: Classes) -> tuple[float, int]:
         torch.cuda.reset_peak_memory_stats(device)
     runtime = Runtime(device, params.machine.precision)
     model = SegmentationModel(architecture_of(network, recipe.augment), classes)
-    trained, optimizer = training_network(model, recipe, runtime), sgd(model, recipe)
+    trained, optimizer = training_network(model, recipe, runtime), make_optimizer(model, recipe)
     set_train_mode(model, recipe)
     batch = []
     for part in recipe.parts:

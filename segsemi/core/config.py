@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
@@ -45,7 +46,7 @@ SaugOperation = Literal[
 ]
 SAUG_OPERATIONS = get_args(SaugOperation)
 BatchNorm = Literal["trainable", "fixed", "dsbn"]
-Loss = Literal["scl", "scl_released", "sce", "ce"]  # keys of segsemi.losses.LOSSES
+Loss = Literal["scl", "scl_detached", "scl_released", "sce", "ce"]  # keys of segsemi.losses.LOSSES
 TEACHER = "teacher"  # the name of the first model, from which every chain of rounds starts
 
 
@@ -122,9 +123,10 @@ class AugmentParams(Section):
 
 
 class OptimParams(Section):
-    """SGD, its schedule, and what is measured and kept."""
+    """The optimizer, its schedule, and what is measured and kept."""
 
     steps: Positive
+    optimizer: Literal["sgd", "adamw"]
     lr: PositiveFloat
     decoder_lr_factor: PositiveFloat
     momentum: Annotated[float, Field(ge=0, lt=1)]
@@ -274,6 +276,7 @@ class Params(Section):
     student: StudentParams
     student_model: ModelParams
     baselines: dict[ModelName, str]
+    baseline_budget: Literal["steps", "images"]
     evaluate: EvaluateParams
     machine: MachineParams
 
@@ -307,9 +310,30 @@ def _ancestors(rounds: dict[str, str], student: str) -> Iterator[str]:
         yield name
 
 
-def total_steps(rounds: dict[str, str], name: str, *, teacher_steps: int, student_steps: int) -> int:
-    """Return the optimizer steps that went into model `name`: the teacher's and those of each student up to it."""
-    return teacher_steps + student_steps * len(list(_ancestors(rounds, name)))
+class Budget(NamedTuple):
+    """Optimizer steps, and images through the network, forward and backward."""
+
+    steps: int
+    images: int
+
+
+def budget_of(params: Params, name: str) -> Budget:
+    """Return what went into model `name`: the budget of the teacher and of each student up to it, or of a baseline."""
+    if name in params.baselines:
+        steps = baseline_steps(params, name)
+        return Budget(steps, steps * params.teacher.batch_size)
+    teacher, student = params.teacher, params.student
+    rounds, batch = len(list(_ancestors(params.rounds, name))), student.batch_labelled + student.batch_pseudo
+    if rounds and student.init == "pretrained" and not student.batch_pseudo:  # owes nothing to its teachers
+        return Budget(student.steps, student.steps * batch)
+    steps, images = teacher.steps + rounds * student.steps, teacher.steps * teacher.batch_size
+    return Budget(steps, images + rounds * student.steps * batch)
+
+
+def baseline_steps(params: Params, name: str) -> int:
+    """Return the steps of a baseline: as many as its student and its teachers had, or as give as many images (at least)."""
+    steps, images = budget_of(params, params.baselines[name])
+    return steps if params.baseline_budget == "steps" else math.ceil(images / params.teacher.batch_size)
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:

@@ -1,10 +1,10 @@
-"""How one model is trained: all in which teacher, student and supervised baseline differ (paper, algorithm 1)."""
+"""How one model is trained: everything in which teacher, student and supervised baseline differ (paper, algorithm 1)."""
 
 from segsemi.core.config import AugmentParams, BatchNorm, Loss, OptimParams, Part
 
 
 class Recipe(OptimParams):
-    """What decides what a model learns, apart from its network and its images; names as in params.yaml.
+    """Everything that decides what a model learns, apart from its network and its images; names as in params.yaml.
 
     Attributes:
         name: the name of the model, which keeps its random choices apart from those of others.
@@ -24,3 +24,8 @@ class Recipe(OptimParams):
     saug_ops: int = 0
     saug_replace: bool = True
     saug_without: tuple[str, ...] = ()
+
+    @property
+    def batch_images(self) -> int:
+        """Return the images of a batch, all of which go forward and backward through the network."""
+        return sum(part.images for part in self.parts)

@@ -94,7 +94,7 @@ class StepBatches(Dataset[list[PartBatch]]):
             self._check(part)
         if any(part.strong for part in recipe.parts):
             import segsemi.augment.strong  # noqa: F401  # half a second, once: loader processes are forked from this one
-        self._cache: dict[tuple[Sample, bool], tuple[np.ndarray, np.ndarray]] = {}
+        self._cache: dict[Sample, tuple[np.ndarray, np.ndarray]] = {}
         self._cache_left = runtime.loader_cache_mb * 2**20
         self._orders: dict[str, tuple[int, np.ndarray]] = {}  # part -> epoch and order of its samples
 
@@ -151,7 +151,7 @@ class StepBatches(Dataset[list[PartBatch]]):
         return samples[order[index]]
 
     def _augmented(self, part: Part, sample: Sample, position: int) -> tuple[np.ndarray, np.ndarray]:
-        image, label = self._read(part, sample)
+        image, label = self._read(sample)
         recipe, augment = self.recipe, self.recipe.augment
         rng = derive_rng(recipe.seed, recipe.name, part.name, "augment", position)
         if part.strong:
@@ -160,10 +160,8 @@ class StepBatches(Dataset[list[PartBatch]]):
                 pool_without,
             )
 
-            # On the image at its own size, before it shrinks: blur and noise are measured in pixels.
             pool = pool_without(recipe.saug_without)
             image = StrongAugment(recipe.saug_ops, pool, rng, replace=recipe.saug_replace)(image)
-            image, _ = resize_pair(image, None, *label.shape)
         return weak_augment(
             image,
             label,
@@ -174,22 +172,20 @@ class StepBatches(Dataset[list[PartBatch]]):
             ignore_index=self.classes.ignore_index,
         )
 
-    def _read(self, part: Part, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        """The label at the size at which the network sees it, and the image too, unless SAUG comes first."""
-        key = sample, part.strong
-        if key in self._cache:
-            return self._cache[key]
+    def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
+        """Return image and label at `augment.short_side`, so that blur and noise of SAUG have the network's pixels."""
+        if sample in self._cache:
+            return self._cache[sample]
         classes = self.classes.as_written() if sample.written else self.classes
         image, label = read_image(sample.image), read_label(sample.label, classes)
         size = scaled_to_short_side(image.shape[0], image.shape[1], self.recipe.augment.short_side)
         small, small_label = resize_pair(image, label, *size)
         assert small_label is not None
-        pair = (image if part.strong else small), small_label
-        used = pair[0].nbytes + pair[1].nbytes
+        used = small.nbytes + small_label.nbytes
         if used <= self._cache_left:
             self._cache_left -= used
-            self._cache[key] = pair
-        return pair
+            self._cache[sample] = small, small_label
+        return small, small_label
 
 
 def labelled_samples(

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from segsemi.core.config import TEACHER, Params, Section, load_values, parse, parse_params, total_steps
+from segsemi.core.config import TEACHER, Budget, Params, Section, budget_of, load_values, parse, parse_params
 from segsemi.core.errors import UserError
 from segsemi.core.files import yaml_names
 from segsemi.datasets.entries import read_lines
@@ -28,7 +28,7 @@ class GridRow(Section):
     Attributes:
         model: the name of the model that is measured.
         rounds: number of students trained in turn, from student_1 on; 0: the teacher alone.
-        baseline: the student beside which a model `supervised` is trained on labels alone for as many steps.
+        baseline: the student beside which a model `supervised` is trained on labels alone, with its `baseline_budget`.
         set: overrides, as for `dvc exp run -S`; `section.key=${section.key}` takes the value of another param.
     """
 
@@ -85,14 +85,9 @@ class Cell:
         return self.model in self.params.rounds and self.params.student.batch_pseudo > 0
 
     @property
-    def steps_in_all(self) -> int:
-        """Optimizer steps that went into the model, including those of its teachers if it learnt from them."""
-        params = self.params
-        student = self.model in params.rounds
-        if student and not self.learns_from_pseudo_labels and params.student.init == "pretrained":
-            return params.student.steps
-        name = params.baselines.get(self.model, self.model)
-        return total_steps(params.rounds, name, teacher_steps=params.teacher.steps, student_steps=params.student.steps)
+    def budget(self) -> Budget:
+        """Return what went into the model, including its teachers if it learnt from them."""
+        return budget_of(self.params, self.model)
 
 
 def grid_names() -> list[str]:

@@ -30,8 +30,8 @@ def read_results(planned: Sequence[Run], finished: Mapping[str, str]) -> tuple[p
         finished: key -> git revision of each experiment.
 
     Returns:
-        One line per cell: row, column, seed, model, steps (in all), miou, pseudo_label_miou. And its validation curve:
-        row, column, seed, step, val_miou.
+        One line per cell: row, column, seed, model, steps and images (in all), miou, pseudo_label_miou. And its validation
+        curve: row, column, seed, step, val_miou.
 
     Raises:
         UserError: an experiment lacks its report.
@@ -44,11 +44,11 @@ def read_results(planned: Sequence[Run], finished: Mapping[str, str]) -> tuple[p
         place: dict[str, Any] = {"row": cell.row, "column": cell.column, "seed": cell.seed}
         numbers = json.loads(git("show", f"{finished[key]}:reports/metrics.json"))[cell.model]
         learnt = numbers.get("pseudo_label_miou") if cell.learns_from_pseudo_labels else None  # else nobody used them
-        measured = {"model": cell.model, "steps": cell.steps_in_all, "miou": numbers["miou"]}
+        measured = {"model": cell.model, **cell.budget._asdict(), "miou": numbers["miou"]}
         results.append(place | measured | {"pseudo_label_miou": learnt})
         curve = pd.read_csv(io.StringIO(git("show", f"{finished[key]}:reports/validation.csv")))
         curves.append(curve.loc[curve["model"] == cell.model, ["step", "val_miou"]].assign(**place))
-    columns = ["row", "column", "seed", "model", "steps", "miou", "pseudo_label_miou"]
+    columns = ["row", "column", "seed", "model", "steps", "images", "miou", "pseudo_label_miou"]
     table = pd.DataFrame(results, columns=columns).astype({"miou": float, "pseudo_label_miou": float})
     return table, pd.concat([curve for curve in curves if not curve.empty] or curves)
 
@@ -56,22 +56,23 @@ def read_results(planned: Sequence[Run], finished: Mapping[str, str]) -> tuple[p
 def summarise(grid: Grid, cells: Sequence[Cell], results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return one line per column and row that has results, as texts to show and as numbers.
 
-    Both have the mean mIoU and its standard deviation over the seeds, the steps that went into the model in all, the mean
-    mIoU of its pseudo labels, and gains: paired by seed, with their standard deviation and the p of a paired t-test.
+    Both have the mean mIoU and its standard deviation over the seeds, the steps and images that went into the model in all,
+    the mean mIoU of its pseudo labels, and gains: paired by seed, with their standard deviation and the p of a paired t-test.
     """
     mious = {place: runs.set_index("seed")["miou"].dropna() for place, runs in results.groupby(["row", "column"])}
-    comparisons = _comparisons(grid, cells)
+    comparisons = _comparisons(grid, cells, {place: miou.mean() for place, miou in mious.items()})
     shown, numbers = [], []
     for column, row in itertools.product(grid.columns, grid.rows):
         runs, miou = results[(results["row"] == row) & (results["column"] == column)], mious.get((row, column))
         if miou is None:
             continue
         pseudo = runs["pseudo_label_miou"].mean()
-        steps, mean, spread = runs["steps"].iloc[0], miou.mean(), miou.std(ddof=1)
-        text = {"column": column, "row": row, "steps in all": f"{steps}", "seeds": f"{len(miou)}"}
+        steps, images, mean, spread = *runs[["steps", "images"]].iloc[0], miou.mean(), miou.std(ddof=1)
+        text = {"column": column, "row": row, "steps in all": f"{steps}", "images in all": f"{images}"}
+        text |= {"seeds": f"{len(miou)}"}
         text |= {"mIoU": _with_spread("%.2f", mean, spread), "mIoU of pseudo labels": _with_spread("%.2f", pseudo)}
-        line = {"column": column, "row": row, "model": runs["model"].iloc[0], "steps": steps, "seeds": len(miou)}
-        line |= {"miou": mean, "deviation": spread, "pseudo_label_miou": pseudo}
+        line = {"column": column, "row": row, "model": runs["model"].iloc[0], "steps": steps, "images": images}
+        line |= {"seeds": len(miou), "miou": mean, "deviation": spread, "pseudo_label_miou": pseudo}
         for name, references in comparisons.items():
             gains = (miou - mious.get((references.get((row, column)), column), np.nan)).dropna()
             gain, spread = gains.mean(), gains.std(ddof=1)
@@ -91,23 +92,28 @@ def _with_spread(style: str, mean: float, spread: float = np.nan) -> str:
     return style % mean + ("" if np.isnan(spread) else f" ± {spread:.2f}")
 
 
-def _comparisons(grid: Grid, cells: Sequence[Cell]) -> dict[str, References]:
-    """Return heading -> the row on which each row gains, per column."""
+def _comparisons(grid: Grid, cells: Sequence[Cell], means: Mapping[Any, float]) -> dict[str, References]:
+    """Return heading -> the row on which each row gains, per column; `means` has the mIoU of each place."""
     places = dict.fromkeys((cell.row, cell.column) for cell in cells)
     before = dict(itertools.pairwise(reversed(grid.ladder)))
     found = {"gain on the row before": {place: before[place[0]] for place in places if place[0] in before}}
     for other in grid.against:
         found[f"gain on {other}"] = {place: other for place in places if place[0] != other}
-    alone = {_budget(cell): cell.row for cell in cells if cell.model == SUPERVISED}
-    students = (cell for cell in cells if cell.model not in (TEACHER, SUPERVISED) and _budget(cell) in alone)
-    found["gain on labels alone, as many steps"] = {(cell.row, cell.column): alone[_budget(cell)] for cell in students}
+    # the supervised baselines of as many steps and of as many images: a student has to beat the better one
+    stronger = found["gain on the stronger supervised baseline"] = {}
+    supervised = sorted((c for c in cells if c.model == SUPERVISED), key=lambda c: means.get((c.row, c.column), 0.0))
+    for cell in cells:
+        for alone in supervised if cell.model not in (TEACHER, SUPERVISED) else []:  # the last one wins
+            if set(_budgets(cell)) & set(_budgets(alone)):
+                stronger[cell.row, cell.column] = alone.row
     return found
 
 
-def _budget(cell: Cell) -> str:
-    """Return what a model and the model trained on labels alone beside it share: column, labels and steps in all."""
+def _budgets(cell: Cell) -> list[str]:
+    """Return what a model shares with the supervised baseline of as many steps, and with that of as many images."""
     labels = cell.params.split.model_dump(exclude={"unlabelled_ratio"})
-    return json.dumps([cell.column, cell.steps_in_all, cell.params.data.model_dump(), labels])
+    same = [cell.column, cell.params.data.model_dump(), labels]
+    return [json.dumps([*same, kind, number]) for kind, number in cell.budget._asdict().items()]
 
 
 def write_table(grid: Grid, title: str, fact: str, planned: Sequence[Run], path: Path) -> str:
@@ -125,7 +131,7 @@ def write_table(grid: Grid, title: str, fact: str, planned: Sequence[Run], path:
     table = shown.map(_plain).rename(columns=_plain).to_markdown(index=False, disable_numparse=True)
     note = (
         "mIoU in percent: mean ± standard deviation over the seeds. Gains are paired by seed, with the p of a paired t-test. "
-        "Steps in all: optimizer steps that went into a model, those of its teachers included."
+        "In all: optimizer steps, and images through the network forward and backward, its teachers' included."
     )
     image = f"![{_plain(title)}]({quote(path.name)}.svg)"
     text = "\n\n".join([f"# {_plain(title)}", fact, table, note, image]) + "\n"

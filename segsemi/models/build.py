@@ -114,7 +114,8 @@ class SegmentationModel(nn.Module):
     @property
     def padding_multiple(self) -> int:
         """Return the number whose multiples are height and width of what enters `network`."""
-        return int(getattr(self.encoder, "output_stride", 32))
+        halved = 2 if self.architecture.decoder == "DPT" else 1  # its last map has half the encoder's resolution
+        return halved * int(getattr(self.encoder, "output_stride", 32))
 
 
 def most_probable(scores: Tensor) -> np.ndarray:
@@ -130,17 +131,34 @@ def _create_network(architecture: Architecture, num_classes: int) -> nn.Module:
     options: dict[str, Any] = {}
     if decoder.lower().startswith("deeplabv3"):
         options = {"encoder_output_stride": stride, "decoder_atrous_rates": ATROUS_RATES.get(stride)}
+    elif decoder == "DPT":
+        options = {"dynamic_img_size": True}  # position embeddings are resampled to the size of the image
+        if "patch14" in encoder:
+            options["patch_size"] = 16  # smp's decoder needs a power of 2; `load_encoder` resamples the weights
     try:
         if decoder == "DeepLabV2":
             backbone = smp.encoders.get_encoder(name, weights=None, output_stride=stride)
             return DeepLabV2(backbone, backbone.out_channels[-1], num_classes)
-        return smp.create_model(decoder, encoder_name=name, encoder_weights=None, classes=num_classes, **options)
+        network = smp.create_model(decoder, encoder_name=name, encoder_weights=None, classes=num_classes, **options)
     except (KeyError, RuntimeError, ValueError, TypeError, AssertionError) as error:
         raise UserError(
             f"model: cannot build decoder {decoder!r} on encoder {encoder!r} with output stride {stride} "
             f"({error or type(error).__name__}); decoders are DeepLabV2 and those of segmentation_models_pytorch, "
             "encoders its own and timm's"
         ) from None
+    align_pixel_centres(network)
+    return network
+
+
+def align_pixel_centres(network: nn.Module) -> None:
+    """Let upsampling layers align the centres of pixels, not those of the corner pixels, in place.
+
+    segmentation-models-pytorch aligns corners, which is exact only for sides of 16 k + 1: at others a map is stretched by up
+    to a stride, more at one edge than at the other (docs/method.md).
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Upsample) and module.align_corners:
+            module.align_corners = False
 
 
 def build_model(architecture: Architecture, classes: Classes, *, encoder_weights: str, seed: int) -> SegmentationModel:

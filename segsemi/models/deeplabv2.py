@@ -27,4 +27,4 @@ class DeepLabV2(nn.Module):
         """(N, 3, H, W), H and W multiples of the output stride -> logits (N, num_classes, H, W)."""
         features = self.encoder(images)[-1]
         logits = torch.stack([conv(features) for conv in self.classifier]).sum(dim=0)
-        return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=True)
+        return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)

@@ -48,7 +48,9 @@ def load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
         UserError: there are none, or they do not fit.
     """
     state = _imagenet_weights(name) if weights == "imagenet" else _read_state_dict(Path(weights))
-    own = encoder.state_dict()
+    own, network = encoder.state_dict(), getattr(encoder, "model", None)
+    if getattr(network, "pos_embed", None) is not None:  # of a ViT: resampled to our patches and image size
+        state = importlib.import_module(type(network).__module__).checkpoint_filter_fn(state, network)
     wrappers = ("model.body.", "model.model.", "model.", "")  # smp wraps timm's networks, and timm some of its own
     prefix = next(wrapper for wrapper in wrappers if all(key.startswith(wrapper) for key in own))
     given = {_flat(key): value for key, value in state.items()}

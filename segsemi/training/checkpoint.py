@@ -49,7 +49,7 @@ def restore_training(path: Path, model: nn.Module, optimizer: torch.optim.Optimi
         group["fused"] = fused
         for parameter in group["params"]:
             for name, value in optimizer.state[parameter].items():
-                if isinstance(value, torch.Tensor):
+                if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
                     # in the parameter's memory format: a fused step takes it for granted
                     optimizer.state[parameter][name] = torch.empty_like(parameter).copy_(value)
     return Progress(**state)

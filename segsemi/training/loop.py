@@ -25,7 +25,7 @@ from segsemi.runtime.cpu import fast_atrous_convolutions
 from segsemi.runtime.distributed import Runtime
 from segsemi.runtime.stop import stop_requested
 from segsemi.training.checkpoint import Progress, restore_training, save_training
-from segsemi.training.optimiser import poly_factor, set_learning_rate, sgd
+from segsemi.training.optimiser import make_optimizer, poly_factor, set_learning_rate
 from segsemi.training.step import set_train_mode, training_network, training_step
 
 Pairs = Sequence[tuple[np.ndarray, np.ndarray]]  # images (H, W, 3) uint8 and labels (H, W) uint8
@@ -57,7 +57,7 @@ def train(
         UserError: the loss or its gradient is not finite; keep: best without a class in the validation labels.
     """
     network = training_network(model, recipe, runtime)
-    optimizer = sgd(model, recipe)
+    optimizer = make_optimizer(model, recipe)
     checkpoint, best = work / "checkpoint.pt", work / "best.pt"
     progress = restore_training(checkpoint, model, optimizer)
     loader = iter(load_items(batches, range(progress.step, recipe.steps), runtime))

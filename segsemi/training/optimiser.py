@@ -1,4 +1,4 @@
-"""SGD with the learning rates of DeepLab, and its "poly" schedule (paper, section 4.1)."""
+"""SGD or AdamW with the learning rates of DeepLab, and its "poly" schedule (paper, section 4.1)."""
 
 import torch
 from torch import nn
@@ -7,22 +7,26 @@ from segsemi.core.recipe import Recipe
 from segsemi.models.build import SegmentationModel
 
 
-def sgd(model: SegmentationModel, recipe: Recipe) -> torch.optim.SGD:
-    """Return SGD whose decoder and head learn `decoder_lr_factor` times faster than the encoder.
+def make_optimizer(model: SegmentationModel, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimizer; decoder and head learn `decoder_lr_factor` times faster than the encoder.
 
-    Only weights of more than one dimension decay, not biases nor batch norms (as in DeepLabV3+ [4]).
+    Weights decay; biases, batch norms and depthwise filters do not (as in DeepLabV3+ [4]).
     """
     encoder = {id(parameter) for parameter in model.encoder.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         lr = recipe.lr * (1.0 if id(parameter) in encoder else recipe.decoder_lr_factor)
-        decay = recipe.weight_decay if parameter.ndim > 1 else 0.0
+        decay = recipe.weight_decay if parameter.ndim > 1 and not _is_depthwise(parameter) else 0.0
         groups.setdefault((lr, decay), []).append(parameter)
-    return torch.optim.SGD(
-        [{"params": g, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), g in groups.items()],
-        momentum=recipe.momentum,
-        fused=all(p.device.type in ("cpu", "cuda") for p in model.parameters()),
-    )
+    params = [{"params": g, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), g in groups.items()]
+    fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(params, fused=fused)
+    return torch.optim.SGD(params, momentum=recipe.momentum, fused=fused)
+
+
+def _is_depthwise(weight: nn.Parameter) -> bool:
+    return weight.ndim == 4 and weight.shape[1] == 1
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, recipe: Recipe) -> None:

@@ -77,11 +77,12 @@ def train_model(
     """
     classes = Classes.load(CLASSES)
     labelled = labelled_samples(read_rows(LABELLED), root, read_rows(CORRECTED), SPLIT)
-    inputs, pseudo, steps_before = [LABELLED, CORRECTED, VAL, CLASSES], [], 0
+    inputs, pseudo, before = [LABELLED, CORRECTED, VAL, CLASSES], [], {"steps_in_all": 0, "images_in_all": 0}
     if teacher is not None:
         inputs += [UNLABELLED, pseudo_folder(recipe.name), *model_files(teacher)]
         pseudo = pseudo_samples(read_rows(UNLABELLED), root, pseudo_folder(recipe.name))
-        steps_before = load_description(model_folder(teacher))["training"]["steps_in_all"]
+        if network is None or any(part.pseudo for part in recipe.parts):
+            before = load_description(model_folder(teacher))["training"]
     val = LabelledPairs(read_rows(VAL), root, classes)
     if recipe.keep == "best" and not val:
         raise UserError("keep: best needs validation images, and there are none; set keep: last")
@@ -106,4 +107,7 @@ def train_model(
             write_csv(folder / "curve.csv", ["step", "loss", "lr", "val_miou"], history.curve)
             if history.bn:
                 write_csv(folder / "bn.csv", list(history.bn[0]), history.bn)
-            save_model(model, folder, {"steps_in_all": steps_before + recipe.steps, "keep": recipe.keep})
+            images = recipe.steps * recipe.batch_images
+            training = {"steps": recipe.steps, "images": images, "keep": recipe.keep}
+            training |= {"steps_in_all": before["steps_in_all"] + recipe.steps}
+            save_model(model, folder, training | {"images_in_all": before["images_in_all"] + images})

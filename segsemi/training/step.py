@@ -1,6 +1,7 @@
 """One training step: forward, loss and backward of a batch (paper, algorithm 1, lines 8 and 9)."""
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
@@ -9,12 +10,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
+from segsemi.core.classes import IGNORE_INDEX
 from segsemi.core.errors import UserError
 from segsemi.core.recipe import Recipe
 from segsemi.core.seeds import derive_seed
 from segsemi.data.batches import PartBatch
-from segsemi.dsbn import convert_dsbn, labelled_first
-from segsemi.losses import LOSSES
+from segsemi.dsbn import DistributionSpecificBatchNorm, convert_dsbn, labelled_first
+from segsemi.losses import LOSSES, OVER_ALL_PIXELS
 from segsemi.models.build import SegmentationModel
 from segsemi.runtime.device import training_format
 from segsemi.runtime.distributed import Runtime
@@ -35,7 +37,7 @@ def training_step(
     Returns:
         The loss, a scalar. The mean over the processes is the loss of the whole batch.
     """
-    counts = {pseudo: sum(len(own.ids) for own in batch if own.part.pseudo == pseudo) for pseudo in (False, True)}
+    weights = _pixel_weights(batch, recipe, runtime)
     passes = list(_passes(batch, recipe))
     total = torch.zeros((), device=runtime.device)
     for index, parts in enumerate(passes):
@@ -49,11 +51,26 @@ def training_step(
             loss = torch.zeros((), device=runtime.device)
             for own, scores, labels in zip(parts, logits.split([len(own.ids) for own in parts]), targets, strict=True):
                 criterion = LOSSES[recipe.loss if own.part.pseudo else "ce"]
-                share = len(own.ids) / counts[own.part.pseudo]  # a part counts by its images among those of its kind
-                loss = loss + share * criterion(scores, labels, mean_count=runtime.mean)
+                loss = loss + weights[own.part.name] * criterion(scores, labels, reduction="none").sum()
             loss.backward()
         total += loss.detach()
     return total
+
+
+def _pixel_weights(batch: Sequence[PartBatch], recipe: Recipe, runtime: Runtime) -> dict[str, Tensor]:
+    """Return the weight of a pixel's loss for each part.
+
+    The loss of a part is the mean over its pixels, whatever piece or process they are in. A part counts by its images among
+    those of its kind.
+    """
+    images, counted = Counter[bool](), []
+    for own in batch:
+        images[own.part.pseudo] += own.part.images
+        over_all = own.part.pseudo and recipe.loss in OVER_ALL_PIXELS
+        counted.append(own.targets.numel() if over_all else int((own.targets != IGNORE_INDEX).sum()))
+    pixels = runtime.mean(torch.tensor(counted, dtype=torch.float32, device=runtime.device))
+    weights = torch.where(pixels > 0, 1 / pixels, 0)
+    return {o.part.name: o.part.images / images[o.part.pseudo] * w for o, w in zip(batch, weights, strict=True)}
 
 
 def _passes(batch: Sequence[PartBatch], recipe: Recipe) -> Iterator[list[PartBatch]]:
@@ -93,6 +110,12 @@ def training_network(model: SegmentationModel, recipe: Recipe, runtime: Runtime)
         model.network = synchronised(model.network, runtime)
     if recipe.bn == "dsbn":
         convert_dsbn(model.network)
+        if runtime.first:
+            doubled, encoders = (
+                sum(isinstance(module, DistributionSpecificBatchNorm) for module in network.modules())
+                for network in (model, model.encoder)
+            )
+            print(f"{recipe.name}: DSBN doubles {doubled} batch norms, {encoders} of them in the encoder")
     if runtime.count == 1:
         return model
     with warnings.catch_warnings():
@@ -104,12 +127,12 @@ def training_network(model: SegmentationModel, recipe: Recipe, runtime: Runtime)
 
 
 def _check_share(recipe: Recipe, runtime: Runtime) -> None:
-    """Refuse batches of which a process on the CPU has a single image, of which batch norm can have no statistics."""
-    kinds = {part.parallel and recipe.bn == "dsbn" for part in recipe.parts}
-    fewest = min(
-        sum(part.images for part in recipe.parts if (part.parallel and recipe.bn == "dsbn") == kind) for kind in kinds
-    )
-    if runtime.device.type == "cpu" and fewest < 2 * runtime.count * recipe.accumulate:
+    """Refuse batches of which a process on the CPU has a single image: batch norm needs two for its statistics."""
+    images = Counter[bool]()
+    for part in recipe.parts:
+        images[part.parallel and recipe.bn == "dsbn"] += part.images
+    fewest = min(images.values())
+    if runtime.device.type == "cpu" and recipe.bn != "fixed" and fewest < 2 * runtime.count * recipe.accumulate:
         raise UserError(
             f"{recipe.name}: {fewest} images through one batch norm are too few for {runtime.count} processes on the CPU with "
             f"{recipe.accumulate} pieces each; each needs 2: raise the batch size, or start fewer processes"
