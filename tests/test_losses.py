@@ -20,8 +20,13 @@ def released(logits: Tensor, target: Tensor, **options: int) -> Tensor:
     return self_correction_loss(logits, target, form="released", **options)
 
 
+def detached(logits: Tensor, target: Tensor, **options: int) -> Tensor:
+    return self_correction_loss(logits, target, form="detached", **options)
+
+
 LOSSES: dict[str, Loss] = {
     "paper": self_correction_loss,
+    "detached": detached,
     "released": released,
     "sce": symmetric_cross_entropy,
     "ce": cross_entropy,
@@ -30,7 +35,7 @@ LOSSES: dict[str, Loss] = {
 
 def test_params_name_the_right_losses() -> None:
     logits, target = example()
-    own = {"scl": "paper", "scl_released": "released", "sce": "sce", "ce": "ce"}
+    own = {"scl": "paper", "scl_detached": "detached", "scl_released": "released", "sce": "sce", "ce": "ce"}
     assert set(segsemi.losses.LOSSES) == set(own)
     for name, loss in segsemi.losses.LOSSES.items():
         assert float(loss(logits, target)) == float(LOSSES[own[name]](logits, target))
@@ -58,7 +63,7 @@ def pixel_loss(name: str, z: np.ndarray, label: int) -> float:
     ce = -sum(y[c] * (z[c] - max(z) - math.log(sum(math.exp(v - max(z)) for v in z))) for c in range(len(p)))
     rce = -sum(p[c] * (0.0 if y[c] == 1 else log_zero) for c in range(len(p)))
     w = max(p)
-    if name == "paper":
+    if name in ("paper", "detached"):
         return w * ce + (1 - w) * rce
     if name == "released":
         w = 1.0 if w > 0.8 else w
@@ -121,6 +126,22 @@ def test_gradient_is_that_of_the_value(name: str) -> None:
     """Numerical differentiation; the paper's form sends gradient through the weight too."""
     logits, target = example(seed=1)
     assert torch.autograd.gradcheck(lambda z: LOSSES[name](z, target), (logits.requires_grad_(),))
+
+
+def test_detached_gradient_holds_the_weight_constant() -> None:
+    """w (p - y) + (1 - w) A p_y (y - p), by hand; the paper's form has another gradient, since w moves too."""
+    logits, target = example(seed=2)
+    p = logits.softmax(1)
+    y = F.one_hot(torch.where(target == 255, 0, target), 5).movedim(-1, 1).double()
+    w, p_y = p.max(1, keepdim=True).values, (p * y).sum(1, keepdim=True)
+    counted = (target != 255).unsqueeze(1)
+    expected = counted * (w * (p - y) + (1 - w) * A_PAPER * p_y * (y - p)) / counted.sum()
+    own, paper = (
+        torch.autograd.grad(loss(z := logits.clone().requires_grad_(), target), z)[0]
+        for loss in (detached, self_correction_loss)
+    )
+    torch.testing.assert_close(own, expected)
+    assert not torch.allclose(own, paper)
 
 
 def test_released_gradient_holds_the_weight_constant() -> None:
@@ -194,20 +215,19 @@ def test_labels_of_any_integer_type(name: str, dtype: torch.dtype) -> None:
     assert float(LOSSES[name](logits, target.to(dtype))) == float(LOSSES[name](logits, target))
 
 
-def test_the_mean_over_processes_takes_the_place_of_the_own_count() -> None:
+@pytest.mark.parametrize("name", segsemi.losses.LOSSES)
+def test_the_loss_of_each_pixel_sums_up_to_the_mean(name: str) -> None:
     logits, target = example()
-    counted = int((target != 255).sum())
-    mean = float(cross_entropy(logits, target))
-    assert float(cross_entropy(logits, target, mean_count=lambda n: 2 * n)) == pytest.approx(mean / 2)
-    seen: list[float] = []
-    for name in LOSSES:
-        LOSSES[name](logits, target, mean_count=lambda n: seen.append(float(n)) or n)
-    assert seen == [counted, target.numel(), counted, counted]  # the released form divides by all pixels
+    loss = segsemi.losses.LOSSES[name]
+    by_pixel = loss(logits, target, reduction="none")
+    assert by_pixel.shape == target.shape and (by_pixel[target == 255] == 0).all()
+    pixels = target.numel() if name in segsemi.losses.OVER_ALL_PIXELS else int((target != 255).sum())
+    assert float(by_pixel.sum() / pixels) == pytest.approx(float(loss(logits, target)), rel=1e-12)
 
 
 def test_unknown_form_is_refused() -> None:
     logits, target = example()
-    with pytest.raises(ValueError, match="'paper' or 'released'.*'papre'"):
+    with pytest.raises(ValueError, match="'paper', 'detached' or 'released'.*'papre'"):
         self_correction_loss(logits, target, form="papre")  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from segsemi.core.config import SAUG_OPERATIONS, Params, load_params, parse_params, total_steps
+from segsemi.core.config import SAUG_OPERATIONS, Params, budget_of, load_params, load_values, parse_params
 from segsemi.core.errors import UserError
 
 COMMITTED = Path(__file__).parents[2] / "params.yaml"
@@ -219,13 +219,22 @@ def test_params_cannot_be_changed_after_loading() -> None:
         params.student.lr = 1.0
 
 
-def test_steps_in_all() -> None:
-    rounds = {"student_2": "student_1", "student_1": "teacher", "other": "teacher", "student_3": "student_2"}
-    steps = {
-        name: total_steps(rounds, name, teacher_steps=600, student_steps=400)
-        for name in ("teacher", "student_1", "student_2", "student_3", "other")
-    }
-    assert steps == {"teacher": 600, "student_1": 1000, "student_2": 1400, "student_3": 1800, "other": 1000}
+@pytest.mark.parametrize(("budget", "supervised"), [("steps", (1400, 11200)), ("images", (2150, 17200))])
+def test_budgets_count_the_teachers_and_a_baseline_has_as_much(budget: str, supervised: tuple[int, int]) -> None:
+    values = load_values(COMMITTED)
+    values["rounds"] = {"student_2": "student_1", "student_1": "teacher", "other": "teacher"}
+    values["baselines"], values["baseline_budget"] = {"supervised": "student_2"}, budget
+    values["teacher"] |= {"steps": 600, "batch_size": 8}
+    values["student"] |= {
+        "steps": 400,
+        "batch_labelled": 5,
+        "batch_pseudo": 10,
+    }  # 15.5 batches of 8 are no whole number
+    params = parse_params(values)
+    names = ("teacher", "student_1", "student_2", "other", "supervised")
+    assert [tuple(budget_of(params, name)) for name in names] == [
+        (600, 4800), (1000, 10800), (1400, 16800), (1000, 10800), supervised,
+    ]  # fmt: skip
 
 
 def test_no_key_that_dvcs_run_cache_overlooks() -> None:

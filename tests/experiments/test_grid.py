@@ -129,14 +129,20 @@ def test_a_grid_of_the_users_own_is_checked(text: str, message: str, tmp_path: P
         cells(str(path))
 
 
-def test_steps_in_all_count_the_teachers_too() -> None:
-    table = {cell.row: cell for cell in cells("table1", columns=["1/8"], extra=["teacher.steps=5", "student.steps=3"])}
-    assert {row: cell.steps_in_all for row, cell in table.items()} == {
-        "baseline": 5,
-        **dict.fromkeys(["ST", "+ SAUG", "+ DSBN", "+ SCL", "labels only, as many steps as + SCL"], 8),
-        **dict.fromkeys(["+ ITER", "labels only, as many steps as + ITER"], 11),
-        "all labels": 5,
+def test_budgets_count_the_teachers_too() -> None:
+    extra = ["teacher.steps=5", "student.steps=3", "student.batch_labelled=8", "student.batch_pseudo=8"]
+    table = {cell.row: tuple(cell.budget) for cell in cells("table1", columns=["1/8"], extra=extra)}
+    assert table == {
+        "baseline": (5, 40),
+        **dict.fromkeys(["ST", "+ SAUG", "+ DSBN", "+ SCL"], (8, 88)),
+        "+ ITER": (11, 136),
+        "warm restart, no pseudo labels": (8, 64),
+        "labels only, as many steps as + SCL": (8, 64),
+        "labels only, as many images as + SCL": (11, 88),
+        "labels only, as many steps as + ITER": (11, 88),
+        "labels only, as many images as + ITER": (17, 136),
+        "all labels": (5, 40),
     }
     # A new network that learns from labels alone has nothing from the teacher beside it.
-    alone = {cell.row: cell.steps_in_all for cell in cells("table3", extra=["teacher.steps=5"])}
+    alone = {cell.row: cell.budget.steps for cell in cells("table3", extra=["teacher.steps=5"])}
     assert alone["1/8 labels"] == 5 and alone["7/8 pseudo labels"] == 10

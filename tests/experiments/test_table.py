@@ -20,11 +20,13 @@ ROWS: dict[str, dict[str, Any]] = {
     "base": {"model": "teacher", "rounds": 0},
     "better": {"model": "student_1", "set": ["split.unlabelled_ratio=2.0"]},
     "noisy": {"model": "student_2", "rounds": 2},
-    "longer": {"model": "supervised", "rounds": 2, "baseline": "student_2"},
-    "alone": {"model": "supervised", "baseline": "student_1"},
+    "longer": {"model": "supervised", "rounds": 2, "baseline": "student_2", "set": ["baseline_budget=steps"]},
+    "alone": {"model": "supervised", "baseline": "student_1", "set": ["baseline_budget=images"]},
+    "weaker": {"model": "supervised", "baseline": "student_1", "set": ["baseline_budget=steps"]},
 }
+TWICE = ["student.batch_labelled=8", "student.batch_pseudo=8"]  # of the images of a teacher's step
 MIOU = {"base": [50.0, 52.0, 57.0], "better": [51.0, 53.5, 58.0], "noisy": [54.0, 50.0, 59.0]}
-MIOU |= {"longer": [53.0, 53.0, 53.0], "alone": [50.0, 53.0, 57.0]}
+MIOU |= {"longer": [53.0, 53.0, 53.0], "alone": [50.0, 53.0, 57.0], "weaker": [49.0, 53.0, 55.0]}
 
 
 def result(cell: Cell) -> dict[str, Any]:
@@ -32,22 +34,23 @@ def result(cell: Cell) -> dict[str, Any]:
     miou = MIOU[cell.row][cell.seed] + (10 if cell.column == "1/4" else 0)
     pseudo = [41.0, 42.0, np.nan][cell.seed] if cell.row == "noisy" else np.nan
     place = {"row": cell.row, "column": cell.column, "seed": cell.seed, "model": cell.model}
-    return {**place, "steps": cell.steps_in_all, "miou": miou, "pseudo_label_miou": pseudo}
+    return {**place, **cell.budget._asdict(), "miou": miou, "pseudo_label_miou": pseudo}
 
 
 def test_table_has_the_mean_the_deviation_and_the_paired_gain() -> None:
     columns = {"1/8": ["split.fraction=0.125"], "1/4": ["split.fraction=0.25"]}
     comparisons = {"against": ["base"], "ladder": ["base", "better", "noisy"]}
     grid = Grid.model_validate({"columns": columns, "rows": ROWS, **comparisons})
-    cells = cells_of(grid, VALUES, seeds=[0, 1, 2], extra=["teacher.steps=100", "student.steps=50"])
+    cells = cells_of(grid, VALUES, seeds=[0, 1, 2], extra=["teacher.steps=100", "student.steps=50", *TWICE])
     measured = [c for c in cells if c.column == "1/8" or (c.seed == 2 and c.row in ("base", "better"))]
     shown, numbers = summarise(grid, cells, pd.DataFrame(map(result, measured)))
-    assert shown["row"].tolist() == [*MIOU, "base", "better"] and shown["column"].tolist() == ["1/8"] * 5 + ["1/4"] * 2
-    assert shown["steps in all"].tolist() == ["100", "150", "200", "200", "150", "100", "150"]
+    assert shown["row"].tolist() == [*MIOU, "base", "better"] and shown["column"].tolist() == ["1/8"] * 6 + ["1/4"] * 2
+    assert shown["steps in all"].tolist() == ["100", "150", "200", "200", "200", "150", "100", "150"]
+    assert shown["images in all"].tolist() == ["800", "1600", "2400", "1600", "1600", "1200", "800", "1600"]
     spread = statistics.stdev(MIOU["base"])
-    assert shown["mIoU"][[0, 5]].tolist() == [f"53.00 ± {spread:.2f}", "67.00"]
-    assert shown["seeds"].tolist() == ["3"] * 5 + ["1"] * 2
-    assert shown["mIoU of pseudo labels"].tolist() == ["", "", "41.50", "", "", "", ""]
+    assert shown["mIoU"][[0, 6]].tolist() == [f"53.00 ± {spread:.2f}", "67.00"]
+    assert shown["seeds"].tolist() == ["3"] * 6 + ["1"] * 2
+    assert shown["mIoU of pseudo labels"].tolist() == ["", "", "41.50", *[""] * 5]
 
     def gain(row: str, other: str) -> str:
         differences = np.subtract(MIOU[row], MIOU[other])
@@ -55,14 +58,14 @@ def test_table_has_the_mean_the_deviation_and_the_paired_gain() -> None:
         return f"{differences.mean():+.2f} ± {differences.std(ddof=1):.2f} (p = {p:.2f})"
 
     assert shown["gain on base"].tolist() == ["", *(gain(row, "base") for row in list(MIOU)[1:]), "", "+1.00"]
-    ladder = ["", gain("better", "base"), gain("noisy", "better"), "", "", "", "+1.00"]
+    ladder = ["", gain("better", "base"), gain("noisy", "better"), *[""] * 4, "+1.00"]
     assert shown["gain on the row before"].tolist() == ladder
-    # on the labels-only model of the same column and as many steps, whatever unlabelled images the student had
-    equal = ["", gain("better", "alone"), gain("noisy", "longer"), "", "", "", ""]
-    assert shown["gain on labels alone, as many steps"].tolist() == equal
+    # of the same column, whatever unlabelled images the student had
+    stronger = ["", gain("better", "alone"), gain("noisy", "longer"), *[""] * 5]
+    assert shown["gain on the stronger supervised baseline"].tolist() == stronger
 
     assert numbers["miou"][0] == 53.0 and numbers["deviation"][0] == pytest.approx(spread)
-    assert np.isnan(numbers["deviation"][5]) and numbers["gain on base"][6] == 1.0
+    assert np.isnan(numbers["deviation"][6]) and numbers["gain on base"][7] == 1.0
 
 
 @pytest.mark.parametrize("along", [None, "rows", "columns"])

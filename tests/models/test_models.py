@@ -438,6 +438,54 @@ def test_deeplabv2_is_that_of_the_paper() -> None:
             torch.nn.functional.conv2d(features, conv.weight, conv.bias, padding=rate, dilation=rate)
             for conv, rate in zip(network.classifier, (6, 12, 18, 24), strict=True)
         )
-        expected = torch.nn.functional.interpolate(written, size=(48, 64), mode="bilinear", align_corners=True)
+        expected = torch.nn.functional.interpolate(written, size=(48, 64), mode="bilinear", align_corners=False)
         torch.testing.assert_close(network(x), expected)
         assert model(torch.rand(1, 3, 41, 50)).shape == (1, len(CLASSES), 41, 50)
+
+
+def looks_at(model: SegmentationModel, column: int) -> float:
+    """The column of the input, in the mean, on which the logits in `column` of the output depend."""
+    x = torch.full((1, 3, 128, 160), 1e-4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model.forward_normalised(x)[0, :, 64, column].sum(), x)
+    weights = gradient.sum((0, 1, 2)).double()
+    return float((weights * torch.arange(160)).sum() / weights.sum())
+
+
+@pytest.mark.parametrize(
+    ("decoder", "encoder", "stride", "other_branch"),
+    [
+        ("DeepLabV3Plus", "tf_efficientnet_lite0", 16, "network.decoder.block1.0"),  # what is left looks through ASPP
+        ("DeepLabV3Plus", "tf_efficientnet_lite0", 16, "network.decoder.aspp.0.project.0"),
+        ("DeepLabV3Plus", "resnet18", 8, "network.decoder.block1.0"),
+        ("DeepLabV3", "resnet18", 16, None),
+        ("DeepLabV2", "resnet18", 8, None),
+    ],
+)
+def test_every_branch_looks_at_its_own_place(decoder: str, encoder: str, stride: int, other_branch: str | None) -> None:
+    """With convolutions that hand on their middle pixel, each output is centred on its input but for a constant."""
+    model = plain(architecture=Architecture(decoder, encoder, stride))
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d):
+            middle = tuple(side // 2 for side in module.kernel_size)
+            module.weight.data.zero_()
+            module.weight.data[..., middle[0], middle[1]] = 0.0 if name == other_branch else 1 / module.weight.shape[1]
+        if name.endswith(("aspp.convs.4.1", "aspp.0.convs.4.1")):  # image pooling looks everywhere
+            module.weight.data.zero_()
+    offsets = [looks_at(model, column) - column for column in range(48, 112, 5)]
+    assert max(offsets) - min(offsets) < 0.01 and abs(offsets[0]) < stride
+
+
+def test_dpt_on_a_vit_takes_any_size_and_weights_for_another(tmp_path: Path) -> None:
+    """DINOv2's patches of 14 pixels become those of 16 that the decoder needs; timm's resampling is the reference."""
+    name = "vit_small_patch14_reg4_dinov2"
+    source = timm.create_model(name, img_size=70, num_classes=0)
+    torch.save(source.state_dict(), tmp_path / "w.pt")
+    architecture = Architecture("DPT", name, 16)
+    model = build_model(architecture, CLASSES, encoder_weights=str(tmp_path / "w.pt"), seed=0).eval()
+    assert model.padding_multiple == 32
+    for size in ((40, 50), (112, 112), (33, 90)):
+        with torch.no_grad():
+            assert model(torch.rand(1, 3, *size)).shape == (1, 3, *size)
+    expected = timm.layers.resample_patch_embed(source.patch_embed.proj.weight.data, [16, 16])
+    torch.testing.assert_close(model.encoder.model.patch_embed.proj.weight.data, expected)
+    assert model.encoder.model.blocks[3].mlp.fc1.weight.equal(source.blocks[3].mlp.fc1.weight)

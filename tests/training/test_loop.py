@@ -19,7 +19,7 @@ from segsemi.data.batches import PartBatch
 from segsemi.models.build import SegmentationModel
 from segsemi.training.checkpoint import Progress, restore_training, save_training
 from segsemi.training.loop import train
-from segsemi.training.optimiser import poly_factor, sgd
+from segsemi.training.optimiser import make_optimizer, poly_factor
 
 VAL = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8))]
 PLAIN = {"parts": (LABELLED,), "bn": "trainable", "loss": "ce"}
@@ -231,13 +231,18 @@ def test_a_checkpoint_of_another_device_keeps_this_ones_optimizer(tmp_path: Path
     assert momentum.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_decoder_learns_faster_and_batch_norms_and_biases_do_not_decay() -> None:
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_decoder_learns_faster_and_only_weights_of_full_convolutions_decay(optimizer: str) -> None:
     model = new_model()
     encoder = {id(parameter) for parameter in model.encoder.parameters()}
-    groups = sgd(model, a_recipe(1)).param_groups
+    depthwise = {id(m.weight) for m in model.modules() if isinstance(m, nn.Conv2d) and m.groups > 1}
+    made = make_optimizer(model, a_recipe(1, optimizer=optimizer))
+    groups = made.param_groups
+    assert type(made).__name__.lower() == optimizer and len(depthwise) > 16
     assert {(g["lr"], g["weight_decay"]) for g in groups} == {(0.01, 4e-5), (0.01, 0.0), (0.1, 4e-5), (0.1, 0.0)}
     for group in groups:
-        assert all((parameter.ndim > 1) == (group["weight_decay"] > 0) for parameter in group["params"])
+        for parameter in group["params"]:
+            assert (parameter.ndim > 1 and id(parameter) not in depthwise) == (group["weight_decay"] > 0)
         assert {id(parameter) in encoder for parameter in group["params"]} == {group["lr"] == 0.01}
 
 

@@ -43,7 +43,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in names[3:]:
         write_label_png(pseudo_folder("student_1") / f"{name}.png", label, scenes.CLASSES)
     teacher = build_model(NETWORK, scenes.CLASSES, encoder_weights="none", seed=5)
-    save_model(teacher, model_folder("teacher"), {"steps_in_all": 5})
+    save_model(teacher, model_folder("teacher"), {"steps_in_all": 5, "images_in_all": 40})
     return folder
 
 
@@ -112,7 +112,8 @@ def test_student_learns_from_labels_corrections_and_pseudo_labels_with_its_teach
     assert stage == "train-student_1" and settings[0]["seed"] == 3 and settings[0]["loss"] == "sce"
     assert {*model_files("teacher"), pseudo_folder("student_1"), SPLIT / "corrected.csv"} <= set(inputs)
     assert (seen.runtime.precision, seen.runtime.cache_mb, len(seen.val)) == ("bf16", 100, 2)
-    assert load_description(model_folder("student_1"))["training"] == {"steps_in_all": 11, "keep": "last"}
+    own = {"steps": 6, "images": 18, "steps_in_all": 11, "images_in_all": 58, "keep": "last"}
+    assert load_description(model_folder("student_1"))["training"] == own
     assert (model_folder("student_1") / "curve.csv").read_text().splitlines()[1].startswith("6,0.5")
     assert (model_folder("student_1") / "bn.csv").read_text().splitlines() == ["layer,mean_shift", "a,2.0"]
 
@@ -123,6 +124,9 @@ def test_student_may_have_a_network_of_its_own_and_no_pseudo_labels(raw: Path, s
     recipe = student_recipe("student_1", params.student, params.augment, 3)
     train_model(recipe, other, "teacher", raw, params.machine)
     assert seen.model.architecture.decoder == "FPN" and not any(part.pseudo for part in seen.recipe.parts)
+    assert (
+        load_description(model_folder("student_1"))["training"]["steps_in_all"] == 6
+    )  # it owes nothing to the teacher
 
 
 def test_teacher_learns_labels_and_corrections_and_its_seed_draws_its_weights(raw: Path, seen: SimpleNamespace) -> None:

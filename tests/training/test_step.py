@@ -64,18 +64,23 @@ def test_parts_one_after_the_other_are_the_step_of_the_concatenated_batch(data: 
         torch.testing.assert_close(value, other, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_an_accumulated_step_is_the_mean_over_its_pieces(data: Data) -> None:
-    """Each piece has its share of each part."""
+def test_an_accumulated_step_is_the_step_of_the_whole_batch(data: Data) -> None:
+    """Each piece has its share of each part; every pixel counts alike, also where one piece has more ignored ones."""
     parts = (LABELLED._replace(images=4), PSEUDO._replace(images=4))
     recipe = a_recipe(1, accumulate=2, bn="fixed", loss="ce", parts=parts)
     model, reference = ready(recipe), ready(recipe)
     batch = batches(data, recipe)[0]
+    for own in batch:
+        own.targets[0], own.targets[1, :40] = 255, 255
     pieces = [[own.piece(index, 2) for own in batch] for index in range(2)]
     for whole, first, second in zip(batch, *pieces, strict=True):
         assert len(first.ids) == len(second.ids) == 2 and first.ids + second.ids == whole.ids
     loss = training_step(model, batch, 0, recipe, ALONE)
-    losses = [F.cross_entropy(reference(x), y.long(), ignore_index=255) for p in pieces for x, y in map(on_cpu, p)]
-    expected = torch.stack(losses).sum() / 2
+    expected = torch.zeros(())
+    for part in zip(*pieces, strict=True):
+        logits = torch.cat([reference(own.to(CPU)[0]) for own in part])
+        targets = torch.cat([own.targets for own in part]).long()
+        expected = expected + F.cross_entropy(logits, targets, ignore_index=255)
     expected.backward()
     assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
     assert_same_gradients(model, reference)
