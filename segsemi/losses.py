@@ -93,6 +93,23 @@ def cross_entropy(logits: Tensor, target: Tensor, *, ignore_index: int = 255, re
     return _reduced(-log_p_y, counted, reduction)
 
 
+def squared_error(logits: Tensor, target: Tensor, *, ignore_index: int = 255, reduction: Reduction = "mean") -> Tensor:
+    """Return the squared distance of two distributions, summed over the classes (French et al. 2020).
+
+    Args:
+        target: (N, C, ...) probabilities, none of them ignored, or (N, ...) class ids, or ignore_index.
+
+    Shapes, dtypes, errors and `reduction` otherwise as in `self_correction_loss`.
+    """
+    if target.is_floating_point():
+        counted = torch.ones_like(target[:, 0], dtype=torch.bool)
+    else:
+        counted = target != ignore_index
+        target = F.one_hot(torch.where(counted, target, 0).long(), logits.shape[1]).movedim(-1, 1)
+    p = F.softmax(logits, dim=1, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
+    return _reduced((p - target).square().sum(dim=1), counted, reduction)
+
+
 def _log_probabilities(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
     """Return log p (N, C, ...), the labels as an index into it (N, 1, ...), and the mask of counted pixels (N, ...)."""
     if logits.ndim < 2 or logits.shape[:1] + logits.shape[2:] != target.shape:
@@ -121,5 +138,6 @@ LOSSES: Mapping[str, Loss] = {  # student.loss -> the loss on pseudo labels
     "scl_released": partial(self_correction_loss, form="released"),
     "sce": symmetric_cross_entropy,
     "ce": cross_entropy,
+    "mse": squared_error,
 }
 OVER_ALL_PIXELS = ("scl_released",)  # losses whose mean is over all pixels, the ignored ones too

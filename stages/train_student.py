@@ -5,7 +5,8 @@ import argparse
 from segsemi.core.config import load_params
 from segsemi.core.errors import run_stage
 from segsemi.core.paths import data_root
-from segsemi.training.recipes import student_recipe, train_model
+from segsemi.core.recipe import student_recipe
+from segsemi.training.train import train_model
 
 
 def main() -> None:

@@ -3,7 +3,8 @@
 from segsemi.core.config import TEACHER, load_params
 from segsemi.core.errors import run_stage
 from segsemi.core.paths import data_root
-from segsemi.training.recipes import supervised_recipe, train_model
+from segsemi.core.recipe import supervised_recipe
+from segsemi.training.train import train_model
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Check machine, params and data before a long run, and measure a training step. `python -m segsemi doctor`."""
 
 import argparse
+import copy
 import importlib.metadata
 import os
 import resource
@@ -17,10 +18,11 @@ import torch
 
 from segsemi.commands.predict import laid_over
 from segsemi.core.classes import Classes
-from segsemi.core.config import Params, baseline_steps, load_params
+from segsemi.core.config import ModelParams, Params, load_params
 from segsemi.core.errors import UserError
 from segsemi.core.paths import data_root
 from segsemi.core.pictures import captioned, grid, save_png, shrunk
+from segsemi.core.recipe import Recipe, baseline_recipe, student_recipe, supervised_recipe
 from segsemi.data.batches import PartBatch
 from segsemi.data.images import read_image, read_label, require_size
 from segsemi.datasets import DataSet, find_dataset
@@ -30,8 +32,7 @@ from segsemi.runtime.cpu import fast_atrous_convolutions
 from segsemi.runtime.device import choose_device
 from segsemi.runtime.distributed import Runtime
 from segsemi.training.optimiser import make_optimizer
-from segsemi.training.recipes import student_recipe, supervised_recipe
-from segsemi.training.step import set_train_mode, training_network, training_step
+from segsemi.training.step import training_network, training_step
 
 SAMPLE = 200  # labels that are read for the shares of the classes
 PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "pyimgaug", "numpy", "dvc")
@@ -135,48 +136,46 @@ def _even(items: Sequence[Any], number: int) -> list[Any]:
 
 
 def cost_lines(params: Params, classes: Classes) -> Iterator[str]:
-    """Yield time and memory of a training step of teacher and student, measured here, and the time of all training."""
-    steps = {"teacher": params.teacher.steps, "student": params.student.steps * len(params.rounds)}
-    steps["teacher"] += sum(baseline_steps(params, name) for name in params.baselines)
+    """Yield time and memory of a training step of each kind of model, measured here, and the time of all training."""
+    network = params.student_model if params.student.init == "pretrained" else params.model
+    student = student_recipe("student", params.student, params.augment, params.seed)
+    planned = [(supervised_recipe("teacher", params.teacher, params.augment, params.seed), params.model, 1)]
+    planned += [(student, network, len(params.rounds))] if params.rounds else []
+    planned += [(baseline_recipe(name, params), params.model, 1) for name in params.baselines]
     total = 0.0
-    for name, number in steps.items():
-        if number:
-            yield f"{name}: trying one step; if it is killed, it needs more memory than there is: raise {name}.accumulate"
-            seconds, memory = step_cost(params, name, classes)
-            yield f"{name}: {seconds:.2f} s per step and {memory / 2**30:.1f} GiB of memory, {number} steps in all"
-            total += seconds * number
+    for recipe, model, number in planned:
+        yield f"{recipe.name}: trying one step; if it is killed, it needs more memory than there is: raise accumulate"
+        seconds, memory = step_cost(params, recipe, model, classes)
+        steps = recipe.steps * number
+        yield f"{recipe.name}: {seconds:.2f} s per step and {memory / 2**30:.1f} GiB of memory, {steps} steps in all"
+        total += seconds * steps
     yield f"training in all: {total / 60:.0f} minutes and more (loading, pseudo labels, evaluation)"
 
 
-def step_cost(params: Params, name: str, classes: Classes) -> tuple[float, int]:
-    """Run two training steps of the `teacher` or a `student` on made-up images.
+def step_cost(params: Params, recipe: Recipe, network: ModelParams, classes: Classes) -> tuple[float, int]:
+    """Run two training steps of a recipe on made-up images.
 
     Returns:
         The seconds that the second one took, and the bytes of memory: on a GPU those that torch allocated, else the most that
         this process has used so far.
     """
-    network = params.model
-    if name == "teacher":
-        recipe = supervised_recipe(name, params.teacher, params.augment, seed=0)
-    else:
-        recipe = student_recipe(name, params.student, params.augment, seed=0)
-        network = params.student_model if params.student.init == "pretrained" else network
     device, size = choose_device(params.machine.device), recipe.augment.crop_size
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     runtime = Runtime(device, params.machine.precision)
     model = SegmentationModel(architecture_of(network, recipe.augment), classes)
     trained, optimizer = training_network(model, recipe, runtime), make_optimizer(model, recipe)
-    set_train_mode(model, recipe)
+    average = copy.deepcopy(model) if recipe.ema else model
     batch = []
     for part in recipe.parts:
         images = torch.randint(256, (part.images, 3, size, size), dtype=torch.uint8)
         targets = torch.zeros(part.images, size, size, dtype=torch.uint8)
-        batch.append(PartBatch(part, images, targets, [""] * part.images))
+        views = recipe.views + 1 if part.pseudo and recipe.targets != "stored" else 1
+        batch.append(PartBatch(part, (images,) * views, targets, [""] * part.images))
     with fast_atrous_convolutions(model):
         for step in range(2):
             start = time.perf_counter()
-            training_step(trained, batch, step, recipe, runtime)
+            training_step(trained, average.eval(), batch, step, recipe, runtime)
             optimizer.step()
             optimizer.zero_grad()
             if device.type != "cpu":

@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from segsemi.core.consistency import METHODS, SUPERVISED, BatchNorm, Consistency, ConsistencyParams, Mix
 from segsemi.core.errors import UserError
+from segsemi.core.section import Section
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(gt=0)]
@@ -45,15 +47,7 @@ SaugOperation = Literal[
     "jpeg_compression",
 ]
 SAUG_OPERATIONS = get_args(SaugOperation)
-BatchNorm = Literal["trainable", "fixed", "dsbn"]
-Loss = Literal["scl", "scl_detached", "scl_released", "sce", "ce"]  # keys of segsemi.losses.LOSSES
 TEACHER = "teacher"  # the name of the first model, from which every chain of rounds starts
-
-
-class Section(BaseModel):
-    """One block of params.yaml: no unknown keys, no silent conversions, never changed after loading."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class DataParams(Section):
@@ -192,7 +186,9 @@ class StudentParams(OptimParams):
     saug_replace: bool
     saug_without: list[SaugOperation]
     bn: BatchNorm
-    loss: Loss
+    loss: Literal["scl", "scl_detached", "scl_released", "sce", "ce"]
+    mix: Mix
+    ema: Annotated[float, Field(ge=0, lt=1)]
 
     @property
     def parts(self) -> list[Part]:
@@ -277,6 +273,7 @@ class Params(Section):
     student_model: ModelParams
     baselines: dict[ModelName, str]
     baseline_budget: Literal["steps", "images"]
+    consistency: ConsistencyParams  # type: ignore[valid-type]
     evaluate: EvaluateParams
     machine: MachineParams
 
@@ -294,6 +291,12 @@ class Params(Section):
             if TEACHER not in list(_ancestors(self.rounds, student)):
                 raise ValueError(f"rounds.{student}: its chain of teachers never reaches {TEACHER}; break the cycle")
         for baseline, student in self.baselines.items():
+            if baseline not in (SUPERVISED, *METHODS):
+                raise ValueError(
+                    f"baselines.{baseline}: there is no such method; expected {SUPERVISED}, {', '.join(METHODS)}"
+                )
+            if baseline != SUPERVISED and (method := method_of(self, baseline)).soft and method.loss != "mse":
+                raise ValueError(f"consistency.loss {method.loss} takes hard targets: set consistency.soft to false")
             if student not in self.rounds:
                 raise ValueError(
                     f"baselines.{baseline}: {student!r} is no key of rounds; name the student it stands beside"
@@ -321,7 +324,7 @@ def budget_of(params: Params, name: str) -> Budget:
     """Return what went into model `name`: the budget of the teacher and of each student up to it, or of a baseline."""
     if name in params.baselines:
         steps = baseline_steps(params, name)
-        return Budget(steps, steps * params.teacher.batch_size)
+        return Budget(steps, steps * batch_images(params, name))
     teacher, student = params.teacher, params.student
     rounds, batch = len(list(_ancestors(params.rounds, name))), student.batch_labelled + student.batch_pseudo
     if rounds and student.init == "pretrained" and not student.batch_pseudo:  # owes nothing to its teachers
@@ -333,7 +336,21 @@ def budget_of(params: Params, name: str) -> Budget:
 def baseline_steps(params: Params, name: str) -> int:
     """Return the steps of a baseline: as many as its student and its teachers had, or as give as many images (at least)."""
     steps, images = budget_of(params, params.baselines[name])
-    return steps if params.baseline_budget == "steps" else math.ceil(images / params.teacher.batch_size)
+    return steps if params.baseline_budget == "steps" else math.ceil(images / batch_images(params, name))
+
+
+def batch_images(params: Params, baseline: str) -> int:
+    """Return the images that go forward and backward through the network in a step of a baseline."""
+    if baseline == SUPERVISED:
+        return params.teacher.batch_size
+    method = method_of(params, baseline)
+    passes = method.views + (method.perturb == "dropout")
+    return params.student.batch_labelled + passes * params.student.batch_pseudo
+
+
+def method_of(params: Params, baseline: str) -> Consistency:
+    """Return the switches of an online method, with those that `consistency` overrides."""
+    return METHODS[baseline].model_copy(update=params.consistency.model_dump(exclude_none=True))  # type: ignore[attr-defined]
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:

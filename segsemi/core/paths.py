@@ -49,9 +49,9 @@ def quality_file(student: str) -> Path:
     return Path("data/evaluated") / f"{student}_pseudo_labels.json"
 
 
-def steps_file(baseline: str) -> Path:
-    """Return the file with the number of steps for which a supervised baseline trains."""
-    return Path("data/steps") / f"{baseline}.txt"
+def recipe_file(baseline: str) -> Path:
+    """Return the file with the recipe of a baseline."""
+    return Path("data/recipes") / f"{baseline}.json"
 
 
 def data_root(data: DataParams) -> Path:

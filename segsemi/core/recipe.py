@@ -1,6 +1,18 @@
-"""How one model is trained: everything in which teacher, student and supervised baseline differ (paper, algorithm 1)."""
+"""How one model is trained: everything in which teacher, students and baselines differ (paper, algorithm 1)."""
 
-from segsemi.core.config import AugmentParams, BatchNorm, Loss, OptimParams, Part
+from typing import Literal
+
+from segsemi.core.config import (
+    AugmentParams,
+    OptimParams,
+    Params,
+    Part,
+    StudentParams,
+    TeacherParams,
+    baseline_steps,
+    method_of,
+)
+from segsemi.core.consistency import SUPERVISED, BatchNorm, Loss, Mix
 
 
 class Recipe(OptimParams):
@@ -10,9 +22,12 @@ class Recipe(OptimParams):
         name: the name of the model, which keeps its random choices apart from those of others.
         augment: weak augmentation of all images.
         parts: what a batch consists of.
-        bn: `trainable`: one batch norm for all images; `fixed`: running statistics stay and normalise; `dsbn`.
+        bn: `trainable`: one pass and one batch norm for all images; `separate`: a pass for each part; `dsbn`: and its own
+            batch norm; `fixed`: running statistics stay and normalise.
         loss: the loss on pseudo labels. Labels have cross entropy.
-        saug_ops, saug_replace, saug_without: strong augmentation of the parts that have it.
+        targets: where pseudo labels come from: `stored` by an earlier stage, or predicted in each step, see `Consistency`,
+            as for ema, mix, views, perturb, soft, threshold, confidence, weight and strong.
+        saug_ops, saug_replace, saug_without: strong augmentation, SAUG, of the parts that have it.
     """
 
     name: str
@@ -21,11 +36,76 @@ class Recipe(OptimParams):
     parts: tuple[Part, ...]
     bn: BatchNorm = "trainable"
     loss: Loss = "ce"
+    targets: Literal["stored", "ema", "student"] = "stored"
+    ema: float = 0.0
+    mix: Mix = "none"
+    views: int = 1
+    perturb: Literal["none", "dropout", "complementary"] = "none"
+    soft: bool = False
+    threshold: float = 0.0
+    confidence: Literal["pixel", "batch"] = "pixel"
+    weight: float = 1.0
+    strong: Literal["none", "colour", "saug"] = "saug"
     saug_ops: int = 0
     saug_replace: bool = True
     saug_without: tuple[str, ...] = ()
 
     @property
     def batch_images(self) -> int:
-        """Return the images of a batch, all of which go forward and backward through the network."""
-        return sum(part.images for part in self.parts)
+        """Return the images that go forward and backward through the network in a step."""
+        passes = self.views + (self.perturb == "dropout")
+        return sum(part.images * (passes if part.pseudo else 1) for part in self.parts)
+
+
+def supervised_recipe(name: str, teacher: TeacherParams, augment: AugmentParams, seed: int) -> Recipe:
+    """Cross entropy on weakly augmented labelled images: the teacher (line 1), and the supervised baseline."""
+    labelled = Part("labelled", pseudo=False, strong=False, parallel=False, images=teacher.batch_size)
+    return Recipe(name=name, seed=seed, augment=augment, parts=(labelled,), **_shared(teacher))
+
+
+def student_recipe(name: str, student: StudentParams, augment: AugmentParams, seed: int) -> Recipe:
+    """Labelled and pseudo-labelled images with SAUG, DSBN and SCL, as far as `student` asks for them (lines 3 to 12)."""
+    return Recipe(
+        name=name,
+        seed=seed,
+        augment=augment,
+        parts=tuple(student.parts),
+        bn=student.bn,
+        loss=student.loss,
+        mix=student.mix,
+        ema=student.ema,
+        **_shared(student),
+        **_saug(student),
+    )
+
+
+def baseline_recipe(name: str, params: Params) -> Recipe:
+    """The method `name` with the budget of its student: supervised training as the teacher's, others as a student's."""
+    steps = {"steps": baseline_steps(params, name)}
+    if name == SUPERVISED:
+        return supervised_recipe(name, params.teacher.model_copy(update=steps), params.augment, params.seed)
+    student, method = params.student, method_of(params, name)
+    return Recipe(
+        name=name,
+        seed=params.seed,
+        augment=params.augment,
+        parts=(
+            Part("labelled", pseudo=False, strong=False, parallel=False, images=student.batch_labelled),
+            Part("unlabelled", pseudo=True, strong=method.strong != "none", parallel=True, images=student.batch_pseudo),
+        ),
+        **{**_shared(student), **steps},
+        **_saug(student),
+        **method.model_dump(),
+    )
+
+
+def _shared(params: OptimParams) -> dict:
+    return params.model_dump(include=set(OptimParams.model_fields))
+
+
+def _saug(student: StudentParams) -> dict:
+    return {
+        "saug_ops": student.saug_ops,
+        "saug_replace": student.saug_replace,
+        "saug_without": tuple(student.saug_without),
+    }

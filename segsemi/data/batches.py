@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from segsemi.augment.colour import colour_augment
 from segsemi.augment.weak import weak_augment
 from segsemi.core.classes import Classes
 from segsemi.core.config import Part
@@ -26,14 +27,14 @@ from segsemi.runtime.distributed import Runtime
 
 @dataclass(frozen=True)
 class Sample:
-    """One training image and the label to learn from, by path.
+    """One training image and the label to learn from, by path; None: the target is predicted while training.
 
     `written`: the label has class ids as this project writes them, not as the data set does.
     """
 
     id: str
     image: Path
-    label: Path
+    label: Path | None
     written: bool = False
 
 
@@ -41,29 +42,34 @@ class Sample:
 class PartBatch:
     """The images of one `part` in a batch.
 
-    images: (N, 3, crop, crop) uint8 RGB, in channels_last: a quarter of what floats would take on the way from loader
-    processes to a GPU; targets: (N, crop, crop) uint8; ids: N image ids.
+    views: V tensors (N, 3, crop, crop), uint8 RGB in channels_last: a quarter of what floats would take on the way from loader
+    processes to a GPU. The images to learn from: 1, or more strong views of the same crop; and, where the targets are
+    predicted, the weak view behind them.
+    targets: (N, crop, crop) uint8; where they are predicted, 255 where there is no image and 0 elsewhere; ids: N image ids.
     """
 
     part: Part
-    images: Tensor
+    views: tuple[Tensor, ...]
     targets: Tensor
     ids: list[str]
 
-    def to(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Return images, float32 in 0..1, and targets on `device`, without waiting for the copy out of pinned memory."""
+    def to(self, device: torch.device) -> tuple[list[Tensor], Tensor]:
+        """Return views, float32 in 0..1, and targets on `device`, without waiting for the copy out of pinned memory."""
         free = device.type == "cuda"
-        return self.images.to(device, non_blocking=free).float().div_(255), self.targets.to(device, non_blocking=free)
+        views = [view.to(device, non_blocking=free).float().div_(255) for view in self.views]
+        return views, self.targets.to(device, non_blocking=free)
 
     def pin_memory(self) -> PartBatch:
         """Return the same in page-locked memory, from which a GPU reads while the CPU goes on; DataLoader calls it."""
-        return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
+        views = tuple(view.pin_memory() for view in self.views)
+        return replace(self, views=views, targets=self.targets.pin_memory())
 
     def piece(self, index: int, count: int) -> PartBatch:
         """Return the index-th of `count` equal pieces (N is a multiple of `count`)."""
         own = len(self.ids) // count
         rows = slice(index * own, (index + 1) * own)
-        return replace(self, images=self.images[rows], targets=self.targets[rows], ids=self.ids[rows])
+        views = tuple(view[rows] for view in self.views)
+        return replace(self, views=views, targets=self.targets[rows], ids=self.ids[rows])
 
 
 class StepBatches(Dataset[list[PartBatch]]):
@@ -92,7 +98,7 @@ class StepBatches(Dataset[list[PartBatch]]):
         self.samples = {False: labelled, True: pseudo}
         for part in recipe.parts:
             self._check(part)
-        if any(part.strong for part in recipe.parts):
+        if recipe.strong == "saug" and any(part.strong for part in recipe.parts):
             import segsemi.augment.strong  # noqa: F401  # half a second, once: loader processes are forked from this one
         self._cache: dict[Sample, tuple[np.ndarray, np.ndarray]] = {}
         self._cache_left = runtime.loader_cache_mb * 2**20
@@ -127,12 +133,13 @@ class StepBatches(Dataset[list[PartBatch]]):
         images, targets, ids = [], [], []
         for position in self._positions(part, step):
             sample = self._sample_at(part, position)
-            image, label = self._augmented(part, sample, position)
-            images.append(image)
+            seen, label = self._augmented(part, sample, position)
+            images.append(seen)
             targets.append(label)
             ids.append(sample.id)
-        batch = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)  # (N, H, W, 3) -> (N, 3, H, W)
-        return PartBatch(part, batch, torch.from_numpy(np.stack(targets)), ids)
+        # N times V views (H, W, 3) -> V tensors (N, 3, H, W)
+        views = tuple(torch.from_numpy(np.stack(same)).permute(0, 3, 1, 2) for same in zip(*images, strict=True))
+        return PartBatch(part, views, torch.from_numpy(np.stack(targets)), ids)
 
     def _positions(self, part: Part, step: int) -> list[int]:
         """Of the part's samples, counted over all epochs, those of this process: the same share of each piece."""
@@ -150,18 +157,26 @@ class StepBatches(Dataset[list[PartBatch]]):
             self._orders[part.name] = epoch, order
         return samples[order[index]]
 
-    def _augmented(self, part: Part, sample: Sample, position: int) -> tuple[np.ndarray, np.ndarray]:
+    def _augmented(self, part: Part, sample: Sample, position: int) -> tuple[list[np.ndarray], np.ndarray]:
         image, label = self._read(sample)
-        recipe, augment = self.recipe, self.recipe.augment
-        rng = derive_rng(recipe.seed, recipe.name, part.name, "augment", position)
-        if part.strong:
-            from segsemi.augment.strong import (  # imports imgaug, which a teacher does not need
-                StrongAugment,
-                pool_without,
-            )
+        rng = derive_rng(self.recipe.seed, self.recipe.name, part.name, "augment", position)
+        if sample.label is None:  # strong views of the weak one, which the targets are predicted for
+            weak, valid = self._weak(image, label, rng)
+            return [*(self._strong(weak, rng) if part.strong else weak for _ in range(self.recipe.views)), weak], valid
+        image, label = self._weak(self._strong(image, rng) if part.strong else image, label, rng)
+        return [image], label
 
-            pool = pool_without(recipe.saug_without)
-            image = StrongAugment(recipe.saug_ops, pool, rng, replace=recipe.saug_replace)(image)
+    def _strong(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        recipe = self.recipe
+        if recipe.strong == "colour":
+            return colour_augment(image, rng)
+        from segsemi.augment.strong import StrongAugment, pool_without  # imports imgaug, which a teacher does not need
+
+        pool = pool_without(recipe.saug_without)
+        return StrongAugment(recipe.saug_ops, pool, rng, replace=recipe.saug_replace)(image)
+
+    def _weak(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        augment = self.recipe.augment
         return weak_augment(
             image,
             label,
@@ -177,7 +192,8 @@ class StepBatches(Dataset[list[PartBatch]]):
         if sample in self._cache:
             return self._cache[sample]
         classes = self.classes.as_written() if sample.written else self.classes
-        image, label = read_image(sample.image), read_label(sample.label, classes)
+        image = read_image(sample.image)
+        label = read_label(sample.label, classes) if sample.label else np.zeros(image.shape[:2], np.uint8)
         size = scaled_to_short_side(image.shape[0], image.shape[1], self.recipe.augment.short_side)
         small, small_label = resize_pair(image, label, *size)
         assert small_label is not None
@@ -202,3 +218,8 @@ def labelled_samples(
 def pseudo_samples(rows: Sequence[Row], root: Path, pseudo: Path) -> list[Sample]:
     """Return unlabelled rows with pseudo/ID.png as their labels."""
     return [Sample(row.id, root / row.image, pseudo / f"{row.id}.png", written=True) for row in rows]
+
+
+def unlabelled_samples(rows: Sequence[Row], root: Path) -> list[Sample]:
+    """Return unlabelled rows without labels: their targets are predicted while training."""
+    return [Sample(row.id, root / row.image, None) for row in rows]

@@ -13,11 +13,11 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from segsemi.core.config import TEACHER, Budget, Params, Section, budget_of, load_values, parse, parse_params
+from segsemi.core.consistency import SUPERVISED
 from segsemi.core.errors import UserError
 from segsemi.core.files import yaml_names
 from segsemi.datasets.entries import read_lines
 
-SUPERVISED = "supervised"  # the name of a model that a grid trains on labels alone beside a student
 _FOLDER = resources.files("segsemi.experiments") / "grids"
 _LABELLED = {"split.fraction", "split.count", "split.labelled_list"}  # each says which images are labelled
 

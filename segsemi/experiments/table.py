@@ -14,9 +14,10 @@ import pandas as pd
 from scipy.stats import ttest_1samp
 
 from segsemi.core.config import TEACHER
+from segsemi.core.consistency import SUPERVISED
 from segsemi.core.files import write_text
 from segsemi.core.git import git
-from segsemi.experiments.grid import SUPERVISED, Cell, Grid
+from segsemi.experiments.grid import Cell, Grid
 from segsemi.experiments.run import Run, finished_runs
 from segsemi.reporting.experiments import dots, lines
 

@@ -30,19 +30,24 @@ class Progress:
         return max((point["val_miou"] for point in self.curve if "val_miou" in point), default=-1.0)
 
 
-def save_training(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
-    """Write weights, statistics, momentum and progress, atomically."""
+def save_training(
+    path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
+    """Write weights, statistics, momentum and progress, atomically; and the average, where it is another model."""
     buffer = io.BytesIO()
-    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), **asdict(progress)}, buffer)
+    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), **asdict(progress)}
+    torch.save(state | ({} if average is model else {"average": average.state_dict()}), buffer)
     write_bytes(path, buffer.getvalue())
 
 
-def restore_training(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
-    """Load what `save_training` wrote into model and optimizer; with no such file, leave them and return no progress."""
+def restore_training(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> Progress:
+    """Load what `save_training` wrote into models and optimizer; with no such file, leave them and return no progress."""
     if not has_content(path):
         return Progress()
     state = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state.pop("model"))
+    if average is not model:
+        average.load_state_dict(state.pop("average"))
     fused = optimizer.defaults["fused"]
     optimizer.load_state_dict(state.pop("optimizer"))
     for group in optimizer.param_groups:  # the run may have begun on another device

@@ -1,5 +1,6 @@
 """The training loop of teacher, student and supervised baseline (paper, algorithm 1)."""
 
+import copy
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -24,9 +25,10 @@ from segsemi.models.build import SegmentationModel
 from segsemi.runtime.cpu import fast_atrous_convolutions
 from segsemi.runtime.distributed import Runtime
 from segsemi.runtime.stop import stop_requested
+from segsemi.training.average import update_average
 from segsemi.training.checkpoint import Progress, restore_training, save_training
 from segsemi.training.optimiser import make_optimizer, poly_factor, set_learning_rate
-from segsemi.training.step import set_train_mode, training_network, training_step
+from segsemi.training.step import training_network, training_step
 
 Pairs = Sequence[tuple[np.ndarray, np.ndarray]]  # images (H, W, 3) uint8 and labels (H, W) uint8
 CHECKPOINT_SECONDS = 60.0  # between two checkpoints, at least
@@ -57,9 +59,10 @@ def train(
         UserError: the loss or its gradient is not finite; keep: best without a class in the validation labels.
     """
     network = training_network(model, recipe, runtime)
+    average = copy.deepcopy(model).eval() if recipe.ema else model  # what is measured and kept
     optimizer = make_optimizer(model, recipe)
     checkpoint, best = work / "checkpoint.pt", work / "best.pt"
-    progress = restore_training(checkpoint, model, optimizer)
+    progress = restore_training(checkpoint, model, average, optimizer)
     loader = iter(load_items(batches, range(progress.step, recipe.steps), runtime))
     checkpoint_due = time.monotonic() + CHECKPOINT_SECONDS
     with (
@@ -67,32 +70,33 @@ def train(
         stop_requested() as stopping,
         _bar(recipe, progress, runtime) as bar,
     ):
-        set_train_mode(model, recipe)
         while True:
             # ---- the training curve; a training that goes on from a checkpoint first adds the point that was due there
-            is_best = bool(progress.recent) and measure(model, recipe, val, progress, runtime, stopping)
+            is_best = bool(progress.recent) and measure(average, recipe, val, progress, runtime, stopping)
             if is_best and recipe.keep == "best" and runtime.first:
-                save_training(best, model, optimizer, progress)
+                save_training(best, model, average, optimizer, progress)
             if progress.step == recipe.steps:
                 break
             # ---- one step: loss and gradient (lines 8 and 9), then the update (line 10)
             set_learning_rate(optimizer, progress.step, recipe)
             optimizer.zero_grad(set_to_none=True)
             batch = next(loader)
-            loss = training_step(network, batch, progress.step, recipe, runtime)
+            loss = training_step(network, average.eval(), batch, progress.step, recipe, runtime)
             norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])  # equal in all processes
             facts = runtime.mean(torch.stack([loss, norm, torch.full_like(loss, float(stopping()))]))
             loss_value, norm_value, stop = facts.tolist()  # the one place where a GPU is waited for
             if not math.isfinite(loss_value + norm_value):
                 raise _not_finite(loss_value, norm_value, progress.step, batch, checkpoint)
             optimizer.step()
+            if recipe.ema:
+                update_average(average, model, progress.step, recipe.ema)
             progress.step += 1
             progress.recent.append(loss_value)
             bar.update()
             # ---- the checkpoint, also before a validation, which may be stopped
             val_due = _due(progress.step, recipe.val_every, recipe.steps)
             if runtime.first and (stop or val_due or time.monotonic() > checkpoint_due):
-                save_training(checkpoint, model, optimizer, progress)
+                save_training(checkpoint, model, average, optimizer, progress)
                 checkpoint_due = time.monotonic() + CHECKPOINT_SECONDS
             if stop:
                 runtime.wait()
@@ -101,7 +105,8 @@ def train(
             raise KeyboardInterrupt
     runtime.wait()
     if recipe.keep == "best":
-        restore_training(best, model, optimizer)
+        restore_training(best, model, average, optimizer)
+    model.load_state_dict(average.state_dict())
     history = History(progress.curve, bn_statistics(model.network))
     strip_dsbn(model.network)
     model.eval()
@@ -139,7 +144,6 @@ def measure(
     better = False
     if validates:
         point["val_miou"] = validate(model, val, runtime, stopping)
-        set_train_mode(model, recipe)
         better = point["val_miou"] > progress.best_miou()
         if recipe.keep == "best" and math.isnan(point["val_miou"]):
             raise UserError("keep: best found no pixel with a class in the validation labels; set keep: last")

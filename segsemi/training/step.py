@@ -10,20 +10,21 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from segsemi.core.classes import IGNORE_INDEX
 from segsemi.core.errors import UserError
 from segsemi.core.recipe import Recipe
 from segsemi.core.seeds import derive_seed
 from segsemi.data.batches import PartBatch
 from segsemi.dsbn import DistributionSpecificBatchNorm, convert_dsbn, labelled_first
-from segsemi.losses import LOSSES, OVER_ALL_PIXELS
+from segsemi.losses import LOSSES
 from segsemi.models.build import SegmentationModel
 from segsemi.runtime.device import training_format
 from segsemi.runtime.distributed import Runtime
+from segsemi.training.examples import Examples, examples_of
+from segsemi.training.perturb import perturbed_features
 
 
 def training_step(
-    network: nn.Module, batch: Sequence[PartBatch], step: int, recipe: Recipe, runtime: Runtime
+    network: nn.Module, teacher: nn.Module, batch: Sequence[PartBatch], step: int, recipe: Recipe, runtime: Runtime
 ) -> Tensor:
     """Add the gradients of a batch's loss, CE(y*, y) + SCL(y~*, y~), to those of the parameters.
 
@@ -32,66 +33,54 @@ def training_step(
 
     Args:
         network: as `training_network` returns it.
-        step: the number of the step, from which dropout's random numbers follow.
+        teacher: predicts the targets, in eval mode, where the recipe does not take stored ones.
+        step: the number of the step, from which the random numbers of dropout and mixing follow.
 
     Returns:
         The loss, a scalar. The mean over the processes is the loss of the whole batch.
     """
-    weights = _pixel_weights(batch, recipe, runtime)
-    passes = list(_passes(batch, recipe))
+    examples = examples_of(batch, teacher, step, recipe, runtime)
+    set_train_mode(network, recipe)  # the teacher may be the network itself
+    passes = list(_passes(examples, recipe))
     total = torch.zeros((), device=runtime.device)
     for index, parts in enumerate(passes):
         torch.manual_seed(derive_seed(recipe.seed, recipe.name, "step", step, index, runtime.rank))
-        inputs, targets = zip(*(own.to(runtime.device) for own in parts), strict=True)
-        x = torch.cat(inputs).contiguous(memory_format=training_format(runtime.device))  # (N, 3, H, W)
-        last = index == len(passes) - 1
-        with _batch_norm_of(parts, network, recipe), _averaged(network, last):
+        x = torch.cat([own.images for own in parts]).contiguous(memory_format=training_format(runtime.device))
+        with (
+            _batch_norm_of(parts, network, recipe),
+            _averaged(network, last=index == len(passes) - 1),
+            perturbed_features(network, parts[0].perturb),
+        ):
             with runtime.autocast():
                 logits = network(x)  # (N, C, H, W)
             loss = torch.zeros((), device=runtime.device)
-            for own, scores, labels in zip(parts, logits.split([len(own.ids) for own in parts]), targets, strict=True):
+            for own, scores in zip(parts, logits.split([len(own.images) for own in parts]), strict=True):
                 criterion = LOSSES[recipe.loss if own.part.pseudo else "ce"]
-                loss = loss + weights[own.part.name] * criterion(scores, labels, reduction="none").sum()
+                loss = loss + (own.weights * criterion(scores, own.targets, reduction="none")).sum()
             loss.backward()
         total += loss.detach()
     return total
 
 
-def _pixel_weights(batch: Sequence[PartBatch], recipe: Recipe, runtime: Runtime) -> dict[str, Tensor]:
-    """Return the weight of a pixel's loss for each part.
-
-    The loss of a part is the mean over its pixels, whatever piece or process they are in. A part counts by its images among
-    those of its kind.
-    """
-    images, counted = Counter[bool](), []
-    for own in batch:
-        images[own.part.pseudo] += own.part.images
-        over_all = own.part.pseudo and recipe.loss in OVER_ALL_PIXELS
-        counted.append(own.targets.numel() if over_all else int((own.targets != IGNORE_INDEX).sum()))
-    pixels = runtime.mean(torch.tensor(counted, dtype=torch.float32, device=runtime.device))
-    weights = torch.where(pixels > 0, 1 / pixels, 0)
-    return {o.part.name: o.part.images / images[o.part.pseudo] * w for o, w in zip(batch, weights, strict=True)}
-
-
-def _passes(batch: Sequence[PartBatch], recipe: Recipe) -> Iterator[list[PartBatch]]:
+def _passes(examples: Sequence[Examples], recipe: Recipe) -> Iterator[list[Examples]]:
     """Yield the parts that go through the network together, for each piece of the batch (`accumulate`).
 
     With bn `trainable` these are all parts, whose images share one batch norm; else the weak and the strong ones in turn.
+    Views with perturbed features go alone.
     """
     for index in range(recipe.accumulate):
-        pieces = [own.piece(index, recipe.accumulate) for own in batch]
-        if recipe.bn == "trainable":
-            yield pieces
-        else:
-            groups = ([own for own in pieces if own.part.parallel == parallel] for parallel in (False, True))
-            yield from (group for group in groups if group)
+        groups: dict[tuple[bool, str], list[Examples]] = {}
+        for own in examples:
+            apart = own.part.parallel and recipe.bn != "trainable"
+            groups.setdefault((apart, own.perturb), []).append(own.piece(index, recipe.accumulate))
+        yield from groups.values()
 
 
-def _batch_norm_of(parts: list[PartBatch], network: nn.Module, recipe: Recipe) -> AbstractContextManager[None]:
+def _batch_norm_of(parts: list[Examples], network: nn.Module, recipe: Recipe) -> AbstractContextManager[None]:
     """With DSBN, send all images of a pass through the standard batch norm, or all through the parallel one."""
     if recipe.bn != "dsbn":
         return nullcontext()
-    return labelled_first(network, 0 if parts[0].part.parallel else sum(len(own.ids) for own in parts))
+    return labelled_first(network, 0 if parts[0].part.parallel else sum(len(own.images) for own in parts))
 
 
 def _averaged(network: nn.Module, last: bool) -> AbstractContextManager[None]:

@@ -1,17 +1,9 @@
-"""The recipes of teacher, student and supervised baseline, from lists of images to a model in models/NAME (algorithm 1)."""
+"""From a recipe and lists of images to a model in models/NAME (algorithm 1)."""
 
 from pathlib import Path
 
 from segsemi.core.classes import Classes
-from segsemi.core.config import (
-    AugmentParams,
-    MachineParams,
-    ModelParams,
-    OptimParams,
-    Part,
-    StudentParams,
-    TeacherParams,
-)
+from segsemi.core.config import MachineParams, ModelParams
 from segsemi.core.errors import UserError
 from segsemi.core.files import write_csv
 from segsemi.core.paths import (
@@ -27,39 +19,13 @@ from segsemi.core.paths import (
 )
 from segsemi.core.recipe import Recipe
 from segsemi.core.seeds import derive_seed
-from segsemi.data.batches import StepBatches, labelled_samples, pseudo_samples
+from segsemi.data.batches import StepBatches, labelled_samples, pseudo_samples, unlabelled_samples
 from segsemi.data.images import LabelledPairs
 from segsemi.data.manifest import read_rows
 from segsemi.models.build import architecture_of, build_model
 from segsemi.models.saving import load_description, load_model, save_model
 from segsemi.runtime.distributed import start_runtime
 from segsemi.training.loop import train
-
-
-def supervised_recipe(name: str, teacher: TeacherParams, augment: AugmentParams, seed: int) -> Recipe:
-    """Cross entropy on weakly augmented labelled images: the teacher (line 1), and the supervised baseline."""
-    labelled = Part("labelled", pseudo=False, strong=False, parallel=False, images=teacher.batch_size)
-    return Recipe(name=name, seed=seed, augment=augment, parts=(labelled,), **_shared(teacher))
-
-
-def student_recipe(name: str, student: StudentParams, augment: AugmentParams, seed: int) -> Recipe:
-    """Labelled and pseudo-labelled images with SAUG, DSBN and SCL, as far as `student` asks for them (lines 3 to 12)."""
-    return Recipe(
-        name=name,
-        seed=seed,
-        augment=augment,
-        parts=tuple(student.parts),
-        bn=student.bn,
-        loss=student.loss,
-        saug_ops=student.saug_ops,
-        saug_replace=student.saug_replace,
-        saug_without=tuple(student.saug_without),
-        **_shared(student),
-    )
-
-
-def _shared(params: OptimParams) -> dict:
-    return params.model_dump(include=set(OptimParams.model_fields))
 
 
 def train_model(
@@ -69,7 +35,7 @@ def train_model(
 
     Args:
         network: that of a new model; None: the teacher's network and weights.
-        teacher: the model whose pseudo labels it learns; None: supervised training.
+        teacher: the model whose pseudo labels it learns; None: it learns from labels and its own predictions.
         root: where the paths of the lists start.
 
     Raises:
@@ -78,6 +44,9 @@ def train_model(
     classes = Classes.load(CLASSES)
     labelled = labelled_samples(read_rows(LABELLED), root, read_rows(CORRECTED), SPLIT)
     inputs, pseudo, before = [LABELLED, CORRECTED, VAL, CLASSES], [], {"steps_in_all": 0, "images_in_all": 0}
+    if recipe.targets != "stored":
+        inputs.append(UNLABELLED)
+        pseudo = unlabelled_samples(read_rows(UNLABELLED), root)
     if teacher is not None:
         inputs += [UNLABELLED, pseudo_folder(recipe.name), *model_files(teacher)]
         pseudo = pseudo_samples(read_rows(UNLABELLED), root, pseudo_folder(recipe.name))

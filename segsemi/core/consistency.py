@@ -1,0 +1,90 @@
+"""The switches of methods that make their targets while they train, and the published methods as settings of them.
+
+Facts and differences from the published code: docs/methods.md.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, create_model
+
+from segsemi.core.section import Section
+
+BatchNorm = Literal["trainable", "separate", "fixed", "dsbn"]
+Loss = Literal["scl", "scl_detached", "scl_released", "sce", "ce", "mse"]  # keys of segsemi.losses.LOSSES
+Mix = Literal["none", "cutmix", "cutmix_half", "classmix"]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Consistency(Section):
+    """One online method.
+
+    Attributes:
+        targets: whose predictions of the weak view are learnt: the EMA model's, or the student's own.
+        ema: decay of the exponential moving average of the weights; 0: none. Where there is one, it is measured and kept.
+        mix: how strong views are mixed with those of a partner, and their targets with them.
+        views: strong views of each image.
+        perturb: features that the decoder gets: `dropout` (another pass of the weak view), `complementary` (of two views).
+        soft: the targets are probabilities; else the most probable class.
+        threshold, confidence: `pixel`: targets below the threshold do not count; `batch`: all count by the share that is above.
+        loss, weight: on targets, beside cross entropy on labels.
+        strong: the augmentation of the strong views.
+        bn: batch norm of weak labelled and strong unlabelled images.
+    """
+
+    targets: Literal["ema", "student"]
+    ema: Share
+    mix: Mix
+    views: Literal[1, 2]
+    perturb: Literal["none", "dropout", "complementary"]
+    soft: bool
+    threshold: Share
+    confidence: Literal["pixel", "batch"]
+    loss: Loss
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    strong: Literal["none", "colour", "saug"]
+    bn: BatchNorm
+
+
+_optional: dict[str, Any] = {
+    name: (Annotated[field.annotation, *field.metadata] | None, None)
+    for name, field in Consistency.model_fields.items()
+}
+ConsistencyParams = create_model("ConsistencyParams", __base__=Section, **_optional)
+"""Overrides of single switches; None: the method's own."""
+
+_FIXMATCH: dict[str, Any] = {
+    "targets": "ema",
+    "ema": 0.996,
+    "mix": "cutmix",
+    "views": 1,
+    "perturb": "none",
+    "soft": False,
+    "threshold": 0.95,
+    "confidence": "pixel",
+    "loss": "ce",
+    "weight": 1.0,
+    "strong": "colour",
+    "bn": "trainable",
+}
+_MEAN_TEACHER: dict[str, Any] = {"ema": 0.99, "soft": True, "loss": "mse"}
+
+METHODS: dict[str, Consistency] = {
+    name: Consistency(**{**_FIXMATCH, **switches})
+    for name, switches in {
+        # Tarvainen and Valpola 2017, as French et al. 2020 apply it to segmentation
+        "mean_teacher": {**_MEAN_TEACHER, "mix": "none", "threshold": 0.0, "strong": "none"},
+        # Sohn et al. 2020, with EMA and CutMix as in the code of UniMatch V2
+        "fixmatch": {},
+        # French et al. 2020
+        "cutmix_seg": {
+            **_MEAN_TEACHER, "mix": "cutmix_half", "threshold": 0.97, "confidence": "batch", "bn": "fixed",
+        },
+        # Olsson et al. 2021
+        "classmix": {"ema": 0.99, "mix": "classmix", "threshold": 0.968, "confidence": "batch", "bn": "separate"},
+        # Yang et al. 2023
+        "unimatch": {"targets": "student", "ema": 0.0, "views": 2, "perturb": "dropout", "bn": "separate"},
+        # Yang et al. 2025
+        "unimatch_v2": {"views": 2, "perturb": "complementary", "bn": "separate"},
+    }.items()
+}  # fmt: skip
+SUPERVISED = "supervised"  # the baseline without unlabelled images
