@@ -1,0 +1,201 @@
+"""Online methods: what a step learns from, and its loss against each method's formulas in float64."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from small_training import AUGMENT, CPU, a_recipe
+from torch import Tensor, nn
+
+from segsemi.augment.mix import classmix_masks, cutmix_masks
+from segsemi.core.config import Part
+from segsemi.core.consistency import METHODS
+from segsemi.core.recipe import Recipe
+from segsemi.core.seeds import derive_rng
+from segsemi.data.batches import PartBatch
+from segsemi.runtime.distributed import Runtime
+from segsemi.training.average import update_average
+from segsemi.training.examples import Examples, examples_of
+from segsemi.training.perturb import perturbed_features
+from segsemi.training.step import training_step
+
+ALONE = Runtime(CPU)
+LABELLED = Part("labelled", pseudo=False, strong=False, parallel=False, images=2)
+UNLABELLED = Part("unlabelled", pseudo=True, strong=True, parallel=True, images=3)
+
+
+class Tiny(nn.Module):
+    """An encoder of two maps and a decoder, in float64, without batch norm or dropout."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.network = nn.Module()
+        self.network.encoder = Encoder()
+        self.head = nn.Conv2d(6, 4, 1)
+        self.double()
+
+    @property
+    def encoder(self) -> nn.Module:
+        return self.network.encoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 3 * self.head(torch.cat(self.network.encoder(x.double()), 1))
+
+
+class Encoder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        first = self.first(x).tanh()
+        return [first, self.second(first).tanh()]
+
+
+def recipe_of(method: str, **changes: object) -> Recipe:
+    values = {**METHODS[method].model_dump(), **changes}
+    return a_recipe(1, name=method, parts=(LABELLED, UNLABELLED), saug_ops=1, augment=AUGMENT, **values)
+
+
+def batch_of(recipe: Recipe) -> list[PartBatch]:
+    """2 labelled and 3 unlabelled images of 12x16 pixels, of which some are padding."""
+    generator = torch.Generator().manual_seed(1)
+
+    def images(count: int) -> Tensor:
+        return torch.randint(256, (count, 3, 12, 16), generator=generator, dtype=torch.uint8)
+
+    labels = torch.randint(4, (2, 12, 16), generator=generator, dtype=torch.uint8)
+    padding = torch.zeros(3, 12, 16, dtype=torch.uint8)
+    labels[0, :3], padding[1, 9:], padding[2, :, 12:] = 255, 255, 255
+    views = tuple(images(3) for _ in range(recipe.views + 1))
+    ids = [str(index) for index in range(3)]
+    return [PartBatch(LABELLED, (images(2),), labels, ids[:2]), PartBatch(UNLABELLED, views, padding, ids)]
+
+
+def masks_of(recipe: Recipe, ids: Tensor, ignored: Tensor) -> list[Tensor]:
+    rng = derive_rng(recipe.seed, recipe.name, "unlabelled", "mix", 0, 0)
+    if recipe.mix == "none":
+        return [torch.zeros(3, 12, 16, dtype=torch.bool)] * recipe.views
+    if recipe.mix == "classmix":
+        return [classmix_masks(ids, ignored, rng)]
+    return [cutmix_masks(3, 12, 16, rng, half=recipe.mix == "cutmix_half") for _ in range(recipe.views)]
+
+
+def formula(method: str, student: Tiny, teacher: Tiny, recipe: Recipe) -> Tensor:
+    """The loss of a step as docs/methods.md has it, image by image and pixel by pixel."""
+    labelled, unlabelled = batch_of(recipe)
+    x = labelled.views[0].double() / 255
+    total = F.cross_entropy(student(x), labelled.targets.long(), ignore_index=255)
+    *strong, weak = (view.double() / 255 for view in unlabelled.views)
+    with torch.no_grad():
+        p = teacher(weak).softmax(1)
+    ignored = unlabelled.targets == 255
+    losses = []
+    for view, mask in zip(strong, masks_of(recipe, p.argmax(1), ignored), strict=True):
+        rows, valid, sure = [], 0, 0
+        for own in range(3):
+            partner, box = (own + 1) % 3, mask[own]
+            image = torch.where(box, view[partner], view[own])
+            target = torch.where(box, p[partner], p[own])
+            outside = torch.where(box, ignored[partner], ignored[own])
+            q = student(image[None]).softmax(1)[0]
+            label = target.argmax(0)
+            if recipe.soft:
+                loss = (q - target).square().sum(0)
+            else:
+                loss = -q.gather(0, label[None])[0].log()
+            counted = (target.max(0).values >= recipe.threshold) & ~outside
+            valid, sure = valid + (~outside).sum(), sure + counted.sum()
+            rows.append((loss * (~outside if recipe.confidence == "batch" else counted)).sum())
+        share = sure / valid if recipe.confidence == "batch" else 1.0
+        losses.append((torch.stack(rows).sum() * share, valid))
+    return total + sum(loss for loss, _ in losses) / sum(valid for _, valid in losses)
+
+
+@pytest.mark.parametrize("method", ["mean_teacher", "fixmatch", "cutmix_seg", "classmix", "unimatch_v2"])
+def test_a_step_is_that_of_the_methods_formulas(method: str) -> None:
+    """Loss and gradient; of UniMatch V2 without its perturbed features."""
+    recipe = recipe_of(method, threshold=0.0 if method == "mean_teacher" else 0.5, perturb="none", bn="separate")
+    student, teacher = Tiny(), Tiny()
+    with torch.no_grad():
+        for parameter in teacher.parameters():
+            parameter.add_(0.1)
+    reference = copy.deepcopy(student)
+    loss = training_step(student, teacher, batch_of(recipe), 0, recipe, ALONE)
+    expected = formula(method, reference, teacher, recipe)
+    expected.backward()
+    assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-6)
+    for (name, own), other in zip(student.named_parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(own.grad, other.grad, rtol=1e-5, atol=1e-8, msg=name)
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def examples(recipe: Recipe, batch: list[PartBatch]) -> list[Examples]:
+    return examples_of(batch, Tiny().eval(), 0, recipe, ALONE)
+
+
+def test_nothing_is_learnt_below_the_threshold_nor_from_padding() -> None:
+    batch = batch_of(recipe_of("fixmatch"))
+    _, unsure = examples(recipe_of("fixmatch", threshold=0.999), batch)
+    assert (unsure.weights == 0).all()
+    _, sure = examples(recipe_of("fixmatch", threshold=0.0, mix="none"), batch)
+    ignored = batch[1].targets == 255
+    assert (sure.weights[ignored] == 0).all() and (sure.targets[ignored] == 255).all()
+    assert float(sure.weights.sum()) == pytest.approx(1.0)  # the mean over the pixels of images
+    garbage = replace(batch[1], views=tuple(torch.where(ignored[:, None], 7, view) for view in batch[1].views))
+    _, other = examples(recipe_of("fixmatch", threshold=0.0, mix="none"), [batch[0], garbage])
+    assert torch.equal(other.weights, sure.weights)
+
+
+def test_unimatch_learns_the_unmixed_weak_view_with_dropped_features_too() -> None:
+    recipe = recipe_of("unimatch", threshold=0.0)
+    batch = batch_of(recipe)
+    _, strong, dropped = examples(recipe, batch)
+    assert (len(strong.images), strong.perturb, dropped.perturb) == (6, "none", "dropout")
+    assert torch.equal(dropped.images, batch[1].views[2].float() / 255)
+    assert float(strong.weights.sum()) == pytest.approx(0.5) == float(dropped.weights.sum())
+    assert recipe.batch_images == 2 + 3 * 3
+
+
+def test_a_stored_pseudo_label_is_mixed_with_its_image() -> None:
+    recipe = a_recipe(1, mix="cutmix_half", parts=(LABELLED, UNLABELLED), loss="ce")
+    labelled, pseudo = batch_of(recipe_of("fixmatch"))
+    images = torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1).expand(3, 3, 12, 16)
+    pseudo = replace(pseudo, views=(images,), targets=images[:, 0].contiguous())
+    first, second = examples(recipe, [labelled, pseudo])
+    assert torch.equal((second.images[:, 0] * 255).round().to(torch.uint8), second.targets)
+    assert (second.targets != images[:, 0]).float().mean() == pytest.approx(0.5, abs=0.05)
+    assert torch.equal(first.images, labelled.views[0].float() / 255)  # labelled images are not mixed
+
+
+def test_complementary_features_share_the_channels_of_a_pair() -> None:
+    network, seen = Tiny(), []
+    network.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    x = torch.rand(4, 3, 6, 6).repeat_interleave(2, dim=0)  # pairs of equal views
+    network(x)
+    torch.manual_seed(0)
+    with perturbed_features(network, "complementary"):
+        network(x)
+    plain, changed = seen
+    torch.testing.assert_close(changed[0::2] + changed[1::2], 2 * plain[0::2])
+    factors = (changed[0::2] / plain[0::2]).mean((2, 3))
+    assert sum(bool((row - 1).abs().max() < 1e-9) for row in factors) == 2  # half of the pairs are spared
+    assert {round(float(value)) for value in factors.flatten()} == {0, 1, 2}
+    network(x)
+    assert torch.equal(seen[2], plain)
+
+
+def test_the_average_starts_as_a_copy_and_follows_slowly() -> None:
+    average, model = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    with torch.no_grad():
+        for step, value in enumerate([2.0, 6.0, 6.0]):
+            model.weight.fill_(value)
+            model.running_mean.fill_(value)
+            model.num_batches_tracked.fill_(step)
+            update_average(average, model, step, decay=0.6)
+            expected = [2.0, 4.0, 4.8][step]  # decays 0, 1/2, 0.6
+            assert average.weight.tolist() == pytest.approx([expected] * 2) == average.running_mean.tolist()
+            assert int(average.num_batches_tracked) == step
