@@ -20,7 +20,7 @@ from segsemi.inference import predict_image
 from segsemi.models.build import SegmentationModel
 from segsemi.runtime.distributed import Runtime
 
-EXAMPLES = 6  # images whose confidence is kept pixel by pixel, for the report
+EXAMPLES = 4  # images whose confidence is kept pixel by pixel, for the report
 
 
 def write_pseudo_labels(

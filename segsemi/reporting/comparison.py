@@ -56,7 +56,7 @@ def pseudo_label_panels(
     panels = [("image", image), ("pseudo label", colourise(label, classes)), ("confidence", sure)]
     if truth is not None:
         wrong = (truth != label) & (truth != classes.ignore_index)
-        panels += [("truth, never trained on", colourise(truth, classes)), ("errors", marked(image, wrong))]
+        panels.append(("errors", marked(image, wrong)))
     return panels
 
 

@@ -53,8 +53,8 @@ class _PlainLogFormatter(LogFormatter):
 
 def _log_scale(ax: Axes) -> None:
     ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(_PlainLogFormatter())
-    ax.yaxis.set_minor_formatter(_PlainLogFormatter())
+    ax.yaxis.set_major_formatter(_PlainLogFormatter(minor_thresholds=(1, 0.5)))
+    ax.yaxis.set_minor_formatter(_PlainLogFormatter(minor_thresholds=(1, 0.5)))
 
 
 def colours(models: Sequence[str]) -> dict[str, str]:
@@ -64,7 +64,7 @@ def colours(models: Sequence[str]) -> dict[str, str]:
 
 def curves(table: pd.DataFrame, value: str, label: str, colour_of: Mapping[str, str]) -> str:
     """Draw one line per model over the steps; columns model, step and `value`, "loss" (on a logarithmic axis) or val_miou."""
-    with figure(1, width=6, height=3.2) as drawing:
+    with figure(1, width=4.8, height=2.9) as drawing:
         ax = drawing.axes[0]
         for name, curve in table.dropna(subset=[value]).groupby("model", sort=False):
             marker = "" if value == "loss" else "o"
@@ -97,7 +97,7 @@ def rounds(models: Sequence[Mapping[str, Any]], colour_of: Mapping[str, str]) ->
 
     students = [name for name, model in by_name.items() if model["teacher"] is not None]
     first, *others = by_name
-    with figure(1, width=6, height=3.2) as drawing:
+    with figure(1, width=4.8, height=2.9) as drawing:
         ax = drawing.axes[0]
         for name in students:
             teacher, place = by_name[name]["teacher"], depth(name)

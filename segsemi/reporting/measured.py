@@ -44,8 +44,12 @@ def read_measured(name: str, teacher: str | None, loss: str) -> Measured:
     """Read one model's evaluation, training curve and, for a student, the quality of the labels it learnt from."""
     evaluated, model = evaluated_folder(name), model_folder(name)
     pseudo = None if teacher is None else quality_folder(name)
-    ids = {"dtype": {"id": str}, "keep_default_na": False, "na_values": {"miou": [""]}}  # an id may be "NA"
-    image_mious = pd.read_csv(evaluated / "images.csv", usecols=["id", "miou"], **ids)
+    image_mious = pd.read_csv(
+        evaluated / "images.csv",
+        dtype={"id": str},
+        keep_default_na=False,
+        na_values={"miou": [""]},  # an id may be "NA"
+    )
     return Measured(
         name=name,
         teacher=teacher,

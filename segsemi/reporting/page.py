@@ -30,12 +30,12 @@ def _number(value: float | None, style: str = "%.2f") -> str:
     return "–" if value is None or value != value else style % value
 
 
-def _url(image: np.ndarray) -> str:
-    """Return a picture, (H, W, 3) uint8, as a data URL: up to 256 colours, as of labels, are kept; photographs are JPEGs."""
+def _url(image: np.ndarray, width: int = PICTURE_WIDTH) -> str:
+    """Return a picture, (H, W, 3) uint8, as a data URL: few colours, as of labels, are kept; a photograph becomes a JPEG."""
     picture, buffer = Image.fromarray(image), io.BytesIO()
-    flat = picture.getcolors(256) is not None
-    if picture.width > PICTURE_WIDTH:
-        size = (PICTURE_WIDTH, max(1, round(picture.height * PICTURE_WIDTH / picture.width)))
+    flat = picture.getcolors(128) is not None
+    if picture.width > width:
+        size = (width, max(1, round(picture.height * width / picture.width)))
         picture = picture.resize(size, Image.Resampling.NEAREST if flat else Image.Resampling.BOX)
     if flat:
         picture.quantize(256, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)

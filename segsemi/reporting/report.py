@@ -79,6 +79,7 @@ def write_report(
         warnings=warnings(models, len(rows)),
         table=table.to_html(index=False, border=0),
         colours=dict(zip(classes.names, classes.colours, strict=True)),
+        void=tuple(classes.palette()[classes.ignore_index].tolist()),
         by_class={name: found.set_index("model").to_dict("index") for name, found in by_class.groupby("class")},
         shares=confusion.groupby("truth")["pixels"].sum() / max(confusion["pixels"].sum(), 1),
         curves=_curves(models, curves),
@@ -127,6 +128,7 @@ def summary_table(models: Sequence[Measured]) -> pd.DataFrame:
                 "steps in all": str(model.training["steps_in_all"]),
                 "mIoU": _cell(miou),
                 "gain on its teacher": "" if before is None or miou is None else f"{100 * (miou - before):+.2f}",
+                "mean Dice": _cell(model.metrics["mean_dice"]),
                 "pixel accuracy": _cell(model.metrics["pixel_accuracy"]),
                 "mIoU of its pseudo labels": _cell(model.quality.get("miou")),
             }
@@ -184,9 +186,11 @@ def _pseudo_labels(
     for path in visible_pngs(model.pseudo / "confidence") if model.pseudo else ():
         row, name = files[path.stem], path.stem
         label, sure = read_label(path.parents[1] / path.name, classes.as_written()), read_image(path)[..., 0]
-        truth = read_label(root / row.label, classes) if row.label else None
+        truth, wrong = None, None
+        if row.label:
+            truth = read_label(root / row.label, classes)
+            counted = truth != classes.ignore_index
+            wrong = float(np.mean(label[counted] != truth[counted])) if counted.any() else None
         panels = pseudo_label_panels(read_image(root / row.image), label, sure, truth, classes)
         save_png(out / f"{name}.png", side_by_side(panels), palette=True)
-        counted = None if truth is None else truth != classes.ignore_index
-        wrong = None if counted is None or not counted.any() else float(np.mean(label[counted] != truth[counted]))
         yield {"id": name, "confidence": float(sure.mean()) / 255, "wrong": wrong, "panels": panels}

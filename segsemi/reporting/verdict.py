@@ -38,11 +38,12 @@ def warnings(models: Sequence[Measured], images: int) -> list[str]:
         lost = missing_classes(model.quality)
         if lost:
             names = ", ".join(lost)
-            found.append(f"Collapse: the labels have {names}, the pseudo labels of {model.name} (almost) none of it.")
-    for name, gain in gains(models).items():
-        if gain <= 0:
-            found.append(f"No gain: {last.name} is no better than {name}.")
-    if last.teacher is not None and all(model.teacher is not None for model in models[1:]):
+            found.append(
+                f"Collapse: the labels have {names}; the pseudo labels of {model.name} have at most traces of it."
+            )
+    gained = gains(models)
+    found += [f"No gain: {last.name} is no better than {name}." for name, gain in gained.items() if gain <= 0]
+    if len(gained) == 1 and min(gained.values()) > 0:
         command = f"dvc exp run --temp -S '+baselines.supervised={last.name}'"
         found.append(f"Longer training: a part of the gain may be due to it. To measure that part: {command}.")
     return found

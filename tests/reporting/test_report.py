@@ -82,9 +82,10 @@ def label(path: Path, id_: int = 0) -> None:
     write_label_png(path, np.full((20, 30), id_, dtype=np.uint8), SCENES)
 
 
-@pytest.fixture
-def report(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the report of a teacher, a student that is worse, and a supervised baseline; a table is beside it."""
+    tmp_path = tmp_path_factory.mktemp("report")
     models = [
         measured(tmp_path, "teacher", None, 0.4),
         measured(tmp_path, "student_1", "teacher", 0.385),
@@ -92,7 +93,7 @@ def report(tmp_path: Path) -> Path:
     ]
     Image.fromarray(np.full((20, 30, 3), 90, dtype=np.uint8)).save(tmp_path / "image.png")
     names = list(models[0].image_mious.index)
-    rows = [Row(name, "val", "image.png", "label.png", 20, 30, "", "") for name in names]
+    rows = [Row(name, "val", "image.png", "label.png", 20, 30) for name in names]
     label(tmp_path / "label.png")
     for model, name in itertools.product(models, names):
         label(model.evaluated / f"predictions/{name}.png")
@@ -158,7 +159,7 @@ def test_verdict_names_the_gains_and_every_reason_for_doubt(tmp_path: Path) -> N
     assert gains(models) == {"teacher": pytest.approx(10), "strong": pytest.approx(-5)}
     found = warnings(models, 9)
     assert [text.split(":")[0] for text in found] == ["Few images", "Collapse", "No gain"]
-    assert "pole, the pseudo labels of s" in found[1] and "no better than strong" in found[2]
+    assert "pole; the pseudo labels of s" in found[1] and "no better than strong" in found[2]
     assert [text.split(":")[0] for text in warnings([teacher, student], 10)] == ["Collapse", "Longer training"]
 
 
