@@ -154,8 +154,10 @@ def _write_csv(path: Path, frame: pd.DataFrame) -> None:
 def _examples(
     models: Sequence[Measured], last: Measured, classes: Classes, rows: Sequence[Row], root: Path, out: Path, count: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield id, note and panels of some images, from the lowest to the highest mIoU of `last`; write those of `count` that
-    every run shows to `out`."""
+    """Yield id, place and panels of some images, from the lowest to the highest mIoU of `last`.
+
+    Writes `count` of them, the same in every run, to `out`.
+    """
     out.mkdir(parents=True, exist_ok=True)  # declared in dvc.yaml, also where there is no example
     mious, files = last.image_mious.dropna().sort_values(kind="stable"), {row.id: row for row in rows}
     everywhere = [row.id for row in evenly_spread(rows, count)]
@@ -179,8 +181,7 @@ def _examples(
 def _pseudo_labels(
     model: Measured, classes: Classes, unlabelled: Sequence[Row], root: Path, out: Path
 ) -> Iterator[dict[str, Any]]:
-    """Yield id and panels of the pseudo labels from which `model` learnt, as far as stage pseudo_quality kept them; write
-    them to `out`."""
+    """Yield and write to `out` the pseudo labels from which `model` learnt, as far as stage pseudo_quality kept them."""
     out.mkdir(parents=True, exist_ok=True)
     files = {row.id: row for row in unlabelled}
     for path in visible_pngs(model.pseudo / "confidence") if model.pseudo else ():
