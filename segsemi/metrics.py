@@ -61,14 +61,24 @@ class ConfusionMatrix:
 
     def iou(self) -> np.ndarray:
         """(num_classes,) float64: TP / (TP + FP + FN); NaN for a class in neither truth nor prediction."""
-        intersection = np.diag(self.matrix).astype(np.float64)
-        union = self.matrix.sum(0) + self.matrix.sum(1) - np.diag(self.matrix)
-        return np.divide(intersection, union, out=np.full(self.num_classes, np.nan), where=union > 0)
+        right = np.diag(self.matrix)
+        return _ratio(right, self.matrix.sum(0) + self.matrix.sum(1) - right)
+
+    def dice(self) -> np.ndarray:
+        """(num_classes,) float64: 2 TP / (2 TP + FP + FN), also called F1; NaN for a class in neither truth nor prediction."""
+        return _ratio(2 * np.diag(self.matrix), self.matrix.sum(0) + self.matrix.sum(1))
+
+    def precision(self) -> np.ndarray:
+        """(num_classes,) float64: TP / (TP + FP); NaN for a class that was never predicted."""
+        return _ratio(np.diag(self.matrix), self.matrix.sum(0))
+
+    def recall(self) -> np.ndarray:
+        """(num_classes,) float64: TP / (TP + FN); NaN for a class that the truth lacks."""
+        return _ratio(np.diag(self.matrix), self.matrix.sum(1))
 
     def miou(self) -> float:
         """Mean IoU over the classes that occur in truth or prediction; NaN when nothing was counted."""
-        iou = self.iou()
-        return float("nan") if np.isnan(iou).all() else float(np.nanmean(iou))
+        return _mean(self.iou())
 
     def pixel_accuracy(self) -> float:
         """Share of counted pixels predicted rightly; NaN when nothing was counted."""
@@ -76,9 +86,23 @@ class ConfusionMatrix:
         return float(np.trace(self.matrix)) / total if total else float("nan")
 
     def summary(self, names: Sequence[str]) -> dict[str, Any]:
-        """miou, pixel_accuracy and iou (class name -> IoU), to 6 digits; None where not defined (JSON has no NaN)."""
-        iou = dict(zip(names, map(_rounded, self.iou()), strict=True))
-        return {"miou": _rounded(self.miou()), "pixel_accuracy": _rounded(self.pixel_accuracy()), "iou": iou}
+        """Return all metrics, to 6 digits; None where not defined (JSON has no NaN).
+
+        Keys: miou, mean_dice, pixel_accuracy; and iou, dice, precision, recall, each a dict class name -> value.
+        """
+        whole = {"miou": self.miou(), "mean_dice": _mean(self.dice()), "pixel_accuracy": self.pixel_accuracy()}
+        by_class = {"iou": self.iou(), "dice": self.dice(), "precision": self.precision(), "recall": self.recall()}
+        return {name: _rounded(value) for name, value in whole.items()} | {
+            name: dict(zip(names, map(_rounded, values), strict=True)) for name, values in by_class.items()
+        }
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float("nan") if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def _rounded(value: float) -> float | None:

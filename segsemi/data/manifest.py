@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from segsemi.core.errors import UserError
 from segsemi.core.files import write_csv
 
@@ -65,6 +67,11 @@ def read_rows(path: Path) -> list[Row]:
             raise UserError(f"{path}, line {number}: {error}; rerun the stage that writes it") from None
         rows.append(Row(**values, **sides))  # type: ignore[arg-type]
     return rows
+
+
+def evenly_spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """Return at most `count` of the rows, from the first to the last, in their order."""
+    return [rows[index] for index in np.linspace(0, len(rows) - 1, num=min(count, len(rows)), dtype=int)]
 
 
 def _check(values: dict[str, str]) -> None:
