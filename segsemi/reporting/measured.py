@@ -20,7 +20,7 @@ class Measured:
         evaluated: the folder that stage evaluate wrote.
         metrics: metrics.json of that folder.
         image_mious: mIoU of each image by its id; NaN where no pixel of the truth has a class.
-        training: `steps_in_all`, those of its teachers included, and `keep`, as model.json has them.
+        training: `steps_in_all` and `images_in_all`, those of its teachers included, and `keep`, as model.json has them.
         curve: the training curve, columns step, loss, lr, val_miou.
         bn: bn.csv, the statistics of both batch norms of each layer; None without DSBN.
         pseudo: the folder that stage pseudo_quality wrote; None without pseudo labels.

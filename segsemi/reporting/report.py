@@ -117,7 +117,7 @@ def _key_numbers(model: Measured) -> dict[str, float | None]:
 
 
 def summary_table(models: Sequence[Measured]) -> pd.DataFrame:
-    """Return one row per model: steps that went into it, mIoU, gain on its teacher, quality of the labels it learnt from."""
+    """Return one row per model: steps and images that went into it, mIoU, gain on its teacher, quality of the labels it learnt from."""
     mious = {model.name: model.metrics["miou"] for model in models}
     rows = []
     for model in models:
@@ -126,6 +126,7 @@ def summary_table(models: Sequence[Measured]) -> pd.DataFrame:
             {
                 "model": model.name,
                 "steps in all": str(model.training["steps_in_all"]),
+                "images in all": str(model.training["images_in_all"]),
                 "mIoU": _cell(miou),
                 "gain on its teacher": "" if before is None or miou is None else f"{100 * (miou - before):+.2f}",
                 "mean Dice": _cell(model.metrics["mean_dice"]),

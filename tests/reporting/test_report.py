@@ -70,7 +70,7 @@ def measured(folder: Path, name: str, teacher: str | None, miou: float = 0.4) ->
             "recall": dict.fromkeys(NAMES),
         },
         image_mious=pd.Series({"x": miou, "y": 0.1, "z": np.nan, **{f"m{index}": 0.2 for index in range(4)}}),
-        training={"steps_in_all": 600, "keep": "last"},
+        training={"steps_in_all": 600, "images_in_all": 4800, "keep": "last"},
         curve=CURVE,
         bn=None if teacher is None else BN,
         pseudo=None if teacher is None else pseudo,
