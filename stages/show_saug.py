@@ -1,9 +1,10 @@
 """Draw every operation of SAUG, and some full draws of it, on one labelled image: reports/saug.png."""
 
 from segsemi.augment.strong import StrongAugment, pool_without
+from segsemi.core.classes import Classes
 from segsemi.core.config import load_params
 from segsemi.core.errors import run_stage
-from segsemi.core.paths import LABELLED, REPORTS, data_root
+from segsemi.core.paths import CLASSES, LABELLED, REPORTS, data_root
 from segsemi.core.pictures import captioned, grid, save_png, shrunk
 from segsemi.core.seeds import derive_rng
 from segsemi.data.images import read_image
@@ -16,7 +17,7 @@ def main() -> None:
     params = load_params()
     pool = pool_without(params.student.saug_without)
     row = read_rows(LABELLED)[0]
-    image = read_image(data_root(params.data) / row.image)
+    image = read_image(data_root(params.data) / row.image, Classes.load(CLASSES).value_range)
     pictures = [captioned(image, "clean")]
     for name, operation in pool.items():
         pictures.append(captioned(operation(image, derive_rng(params.seed, "show", name)), name))

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     model, failed = load_model(args.model).to(choose_device(args.device)), 0
     for name, path in progress_bar(images, desc="predict", unit="image"):
         try:
-            image = read_image(path)
+            image = read_image(path, model.classes.value_range)
         except UserError as error:
             tqdm.write(f"error: {error}", file=sys.stderr)
             failed += 1

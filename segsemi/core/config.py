@@ -65,6 +65,7 @@ class DataParams(Section):
     height: Pixels
     width: Pixels
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    skip_broken: bool
 
     @property
     def embedded(self) -> bool:
@@ -364,6 +365,8 @@ def _explain(model: type[BaseModel], item: dict[str, Any]) -> str:
         return f"{key}: missing; add it (see the committed params.yaml)"
     message = item["msg"].removeprefix("Value error, ")
     found = "" if isinstance(item.get("input"), dict | BaseModel) else f" (found {item.get('input')!r})"
+    if item.get("input") == "":
+        found = " (found nothing; for no value write null)"
     return f"{key}: {message}{found}"
 
 

@@ -183,7 +183,7 @@ def _write_examples(
         files = {model.name: model.evaluated / "predictions" / f"{row.id}.png" for model in models}
         if not all(file.exists() for file in files.values()):
             continue
-        image, truth = read_image(root / row.image), read_label(root / row.label, classes)
+        image, truth = read_image(root / row.image, classes.value_range), read_label(root / row.label, classes)
         predictions = {name: read_label(file, classes.as_written()) for name, file in files.items()}
         picture = comparison(image, row.id, truth, predictions, classes, before=models[0].name, after=last.name)
         found[row.id] = png_bytes(picture, palette=True)

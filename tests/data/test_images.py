@@ -18,18 +18,15 @@ CLASSES = Classes(("ground", "cat", "dog"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)
 def test_images_of_every_kind_become_rgb(tmp_path: Path) -> None:
     grey = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
     rgb = np.repeat(grey[..., None], 3, axis=2)
-    half = np.dstack([rgb, np.full((6, 8), 128, np.uint8)])
     files = {
         "grey": Image.fromarray(grey),
         "sixteen": Image.fromarray(grey.astype(np.uint16) * 256 + 77),
+        "half": Image.fromarray(np.dstack([rgb, np.full((6, 8), 128, np.uint8)])),
         "opaque": Image.fromarray(np.dstack([rgb, np.full((6, 8), 255, np.uint8)])),
     }
     for name, image in files.items():
         image.save(tmp_path / f"{name}.png")
         assert np.array_equal(read_image(tmp_path / f"{name}.png"), rgb), name
-    Image.fromarray(half).save(tmp_path / "half.png")
-    mixed = (rgb * (128 / 255) + 255 * (127 / 255)).round()
-    assert np.abs(read_image(tmp_path / "half.png") - mixed).max() <= 1
     Image.fromarray(grey.astype(np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(UserError, match=r"float\.tif cannot be read \(its pixels are floating-point"):
         read_image(tmp_path / "float.tif")
