@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -48,7 +49,7 @@ NOTES = {
 
 
 @contextmanager
-def _opened(path: Path, kind: str) -> Iterator[Image.Image]:
+def _opened(path: Path | io.BytesIO, kind: str) -> Iterator[Any]:
     """Open a picture of at most MAX_PIXELS; raise a UserError that calls it `kind` for all that can be wrong with it."""
     try:
         with Image.open(path) as file:
@@ -63,9 +64,9 @@ def _opened(path: Path, kind: str) -> Iterator[Image.Image]:
         raise UserError(f"{kind} {path} cannot be read ({error}); replace or remove it") from None
 
 
-def _starts_with(path: Path, mark: bytes) -> bool:
+def _starts_with(path: Any, mark: bytes) -> bool:
     try:
-        with path.open("rb") as file:
+        with Path(path).open("rb") as file:
             return file.read(len(mark)) == mark
     except OSError:
         return False
@@ -88,9 +89,11 @@ def read_picture(path: Path, value_range: tuple[float, float] | None = None) -> 
     with _opened(path, "image") as file:
         notes = {"several": 1} if _holds_several(file) else {}
         if file.format == "TIFF":
-            tags = file.tag_v2  # type: ignore[attr-defined]
+            tags = file.tag_v2
             if tags.get(277, 1) > 3 and len(file.getbands()) == 3:  # samples per pixel
                 notes["bands"] = 1
+            if tags.get(274, 1) != 1:  # Pillow turns it
+                notes["turned"] = 1
             # Pillow would divide the colours by an associated alpha.
             file.tile = [tile._replace(args=_unassociated(tile.args)) for tile in file.tile]
         sixteen = _has_16_bits(file) and file.mode in ("LA", "RGB", "RGBA")
@@ -98,7 +101,7 @@ def read_picture(path: Path, value_range: tuple[float, float] | None = None) -> 
         image, turned = _upright(file)
         if turned:
             notes["turned"] = 1
-        if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:  # type: ignore[index]
+        if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
             notes["alpha"] = 1
         if image.mode[0] in "IF":
             inverted = file.format == "TIFF" and tags.get(262) == _WHITE_IS_ZERO
@@ -111,18 +114,27 @@ def read_picture(path: Path, value_range: tuple[float, float] | None = None) -> 
         return array, notes
 
 
+def read_size(source: Path | io.BytesIO) -> tuple[int, int]:
+    """Return (height, width) of a picture once it is turned upright; raise a UserError as `read_image`."""
+    with _opened(source, "image") as file:
+        turned = (
+            file.format != "TIFF" and file.getexif().get(ExifTags.Base.Orientation, 1) > 4
+        )  # a TIFF is upright already
+        return (file.width, file.height) if turned else (file.height, file.width)
+
+
 def _unassociated(args: Any) -> Any:
     """Return a tile's arguments with the raw mode of an unassociated alpha."""
     return (args[0].replace("RGBa", "RGBA"), *args[1:]) if isinstance(args, tuple) else args
 
 
-def _raw_mode(file: Image.Image) -> str:
+def _raw_mode(file: Any) -> str:
     """Return how the values of an open, but not yet loaded picture are stored, such as L;4 or RGB;16B."""
-    args = file.tile[0].args if getattr(file, "tile", ()) else ""  # type: ignore[attr-defined]
+    args = file.tile[0].args if getattr(file, "tile", ()) else ""
     return str(args[0] if isinstance(args, tuple) and args else args)
 
 
-def _has_16_bits(file: Image.Image) -> bool:
+def _has_16_bits(file: Any) -> bool:
     return ";16" in _raw_mode(file)
 
 
@@ -205,7 +217,7 @@ def read_label(path: Path, classes: Classes) -> np.ndarray:
         if _holds_several(file):
             raise UserError(f"label {path} holds several pictures; keep one")
         raw_mode, mode, deep = _raw_mode(file), file.mode, _has_16_bits(file)
-        inverted = file.format == "TIFF" and file.tag_v2.get(262) == _WHITE_IS_ZERO  # type: ignore[attr-defined]
+        inverted = file.format == "TIFF" and file.tag_v2.get(262) == _WHITE_IS_ZERO
         file.load()
         image, _ = _upright(file)
         values = _full_depth(path) if deep and mode in ("LA", "RGB", "RGBA") else np.asarray(image)

@@ -57,7 +57,7 @@ def _suffix_hint(stem: str, images: Collection[str]) -> str:
     return f'if all labels end like this, write "label_suffix": "{suffix}" into classes.json, else ' if begins else ""
 
 
-def _passed_over(root: Path, used: Collection[str], images: Collection[str]) -> Iterator[str]:
+def _passed_over(root: Path, used: Collection[str], images: dict[str, str]) -> Iterator[str]:
     """Yield a warning for each folder and ending of files that are not used, and for labels among the images."""
     for folder in ("images", "labels", "unlabelled"):
         paths = [path for path in walk(root / folder) if path.relative_to(root).as_posix() not in used]
