@@ -56,7 +56,7 @@ class Notes:
     def lines(self) -> list[str]:
         """Return a warning for each kind: how often, what, and the first places."""
         return [
-            f"warning: {len(places)} {what}: {', '.join(places[:SHOWN])}{' ...' if len(places) > SHOWN else ''}"
+            f"warning: {what} ({len(places)}): {', '.join(places[:SHOWN])}{' ...' if len(places) > SHOWN else ''}"
             for what, places in self.places.items()
         ]
 
@@ -122,7 +122,7 @@ def read_labelme(source: Path, pictures: Mapping[str, Path], notes: Notes) -> li
 
 
 def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, _StrayShape) else f"({type(error).__name__}: {error})"
+    return str(error) if type(error) in (ValueError, _StrayShape) else f"{type(error).__name__}: {error}"
 
 
 def _refuse(broken: Sequence[str]) -> None:
@@ -227,15 +227,14 @@ def _id(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _by_id(items: Sequence[Mapping[str, Any]], key: str) -> dict[str, Mapping[str, Any]]:
+def _by_id(items: Sequence[Mapping[str, Any]], kind: str, key: str) -> dict[str, Mapping[str, Any]]:
     """Return id -> item; raise ValueError if an id has two different values of `key`."""
     found: dict[str, Mapping[str, Any]] = {}
     for item in items:
         other = found.setdefault(_id(item["id"]), item)
         if other[key] != item[key]:
-            raise ValueError(
-                f"id {item['id']} is {other[key]!r} and {item[key]!r}; in merged files give each {key} an id of its own"
-            )
+            both = f"{kind} id {item['id']} is {other[key]!r} and {item[key]!r}"
+            raise ValueError(f"{both}; merged files need an id of its own for each {kind}")
     return found
 
 
@@ -243,8 +242,10 @@ def _coco_images(
     content: Mapping[str, Any], place: str, folder: Path, pictures: Mapping[str, Path], notes: Notes
 ) -> Iterator[Annotated]:
     """Yield the images of one file that have a mask."""
-    classes = {id_: _class_name(item["name"]) for id_, item in _by_id(content["categories"], "name").items()}
-    images, shapes = _by_id(content["images"], "file_name"), defaultdict(list)
+    classes = {
+        id_: _class_name(item["name"]) for id_, item in _by_id(content["categories"], "category", "name").items()
+    }
+    images, shapes = _by_id(content["images"], "image", "file_name"), defaultdict(list)
     names = {id_: _coco_name(str(item["file_name"]), folder, pictures) for id_, item in images.items()}
     sizes = {id_: _coco_size(item, pictures.get(names[id_])) for id_, item in images.items()}
     for index, item in enumerate(content["annotations"] or ()):
@@ -377,9 +378,9 @@ def write_labels(
     """Write out/labels/NAME.png and out/classes.json.
 
     Args:
-        names: the classes, in the order of their ids; none: those of classes.json, if it names all that occur, else all that
+        names: the classes, in the order of their ids; none: those of classes.json, if it is there, then all others that
             occur, in alphabetical order.
-        background: the class of all pixels outside the shapes, the first one if `names` does not hold it; None: they are
+        background: the class of all pixels outside the shapes, the first one if nothing names it yet; None: they are
             no class and are ignored in training.
         notes: is told which labels were there before.
 
@@ -396,7 +397,7 @@ def write_labels(
         if image.name in seen:
             raise UserError(f"two images have the name {image.name!r} (endings do not count); rename one")
         seen.add(image.name)
-    classes = _choose_classes(images, names, background, out / "classes.json")
+    classes = _choose_classes(images, names, background, out / "classes.json", notes)
     ids: dict[str | None, int] = {name: index for index, name in enumerate(classes.names)} | {None: IGNORE_INDEX}
     before = {
         path.relative_to(out / "labels").with_suffix("").as_posix()
@@ -416,13 +417,15 @@ def write_labels(
     return classes
 
 
-def _choose_classes(images: Sequence[Annotated], names: Sequence[str], background: str | None, path: Path) -> Classes:
+def _choose_classes(
+    images: Sequence[Annotated], names: Sequence[str], background: str | None, path: Path, notes: Notes
+) -> Classes:
     """Return the classes, with the colours that they have in `path` already; errors as `write_labels`."""
     present = sorted({name for image in images for name, _ in image.shapes if name is not None})
     there = read_classes(path) if path.exists() else None
-    chosen = list(names or (there.names if there and {*present, background} - {None} <= {*there.names} else present))
+    chosen = list(names or dict.fromkeys([*(there.names if there else ()), *present]))
     if background is not None and background not in chosen:
-        chosen.insert(0, background)
+        chosen.insert(0 if there is None or names else len(chosen), background)
     unknown = [name for name in present if name not in chosen]
     if unknown:
         raise UserError(f"shapes of {', '.join(unknown[:5])}, which --classes does not name; add or rename them")
@@ -438,7 +441,9 @@ def _choose_classes(images: Sequence[Annotated], names: Sequence[str], backgroun
         raise UserError(f"classes: {error}") from None
     if there is None:
         return classes
+    known = ", ".join(there.names)
     if there.names != classes.names[: len(there)] or there != there.as_written():
-        known = ", ".join(there.names)
         raise UserError(f"{path} has other classes: {known}; begin --classes with these, or give -o another folder")
+    if new := classes.names[len(there) :]:
+        notes.add(f"classes are new, behind those of {path}, {known}", ", ".join(new))
     return Classes(classes.names, there.colours + classes.colours[len(there) :])
