@@ -4,7 +4,7 @@ from segsemi.core.classes import Classes
 from segsemi.core.config import TEACHER, load_params
 from segsemi.core.errors import run_stage
 from segsemi.core.git import pipeline_revision
-from segsemi.core.paths import CLASSES, CORRECTED, LABELLED, REPORTS, UNLABELLED, data_root, evaluation_list
+from segsemi.core.paths import CLASSES, CORRECTED, LABELLED, REPORTS, SKIPPED, UNLABELLED, data_root, evaluation_list
 from segsemi.data.manifest import read_rows
 from segsemi.reporting.report import read_measured, write_report
 
@@ -19,6 +19,7 @@ def main() -> None:
         "data set": params.data.name,
         "labelled images": len(read_rows(LABELLED)) + len(read_rows(CORRECTED)),
         "unlabelled": len(read_rows(UNLABELLED)),
+        **({"skipped, since broken": len(skipped)} if (skipped := read_rows(SKIPPED)) else {}),
         "measured on": f"{params.evaluate.subset}, {len(rows)} images",
         "seed": params.seed,
         "checkpoints": f"the best on val of {', '.join(chosen)}; the last of the others" if chosen else "the last",

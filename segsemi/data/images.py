@@ -101,7 +101,7 @@ def read_picture(path: Path, value_range: tuple[float, float] | None = None) -> 
         image, turned = _upright(file)
         if turned:
             notes["turned"] = 1
-        if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+        if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
             notes["alpha"] = 1
         if image.mode[0] in "IF":
             inverted = file.format == "TIFF" and tags.get(262) == _WHITE_IS_ZERO
