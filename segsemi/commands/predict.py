@@ -76,7 +76,7 @@ def find_images(sources: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
         if not source.exists() and glob.has_magic(str(source)):
             while glob.has_magic(str(base)):
                 base = base.parent
-            paths = sorted(path for path in map(Path, glob.glob(str(source), recursive=True)) if path.is_file())
+            paths = sorted(path for path in base.glob(source.relative_to(base).as_posix()) if path.is_file())
         if source.is_dir():
             base, paths = source, visible_files(source, IMAGE_ENDINGS)
             if out.resolve() != source.resolve():

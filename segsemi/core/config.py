@@ -86,7 +86,7 @@ class SplitParams(Section):
 
     fraction: Share
     count: Positive | None
-    labelled_list: Text
+    labelled_list: str
     corrected: Text
     extra: Literal["unlabelled", "labelled", "unused"]
     unlabelled_ratio: PositiveFloat | None
