@@ -213,14 +213,14 @@ def odd_lines(found: Sequence[Checked], classes: Classes) -> Iterator[str]:
         having = [item for item in found if note in item.notes and (note != "turned" or item.row.label)]
         if having:
             top = (1 << max(item.notes[note] for item in having).bit_length()) - 1
-            yield f"warning: {_count(having)} {text.replace('{top}', str(top))}"
+            yield f"warning: {_count(having, found)} {text.replace('{top}', str(top))}"
     empty = [item for item in found if item.row.label and not item.error and not item.counts[: len(classes)].any()]
     if empty:
-        yield f"warning: {_count(empty)} have a label without a pixel of any class, from which nothing can be learnt"
+        yield f"warning: {_count(empty, found)} have a label without a pixel of any class, from which nothing can be learnt"
 
 
-def _count(having: Sequence[Checked]) -> str:
-    return f"{len(having)} image{'s' * (len(having) > 1)} (first {having[0].row.image})"
+def _count(having: Sequence[Checked], found: Sequence[Checked]) -> str:
+    return f"{len(having)} of {len(found)} images (first {having[0].row.image})"
 
 
 def _warn_of_links(root: Path, rows: list[Row], warn: Callable[[str], None]) -> None:
