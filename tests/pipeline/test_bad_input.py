@@ -66,8 +66,9 @@ def palette_png(path: str, value: int) -> None:
 
 def bomb(path: str) -> None:
     """Write the beginning of a PNG of more than 2**30 pixels."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 1, 0, 0, 0, 0)
-    Path(path).write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\x0d" + header + struct.pack(">I", zlib.crc32(header)))
+    header, data = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 1, 0, 0, 0, 0), b"IDAT"
+    chunks = [struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in (header, data)]
+    Path(path).write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
 
 
 def link(path: str) -> None:
