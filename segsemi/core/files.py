@@ -107,7 +107,7 @@ def walk(folder: Path) -> list[Path]:
         seen.add(base.resolve())
         folders[:] = sorted(filter(_is_visible, folders))
         found += [base / file for file in files if _is_visible(file)]
-    return sorted(found)
+    return sorted(found, key=lambda path: path.parts)  # as paths are compared, but ten times as fast
 
 
 def visible_files(folder: Path, endings: Collection[str]) -> list[Path]:
@@ -130,16 +130,13 @@ def require_usable(root: Path) -> None:
     paths = walk(root)
     if dead := dead_links(paths):
         raise UserError(f"{dead}; mend or remove what leads nowhere")
-    foreign = [path for path in paths if not os.fsencode(path).isascii() and str(path) != _as_utf8(path)]
+    foreign = [path for path in paths if not str(path).isascii() and str(path) != _as_utf8(path)]
     if foreign:
         first = _as_utf8(foreign[0])
         raise UserError(
             f"{len(foreign)} names are no UTF-8, first {first}; rename them (convmv -f latin1 -t utf8 -r DIR)"
         )
-    ignores = [
-        below / ".dvcignore" for below in {root, *(path.parent for path in paths)} if (below / ".dvcignore").exists()
-    ]
-    if ignores:
+    if ignores := [path for path in root.rglob(".dvcignore") if ".dvc" not in path.parts]:
         raise UserError(
             f"dvc refuses a data set with {ignores[0]} in it; set data.root to a folder below it, or remove it"
         )

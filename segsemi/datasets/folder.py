@@ -47,7 +47,11 @@ def find_folder(root: Path, *, val_fraction: float, seed: int) -> DataSet:
         for stem, path in images.items()
         if stem in subsets or stem not in labels
     ]
-    return DataSet(_classes(content), rows, list(_passed_over(root, {*images.values(), *labels.values()}, images)))
+    return DataSet(
+        _classes(content),
+        rows,
+        list(_passed_over(root, {str(root / path) for path in (*images.values(), *labels.values())}, images)),
+    )
 
 
 def _suffix_hint(stem: str, images: Collection[str]) -> str:
@@ -60,7 +64,7 @@ def _suffix_hint(stem: str, images: Collection[str]) -> str:
 def _passed_over(root: Path, used: Collection[str], images: dict[str, str]) -> Iterator[str]:
     """Yield a warning for each folder and ending of files that are not used, and for labels among the images."""
     for folder in ("images", "labels", "unlabelled"):
-        paths = [path for path in walk(root / folder) if path.relative_to(root).as_posix() not in used]
+        paths = [path for path in walk(root / folder) if str(path) not in used]
         endings = Counter(path.suffix.lower() or "without ending" for path in paths)
         if endings:
             kinds = ", ".join(f"{number} {ending}" for ending, number in endings.most_common(5))
