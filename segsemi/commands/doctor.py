@@ -61,7 +61,7 @@ def examine(params: Params, picture: Path | None) -> Iterator[str]:
     if params.data.embedded and not root.exists():
         raise UserError("the embedded data set is not there yet: `dvc repro prepare` writes it")
     data = find_dataset(params.data.name, root, val_fraction=params.data.val_fraction, seed=params.seed)
-    sample = read_sample(data, root)
+    sample = read_sample(data, root, skip_broken=params.data.skip_broken)
     yield from data_lines(data, sample)
     split = split_as(data.entries, params.split, seed=params.seed)
     yield from split_lines(params, split)
@@ -84,7 +84,7 @@ def machine_lines(params: Params) -> Iterator[str]:
     yield f"device {device}{name}, {os.cpu_count()} cores, {shutil.disk_usage('.').free / 2**30:.1f} GiB of disk free"
 
 
-def read_sample(data: DataSet, root: Path) -> list[Checked]:
+def read_sample(data: DataSet, root: Path, *, skip_broken: bool) -> list[Checked]:
     """Read some images with their labels, and some without.
 
     Raises:
@@ -94,8 +94,8 @@ def read_sample(data: DataSet, root: Path) -> list[Checked]:
     chosen = labelled or [entry for entry in data.entries if entry.label]
     without = [entry for entry in data.entries if not entry.label]
     found = read_entries(root, _even(chosen, SAMPLE) + _even(without, SAMPLE // 4), data.classes)
-    refuse([item for item in found if item.error])
-    return found
+    refuse([item for item in found if item.error and (item.row.label or not skip_broken)])
+    return [item for item in found if not item.error]
 
 
 def data_lines(data: DataSet, sample: Sequence[Checked]) -> Iterator[str]:
