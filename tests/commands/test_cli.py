@@ -113,13 +113,11 @@ def test_predict_keeps_results_apart(
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (40, 40)).save(tmp_path / name)
     code = main(["predict", str(model), *(str(tmp_path / source) for source in sources), "-o", str(tmp_path / "out")])
-    found = sorted(path.relative_to(tmp_path / "out").with_suffix("").as_posix() for path in visible(tmp_path / "out"))
+    found = sorted(
+        path.relative_to(tmp_path / "out").with_suffix("").as_posix() for path in (tmp_path / "out").rglob("*.png")
+    )
     assert (code, found) == ((1, []) if isinstance(expected, str) else (0, expected))
     assert not isinstance(expected, str) or expected in capsys.readouterr().err
-
-
-def visible(folder: Path) -> list[Path]:
-    return list(folder.rglob("*.png"))
 
 
 def test_predict_says_that_links_lead_nowhere(model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
