@@ -81,7 +81,7 @@ def predict_windows(
         total[..., rows, columns] += part
         count[rows, columns] += 1
     assert total is not None
-    return total / count
+    return total.div_(count)
 
 
 @torch.inference_mode()
@@ -119,4 +119,35 @@ def predict_label(
     """The most probable class of each pixel of one image, (H, W) uint8; arguments as `predict_image` takes them."""
     if tuple(scales) == (1.0,) and not flip and window is None:
         return model.predict(image)
+    if window is not None and model.architecture.short_side is None:
+        return _label_bands(model, image, window, scales, flip)
     return most_probable(predict_image(model, image, scales, flip, window))
+
+
+@torch.inference_mode()
+def _label_bands(
+    model: SegmentationModel, image: np.ndarray, side: int, scales: Sequence[float], flip: bool
+) -> np.ndarray:
+    """Return the classes, (H, W) uint8, that `predict_windows` gives, but hold the probabilities of one row of windows only.
+
+    Those of a satellite's image of 200 million pixels would need gigabytes.
+    """
+    height, width = image.shape[:2]
+    bands: dict[tuple[int, int], list[slice]] = {}
+    for rows, columns in windows(height, width, side):
+        bands.setdefault((rows.start, rows.stop), []).append(columns)
+    label, tops = np.empty((height, width), dtype=np.uint8), [*(top for top, _ in bands), height]
+    total, before = torch.zeros(0), 0
+    for (top, bottom), end in zip(bands, tops[1:], strict=True):
+        # The last channel counts the windows; rows that the band before has begun are kept.
+        fresh = torch.zeros(len(model.classes) + 1, bottom - top, width, device=model.mean.device)
+        if top > 0:
+            kept = total[:, top - before :]
+            fresh[:, : kept.shape[1]] = kept
+        total, before = fresh, top
+        for columns in bands[top, bottom]:
+            batch = model.as_batch(image[top:bottom, columns])
+            total[:-1, :, columns] += predict_probabilities(model, batch, scales, flip)[0]
+            total[-1, :, columns] += 1
+        label[top:end] = most_probable(total[:-1, : end - top] / total[-1, : end - top])
+    return label

@@ -54,7 +54,7 @@ def write_pseudo_labels(
     bar = progress_bar(
         todo, desc=progress, unit="image", total=len(own), initial=len(own) - len(todo), silent=not runtime.first
     )
-    images = load_items(Images(todo, root), range(len(todo)), runtime)
+    images = load_items(Images(todo, root, model.classes.value_range), range(len(todo)), runtime)
     with ThreadPoolExecutor(max_workers=1) as writer:  # compresses one PNG while the network computes the next
         written: Future[None] | None = None
         for row, image in zip(bar, images, strict=True):

@@ -8,7 +8,17 @@ from segsemi.core.classes import Classes
 from segsemi.core.config import TEACHER, load_params
 from segsemi.core.errors import run_stage
 from segsemi.core.git import pipeline_revision
-from segsemi.core.paths import CLASSES, CORRECTED, HIDDEN, LABELLED, REPORTS, UNLABELLED, data_root, evaluation_list
+from segsemi.core.paths import (
+    CLASSES,
+    CORRECTED,
+    HIDDEN,
+    LABELLED,
+    REPORTS,
+    SKIPPED,
+    UNLABELLED,
+    data_root,
+    evaluation_list,
+)
 from segsemi.data.manifest import read_rows
 from segsemi.reporting.measured import read_measured
 from segsemi.reporting.report import write_report
@@ -30,6 +40,7 @@ def main() -> None:
         "data set": params.data.name,
         "labelled images": len(read_rows(LABELLED)) + len(read_rows(CORRECTED)),
         "unlabelled": len(unlabelled),
+        **({"skipped, since broken": len(skipped)} if (skipped := read_rows(SKIPPED)) else {}),
         "measured on": f"{params.evaluate.subset}, {len(rows)} images",
         "seed": params.seed,
         "checkpoints": f"the best on val of {', '.join(chosen)}; the last of the others" if chosen else "the last",

@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     known = [describe(*pair, classes) for pair in LabelledPairs(read_rows(LABELLED), root, classes)]
     for row in read_rows(CORRECTED):
         label = read_label(SPLIT / row.label, classes.as_written())
-        known.append(describe(read_image(root / row.image), label, classes))
+        known.append(describe(read_image(root / row.image, classes.value_range), label, classes))
     found = suggest(read_rows(UNLABELLED), known, root, pseudo, earlier, classes, count)
     write_suggestions(found, root, pseudo, earlier, classes, args.out)
     print("\n".join(found["id"][:20]))
@@ -102,7 +102,7 @@ def suggest(
     table["score"] = np.mean(scores, axis=0)
     best = table.sort_values(["score", "id"], ascending=[False, True])[: CANDIDATES * count]
     features = [
-        describe(read_image(root / image), read_label(pseudo / f"{name}.png", written), classes)
+        describe(read_image(root / image, classes.value_range), read_label(pseudo / f"{name}.png", written), classes)
         for name, image in zip(best["id"], best["image"], strict=True)
     ]
     return best.iloc[spread_out(np.array(features), np.array(labelled), count)]
@@ -158,7 +158,7 @@ def write_suggestions(
 def _picture(item: dict, root: Path, pseudo: Path, earlier: Path | None, classes: Classes) -> bytes:
     """Return the panel of one image as a PNG."""
     name, written = f"{item['id']}.png", classes.as_written()
-    image, label = read_image(root / item["image"]), read_label(pseudo / name, written)
+    image, label = read_image(root / item["image"], classes.value_range), read_label(pseudo / name, written)
     panel = [(image, "image"), (laid_over(image, label, classes), "pseudo label")]
     if earlier is not None:
         panel.append((marked(image, label != read_label(earlier / name, written)), "changed"))

@@ -19,6 +19,7 @@ Positive = Annotated[int, Field(gt=0)]
 Pixels = Annotated[int, Field(ge=32)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Model = TypeVar("Model", bound=BaseModel)
@@ -60,12 +61,13 @@ class DataParams(Section):
     """Which images."""
 
     name: Literal["synthetic", "camvid", "cityscapes", "voc", "folder"]
-    root: str
+    root: Text
     train_images: Positive
     val_images: Positive
     height: Pixels
     width: Pixels
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    skip_broken: bool
 
     @property
     def embedded(self) -> bool:
@@ -86,7 +88,7 @@ class SplitParams(Section):
     fraction: Share
     count: Positive | None
     labelled_list: str
-    corrected: str
+    corrected: Text
     extra: Literal["unlabelled", "labelled", "unused"]
     unlabelled_ratio: PositiveFloat | None
 
@@ -380,7 +382,7 @@ def _explain(model: type[BaseModel], item: dict[str, Any]) -> str:
     path = [str(part) for part in item["loc"]]
     key = ".".join(path) or "the file as a whole"
     if item["type"] == "extra_forbidden":
-        known = _fields_at(model, path[:-1])
+        known = list(_model_at(model, path[:-1]).model_fields)
         close = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
         return f"{key}: unknown key; {hint}"
@@ -388,11 +390,15 @@ def _explain(model: type[BaseModel], item: dict[str, Any]) -> str:
         return f"{key}: missing; add it (see the committed params.yaml)"
     message = item["msg"].removeprefix("Value error, ")
     found = "" if isinstance(item.get("input"), dict | BaseModel) else f" (found {item.get('input')!r})"
+    if item.get("input") == "":
+        field = getattr(_model_at(model, path[:-1]), "model_fields", {}).get(path[-1])
+        nullable = field is not None and type(None) in get_args(field.annotation)
+        found = f" (found nothing{'; for no value write null' if nullable else ''})"
     return f"{key}: {message}{found}"
 
 
-def _fields_at(model: Any, path: list[str]) -> list[str]:
+def _model_at(model: Any, path: list[str]) -> Any:
     for part in path:
         fields = getattr(model, "model_fields", None)
         model = fields[part].annotation if fields else get_args(model)[1]  # of a dict: its values
-    return list(model.model_fields)
+    return model

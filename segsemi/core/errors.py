@@ -41,6 +41,8 @@ def explain(error: Exception) -> str | None:
         return str(error).rsplit("UserError: ", 1)[-1].strip()
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full (writing {error.filename or 'a file'}); free some space and run again: what is done is kept"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"{error.filename}: the name is too long for a file; shorten it"
     if isinstance(error, OSError) and error.filename and type(error) in _FILE_ERRORS:
         return f"{error.filename}{_FILE_ERRORS[type(error)]}"
     no_memory = "out of memory" in str(error) or "can't allocate memory" in str(error)  # torch on a GPU, and on a CPU

@@ -13,6 +13,7 @@ LABELLED = SPLIT / "labelled.csv"
 CORRECTED = SPLIT / "corrected.csv"  # images with corrected labels; their label paths start at SPLIT
 UNLABELLED = SPLIT / "unlabelled.csv"  # no label column
 HIDDEN = SPLIT / "hidden.csv"  # the labels of the unlabelled images: to measure with, never to train with
+SKIPPED = SPLIT / "skipped.csv"  # broken images that prepare left out
 VAL = SPLIT / "val.csv"
 TEST = SPLIT / "test.csv"  # without rows where the data set has none
 

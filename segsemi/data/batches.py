@@ -177,7 +177,7 @@ class StepBatches(Dataset[list[PartBatch]]):
         if sample in self._cache:
             return self._cache[sample]
         classes = self.classes.as_written() if sample.written else self.classes
-        image, label = read_image(sample.image), read_label(sample.label, classes)
+        image, label = read_image(sample.image, classes.value_range), read_label(sample.label, classes)
         size = scaled_to_short_side(image.shape[0], image.shape[1], self.recipe.augment.short_side)
         small, small_label = resize_pair(image, label, *size)
         assert small_label is not None

@@ -166,7 +166,7 @@ def _examples(
     chosen = {*everywhere, *worst, *best}
     for name in [*(name for name in mious.index if name in chosen), *(n for n in everywhere if n not in mious.index)]:
         row = files[name]
-        image, truth = read_image(root / row.image), read_label(root / row.label, classes)
+        image, truth = read_image(root / row.image, classes.value_range), read_label(root / row.label, classes)
         predictions = {
             model.name: read_label(model.evaluated / "predictions" / f"{name}.png", classes.as_written())
             for model in models
@@ -193,6 +193,6 @@ def _pseudo_labels(
             truth = read_label(root / row.label, classes)
             counted = truth != classes.ignore_index
             wrong = float(np.mean(label[counted] != truth[counted])) if counted.any() else None
-        panels = pseudo_label_panels(read_image(root / row.image), label, sure, truth, classes)
+        panels = pseudo_label_panels(read_image(root / row.image, classes.value_range), label, sure, truth, classes)
         save_png(out / f"{name}.png", side_by_side(panels), palette=True)
         yield {"id": name, "confidence": float(sure.mean()) / 255, "wrong": wrong, "panels": panels}
