@@ -7,7 +7,7 @@ import numpy as np
 
 
 class ConfusionMatrix:
-    """Accumulates pixel counts over images; every metric is derived from `matrix`.
+    """Pixel counts over images, from which every metric is derived.
 
     Attributes:
         matrix: (num_classes, num_classes) int64, matrix[t, p] = pixels of truth t predicted as p.
@@ -42,7 +42,7 @@ class ConfusionMatrix:
         self.matrix += counts.reshape(self.num_classes, self.num_classes)
 
     def _update_bytes(self, prediction: np.ndarray, target: np.ndarray) -> None:
-        """The same of uint8, six times as fast: all pairs of bytes are counted, before any is looked at."""
+        """Count uint8 ids six times as fast: count all pairs of bytes first, then check them."""
         pairs = target.astype(np.uint16)
         pairs <<= 8
         pairs |= prediction
@@ -60,23 +60,23 @@ class ConfusionMatrix:
                 raise ValueError(f"{name} has ids {wrong[:5].tolist()} outside 0..{self.num_classes - 1}")
 
     def iou(self) -> np.ndarray:
-        """(num_classes,) float64: TP / (TP + FP + FN); NaN for a class in neither truth nor prediction."""
+        """Return (num_classes,) float64: TP / (TP + FP + FN); NaN for a class in neither truth nor prediction."""
         intersection = np.diag(self.matrix).astype(np.float64)
         union = self.matrix.sum(0) + self.matrix.sum(1) - np.diag(self.matrix)
         return np.divide(intersection, union, out=np.full(self.num_classes, np.nan), where=union > 0)
 
     def miou(self) -> float:
-        """Mean IoU over the classes that occur in truth or prediction; NaN when nothing was counted."""
+        """Return the mean IoU over the classes that occur in truth or prediction; NaN when nothing was counted."""
         iou = self.iou()
         return float("nan") if np.isnan(iou).all() else float(np.nanmean(iou))
 
     def pixel_accuracy(self) -> float:
-        """Share of counted pixels predicted rightly; NaN when nothing was counted."""
+        """Return the share of counted pixels predicted correctly; NaN when nothing was counted."""
         total = int(self.matrix.sum())
         return float(np.trace(self.matrix)) / total if total else float("nan")
 
     def summary(self, names: Sequence[str]) -> dict[str, Any]:
-        """miou, pixel_accuracy and iou (class name -> IoU), to 6 digits; None where not defined (JSON has no NaN)."""
+        """Return miou, pixel_accuracy and iou (class name -> IoU), to 6 digits; None if undefined (JSON has no NaN)."""
         iou = dict(zip(names, map(_rounded, self.iou()), strict=True))
         return {"miou": _rounded(self.miou()), "pixel_accuracy": _rounded(self.pixel_accuracy()), "iou": iou}
 

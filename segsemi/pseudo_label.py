@@ -34,7 +34,7 @@ def write_pseudo_labels(
 ) -> None:
     """Write out/ID.png, 8-bit palette PNGs of the most probable class at the image's own size, and out/summary.csv.
 
-    The files are made in `work`, where those of an interrupted run are found again, and copied to `out` at the end.
+    The files are written to `work`, where an interrupted run finds them again, and copied to `out` at the end.
 
     Args:
         model: in eval mode, on runtime.device.
@@ -79,12 +79,12 @@ def _write(work: Path, name: str, ids: np.ndarray, confidence: float, classes: C
 
 
 def _columns(classes: Classes) -> list[str]:
-    """The column of each class: its name, unless another column has that name."""
+    """Return the column of each class: its name, unless another column has that name."""
     return [f"class {name}" if name in ("id", "confidence") else name for name in classes.names]
 
 
 def _summary(rows: Sequence[Row], work: Path, classes: Sequence[str]) -> Iterator[dict[str, str]]:
-    """One line per image: the mean probability of the chosen class, and each class's share of the pixels."""
+    """Return one line per image: the mean probability of the chosen class, and each class's share of the pixels."""
     for row in rows:
         note = json.loads((work / f"{row.id}.json").read_text())
         shares = {name: f"{share:.4f}" for name, share in zip(classes, note["shares"], strict=True)}

@@ -1,6 +1,6 @@
-"""How many steps a labels-only baseline may take: as many as went into a student and its teachers together.
+"""Write the number of steps of a supervised baseline: as many as went into a student and its teachers together.
 
-A stage of its own, so that a round more or less does not train a baseline again whose number of steps stays the same.
+This is a separate stage, so that a change of the rounds retrains a baseline only if its number of steps changes.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from segsemi.core.paths import steps_file
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True, help="name of the baseline")
-    parser.add_argument("--beside", required=True, help="the student whose steps it may use")
+    parser.add_argument("--beside", required=True, help="the student whose steps it gets")
     args = parser.parse_args()
     params = load_params()
     steps = total_steps(

@@ -19,7 +19,7 @@ def main() -> None:
     unused = sorted(corrected.keys() - {row.id for row in split.corrected})
     if unused:
         print(
-            f"warning: mended labels of {', '.join(unused[:5])} are not used: these images have labels, or are left out"
+            f"warning: corrected labels of {', '.join(unused[:5])} are not used: these images have labels, or are not used"
         )
     if not split.unlabelled:
         print(

@@ -12,7 +12,7 @@ from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
 from segsemi.data.manifest import Row
 
-# Orientation -> what undoes it; Pillow's exif_transpose would also write the other fields anew, odd ones too.
+# Orientation -> its inverse. Pillow's exif_transpose would also rewrite the other fields, and fail on odd ones.
 _UPRIGHT: dict[Any, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -28,7 +28,7 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 def read_image(path: Path) -> np.ndarray:
     """Read any image Pillow knows as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
-    Grey becomes RGB, 16 bits become 8, and what is transparent shows white.
+    Grey becomes RGB, 16 bits become 8, and transparent pixels become white.
 
     Raises:
         UserError: if the file is missing, cut short or no image.
@@ -56,7 +56,7 @@ def read_image(path: Path) -> np.ndarray:
 
 
 def read_label(path: Path, classes: Classes) -> np.ndarray:
-    """Read a label file, as classes.label_format says, as (H, W) uint8 class ids; what is no class is ignore_index.
+    """Read a label file, as classes.label_format says, as (H, W) uint8 class ids; other ids become ignore_index.
 
     Ids are read from PNGs of at most 8 bits (grey or palette) and from SBD's .mat files, colours from RGB pictures.
 
@@ -125,7 +125,7 @@ def _from_colours(raw: np.ndarray, path: Path, classes: Classes) -> np.ndarray:
 
 def _read_mat(path: Path) -> np.ndarray:
     """Return the (H, W) uint8 ids of SBD's GTcls.Segmentation."""
-    from scipy.io import loadmat  # slow to import, and needed by SBD alone
+    from scipy.io import loadmat  # slow to import, and needed only by SBD
 
     try:
         return np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0], dtype=np.uint8)

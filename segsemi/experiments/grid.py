@@ -17,7 +17,7 @@ from segsemi.core.errors import UserError
 from segsemi.core.files import yaml_names
 from segsemi.datasets.entries import read_lines
 
-SUPERVISED = "supervised"  # the name of a model that a grid trains on labels alone beside a student
+SUPERVISED = "supervised"  # name of the supervised baseline that a grid trains
 _FOLDER = resources.files("segsemi.experiments") / "grids"
 _LABELLED = {"split.fraction", "split.count", "split.labelled_list"}  # each says which images are labelled
 
@@ -28,7 +28,7 @@ class GridRow(Section):
     Attributes:
         model: the name of the model that is measured.
         rounds: number of students trained in turn, from student_1 on; 0: the teacher alone.
-        baseline: the student beside which a model `supervised` is trained on labels alone for as many steps.
+        baseline: also train a model `supervised` on labels only, for as many steps as this student and its teachers.
         set: overrides, as for `dvc exp run -S`; `section.key=${section.key}` takes the value of another param.
     """
 
@@ -86,7 +86,7 @@ class Cell:
 
     @property
     def steps_in_all(self) -> int:
-        """Optimizer steps that went into the model, including those of its teachers if it learnt from them."""
+        """Return the optimizer steps that went into the model, with those of its teachers if it learnt from them."""
         params = self.params
         student = self.model in params.rounds
         if student and not self.learns_from_pseudo_labels and params.student.init == "pretrained":
