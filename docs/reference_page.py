@@ -27,7 +27,7 @@ NAMES = {
     "core/classes.py": ["Classes", "colourise", "write_label_png"],
     "core/errors.py": ["UserError"],
     "datasets/__init__.py": ["find_dataset"],
-    "datasets/entries.py": ["DataSet", "check_entries"],
+    "datasets/entries.py": ["DataSet"],
     "pseudo_label.py": ["write_pseudo_labels"],
 }
 

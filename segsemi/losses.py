@@ -31,9 +31,9 @@ def self_correction_loss(
 
     - ``paper``: w CE + (1 - w) RCE (equation 4), A = -4, mean over the pixels that are not ignored. Equation 5 makes w a
       function of the logits, so the gradient flows through it too.
-    - ``released``: (1 - w) CE + w RCE, A = ln 1e-4, w > 0.8 set to 1 and detached, mean over all pixels, as in the authors'
-      code. An ignored pixel adds 0 but stays in the denominator. In that code a missing dimension makes each pixel's weight
-      the mean over the images of a GPU's batch. That is left out here.
+    - ``released``: (1 - w) CE + w RCE, A = ln 1e-4, w > 0.8 set to 1 and detached, mean over all pixels (an ignored one
+      adds 0 but stays in the denominator). In the authors' code a missing dimension also makes each pixel's weight the mean
+      over the images of a GPU's batch. That is left out here.
 
     Args:
         logits: (N, C, ...) floating point; computed in float32 at least, whatever the dtype.

@@ -60,13 +60,13 @@ class ConfusionMatrix:
                 raise ValueError(f"{name} has ids {wrong[:5].tolist()} outside 0..{self.num_classes - 1}")
 
     def iou(self) -> np.ndarray:
-        """Return (num_classes,) float64: TP / (TP + FP + FN); NaN for a class in neither truth nor prediction."""
+        """(num_classes,) float64: TP / (TP + FP + FN); NaN for a class in neither truth nor prediction."""
         intersection = np.diag(self.matrix).astype(np.float64)
         union = self.matrix.sum(0) + self.matrix.sum(1) - np.diag(self.matrix)
         return np.divide(intersection, union, out=np.full(self.num_classes, np.nan), where=union > 0)
 
     def miou(self) -> float:
-        """Return the mean IoU over the classes that occur in truth or prediction; NaN when nothing was counted."""
+        """Mean IoU over the classes that occur in truth or prediction; NaN when nothing was counted."""
         iou = self.iou()
         return float("nan") if np.isnan(iou).all() else float(np.nanmean(iou))
 
@@ -76,7 +76,7 @@ class ConfusionMatrix:
         return float(np.trace(self.matrix)) / total if total else float("nan")
 
     def summary(self, names: Sequence[str]) -> dict[str, Any]:
-        """Return miou, pixel_accuracy and iou (class name -> IoU), to 6 digits; None if undefined (JSON has no NaN)."""
+        """miou, pixel_accuracy and iou (class name -> IoU), to 6 digits; None where not defined (JSON has no NaN)."""
         iou = dict(zip(names, map(_rounded, self.iou()), strict=True))
         return {"miou": _rounded(self.miou()), "pixel_accuracy": _rounded(self.pixel_accuracy()), "iou": iou}
 

@@ -34,7 +34,7 @@ def write_pseudo_labels(
 ) -> None:
     """Write out/ID.png, 8-bit palette PNGs of the most probable class at the image's own size, and out/summary.csv.
 
-    The files are written to `work`, where an interrupted run finds them again, and copied to `out` at the end.
+    The files are made in `work`, where those of an interrupted run are found again, and copied to `out` at the end.
 
     Args:
         model: in eval mode, on runtime.device.

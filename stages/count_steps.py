@@ -1,6 +1,6 @@
-"""Write the number of steps of a supervised baseline: as many as went into a student and its teachers together.
+"""Count the steps of a supervised baseline: it gets the budget of a student and its teachers together.
 
-This is a separate stage, so that a change of the rounds retrains a baseline only if its number of steps changes.
+A stage of its own, so that one round more or less does not train a baseline again whose number of steps stays the same.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from segsemi.core.paths import steps_file
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True, help="name of the baseline")
-    parser.add_argument("--beside", required=True, help="the student whose steps it gets")
+    parser.add_argument("--beside", required=True, help="the student whose steps it may use")
     args = parser.parse_args()
     params = load_params()
     steps = total_steps(

@@ -1,4 +1,4 @@
-"""Measure pseudo labels against the hidden labels, if the data set has them."""
+"""Measure pseudo labels against the labels that training never sees, where the data set has them."""
 
 import argparse
 
@@ -22,7 +22,7 @@ def main() -> None:
         Classes.load(CLASSES),
     )
     write_json(quality_file(args.student), quality)
-    if quality.get("miou") is not None:  # no hidden labels, or only ignored pixels
+    if quality.get("miou") is not None:  # no hidden labels, or ignored pixels alone
         print(f"pseudo labels for {args.student}: mIoU {100 * quality['miou']:.2f} against the hidden labels")
 
 

@@ -1,4 +1,4 @@
-"""Train a supervised baseline on labels only, for as many steps as went into a student and its teachers together."""
+"""The fair baseline: train on the labels alone for as many steps as went into a student and its teachers together."""
 
 import argparse
 

@@ -75,12 +75,12 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of the tables (default: reports/experiments)",
     )
 
-    labels = command("labels", "convert annotations of labelme or COCO to label PNGs and classes.json")
-    labels.add_argument("format", choices=["labelme", "coco"], help="format of the annotations")
+    labels = command("labels", "turn what an annotation tool wrote into label PNGs and classes.json")
+    labels.add_argument("format", choices=["labelme", "coco"])
     labels.add_argument("source", type=Path, help="labelme: the folder of its JSON files; coco: the JSON file")
-    labels.add_argument("-o", "--out", type=Path, required=True, help="folder to write labels/ and classes.json to")
-    labels.add_argument("--classes", nargs="+", default=[], help="in the order of their ids (default: all, by name)")
-    labels.add_argument("--background", metavar="NAME", help="class of pixels outside all shapes (default: ignored)")
+    labels.add_argument("-o", "--out", type=Path, required=True, help="folder for labels/ and classes.json")
+    labels.add_argument("--classes", nargs="+", default=[], help="in the order of their ids; all if not given")
+    labels.add_argument("--background", metavar="NAME", help="class of the pixels outside all shapes; else ignored")
 
     predict = command("predict", "predict the classes of pictures with a trained model")
     predict.add_argument("model", type=Path, help="folder of the model, such as models/student_2")

@@ -148,7 +148,7 @@ def cost_lines(params: Params, classes: Classes) -> Iterator[str]:
             seconds, memory = step_cost(params, name, classes)
             yield f"{name}: {seconds:.2f} s per step and {memory / 2**30:.1f} GiB of memory, {number} steps in all"
             total += seconds * number
-    yield f"training in all: {total / 60:.0f} minutes, plus loading, pseudo labels and evaluation"
+    yield f"training in all: {total / 60:.0f} minutes and more (loading, pseudo labels, evaluation)"
 
 
 def step_cost(params: Params, name: str, classes: Classes) -> tuple[float, int]:

@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
 def find_images(sources: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
     """Return the images that files and folders (searched through) name: (name of the output, path).
 
-    The name is the path below the given folder, or the file's name, without its ending. Images in `out` are
-    skipped, unless `out` is itself a given folder.
+    The name is the path below the given folder, or the file's name, without its ending. What lies in `out`, where the output
+    goes, is not one of a folder's images, unless `out` is that folder.
 
     Raises:
         UserError: a source has no image.

@@ -79,7 +79,7 @@ class Classes:
         )
 
     def as_written(self) -> Classes:
-        """Return the classes for label files that segsemi wrote, such as pseudo labels: their ids are those in memory."""
+        """Return the classes of label files that we wrote, such as pseudo labels: there the ids are those in memory."""
         return Classes(self.names, self.colours)
 
     def save(self, path: Path) -> None:

@@ -122,7 +122,7 @@ class AugmentParams(Section):
 
 
 class OptimParams(Section):
-    """Params of SGD and its schedule, and the checkpoint to keep."""
+    """The optimizer, its schedule, and what is measured and kept."""
 
     steps: Positive
     lr: PositiveFloat

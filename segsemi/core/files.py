@@ -49,7 +49,7 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 def visible_files(folder: Path, endings: Collection[str]) -> list[Path]:
     """Return the files below `folder` with one of the `endings` (`.png`; upper case counts too), in alphabetical order.
 
-    Hidden files and folders are skipped: thumbnails, a notebook's checkpoints, the files that macOS adds. Links to
+    Hidden files and folders are skipped: thumbnails, a notebook's checkpoints, what macOS puts beside each file. Links to
     folders are followed, to each folder once.
     """
     found, seen = [], set()

@@ -1,10 +1,10 @@
-"""How one model is trained: the differences between teacher, student and supervised baseline (paper, algorithm 1)."""
+"""How one model is trained: everything in which teacher, student and supervised baseline differ (paper, algorithm 1)."""
 
 from segsemi.core.config import AugmentParams, BatchNorm, Loss, OptimParams, Part
 
 
 class Recipe(OptimParams):
-    """All settings of a training, apart from network and images; names as in params.yaml.
+    """Everything that decides what a model learns, apart from its network and its images; names as in params.yaml.
 
     Attributes:
         name: the name of the model, from which its random numbers derive.

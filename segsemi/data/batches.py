@@ -175,7 +175,7 @@ class StepBatches(Dataset[list[PartBatch]]):
         )
 
     def _read(self, part: Part, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
-        """Return image and label at the size that the network sees; the image at its own size if SAUG comes first."""
+        """The label at the size at which the network sees it, and the image too, unless SAUG comes first."""
         key = sample, part.strong
         if key in self._cache:
             return self._cache[key]

@@ -28,7 +28,7 @@ IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 def read_image(path: Path) -> np.ndarray:
     """Read any image Pillow knows as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
 
-    Grey becomes RGB, 16 bits become 8, and transparent pixels become white.
+    Grey becomes RGB, 16 bits become 8, and what is transparent shows white.
 
     Raises:
         UserError: if the file is missing, cut short or no image.

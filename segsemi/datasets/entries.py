@@ -78,8 +78,8 @@ def check_entries(
     """Read every file once and check it; return the rows with sizes and hashes.
 
     Raises:
-        UserError: two images of one id, an unreadable or wrong file, or a label of another size than its image. Also labels
-            with fewer than two classes in all, and an image that is, by content, in train and in val (leakage).
+        UserError: two images of one id, an unreadable or wrong file, a label of another size than its image, labels without
+            two classes in all of them, or the same image, by content, in train and val (leakage).
     """
     entries = list(entries)
     named: dict[str, Row] = {}

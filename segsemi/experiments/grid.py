@@ -28,7 +28,7 @@ class GridRow(Section):
     Attributes:
         model: the name of the model that is measured.
         rounds: number of students trained in turn, from student_1 on; 0: the teacher alone.
-        baseline: also train a model `supervised` on labels only, for as many steps as this student and its teachers.
+        baseline: the student beside which a model `supervised` is trained on labels alone for as many steps.
         set: overrides, as for `dvc exp run -S`; `section.key=${section.key}` takes the value of another param.
     """
 
@@ -86,7 +86,7 @@ class Cell:
 
     @property
     def steps_in_all(self) -> int:
-        """Return the optimizer steps that went into the model, with those of its teachers if it learnt from them."""
+        """Optimizer steps that went into the model, including those of its teachers if it learnt from them."""
         params = self.params
         student = self.model in params.rounds
         if student and not self.learns_from_pseudo_labels and params.student.init == "pretrained":

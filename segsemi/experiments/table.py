@@ -43,7 +43,7 @@ def read_results(planned: Sequence[Run], finished: Mapping[str, str]) -> tuple[p
             continue
         place: dict[str, Any] = {"row": cell.row, "column": cell.column, "seed": cell.seed}
         numbers = json.loads(git("show", f"{finished[key]}:reports/metrics.json"))[cell.model]
-        learnt = numbers.get("pseudo_label_miou") if cell.learns_from_pseudo_labels else None  # else unused
+        learnt = numbers.get("pseudo_label_miou") if cell.learns_from_pseudo_labels else None  # else nobody used them
         measured = {"model": cell.model, "steps": cell.steps_in_all, "miou": numbers["miou"]}
         results.append(place | measured | {"pseudo_label_miou": learnt})
         curve = pd.read_csv(io.StringIO(git("show", f"{finished[key]}:reports/validation.csv")))
@@ -56,8 +56,8 @@ def read_results(planned: Sequence[Run], finished: Mapping[str, str]) -> tuple[p
 def summarise(grid: Grid, cells: Sequence[Cell], results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return one line per column and row that has results, as texts to show and as numbers.
 
-    Both have the mean mIoU and its standard deviation over the seeds, the steps in all and the mean mIoU of the pseudo labels.
-    Gains are paired by seed, with their standard deviation and the p of a paired t-test.
+    Both have the mean mIoU and its standard deviation over the seeds, the steps that went into the model in all, the mean
+    mIoU of its pseudo labels, and gains: paired by seed, with their standard deviation and the p of a paired t-test.
     """
     mious = {place: runs.set_index("seed")["miou"].dropna() for place, runs in results.groupby(["row", "column"])}
     comparisons = _comparisons(grid, cells)
@@ -105,7 +105,7 @@ def _comparisons(grid: Grid, cells: Sequence[Cell]) -> dict[str, References]:
 
 
 def _budget(cell: Cell) -> str:
-    """Return what a model and its supervised baseline share: column, labels and steps in all."""
+    """Return what a model and the model trained on labels alone beside it share: column, labels and steps in all."""
     labels = cell.params.split.model_dump(exclude={"unlabelled_ratio"})
     return json.dumps([cell.column, cell.steps_in_all, cell.params.data.model_dump(), labels])
 
@@ -113,7 +113,7 @@ def _budget(cell: Cell) -> str:
 def write_table(grid: Grid, title: str, fact: str, planned: Sequence[Run], path: Path) -> str:
     """Write the table of the finished cells to `path`.md and `path`.csv and its figure to `path`.svg; return the Markdown.
 
-    No value of an earlier table is kept: cells of other params, code or data have other keys.
+    Nothing is taken over from an earlier table: cells of other params, code or data have other keys.
 
     Args:
         fact: what to state above the table.

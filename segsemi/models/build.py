@@ -113,7 +113,7 @@ class SegmentationModel(nn.Module):
 
     @property
     def padding_multiple(self) -> int:
-        """Return the number to whose multiples height and width are padded."""
+        """Return the number whose multiples are height and width of what enters `network`."""
         return int(getattr(self.encoder, "output_stride", 32))
 
 
