@@ -42,7 +42,7 @@ def load_description(folder: Path | str) -> dict[str, Any]:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{path} not found: {folder} is no folder of a model; make it with `dvc repro`, or fetch it with `dvc pull`"
+            f"{path} not found: {folder} is no model's folder; make it with `dvc repro`, or fetch it with `dvc pull`"
         ) from None
     except ValueError as error:
         raise UserError(f"{path} is broken ({error}); make the model again") from None
