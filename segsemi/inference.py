@@ -20,7 +20,7 @@ def predict_probabilities(
     *,
     out_shape: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Softmax at every scale, and of the mirrored image if `flip`, averaged at one resolution.
+    """Return the softmax averaged over all scales, and over the mirrored image if `flip`.
 
     Args:
         network: images -> logits of the same height and width; used in the mode in which it is.
@@ -55,7 +55,7 @@ def _resize(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def windows(height: int, width: int, side: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of square windows, at most `side` pixels a side, that cover an image and overlap by a third."""
+    """Return rows and columns of square windows of at most `side` pixels that cover an image and overlap by a third."""
 
     def starts(length: int) -> list[int]:
         steps = math.ceil(max(length - side, 0) / max(1, side * 2 // 3))
@@ -70,7 +70,7 @@ def windows(height: int, width: int, side: int) -> Iterator[tuple[slice, slice]]
 def predict_windows(
     network: nn.Module, images: Tensor, side: int, scales: Sequence[float] = (1.0,), flip: bool = False
 ) -> Tensor:
-    """`predict_probabilities` of overlapping windows, averaged where they overlap: (N, C, H, W) float32."""
+    """Return `predict_probabilities` of overlapping windows, averaged in their overlaps: (N, C, H, W) float32."""
     height, width = images.shape[-2:]
     total: Tensor | None = None
     count = torch.zeros(height, width, device=images.device)
@@ -92,12 +92,12 @@ def predict_image(
     flip: bool = False,
     window: int | None = None,
 ) -> Tensor:
-    """Probabilities of one image at its own size, whatever the size at which the model looks at it.
+    """Return the probabilities of one image at its own size, at whatever size the network sees it.
 
     Args:
         model: in eval mode.
         image: (H, W, 3) uint8 RGB.
-        window: side, in pixels of what the model looks at, of sliding windows; None: the whole image at once.
+        window: side of sliding windows, in pixels of the image that the network sees; None: the whole image at once.
 
     Returns:
         (C, H, W) float32 on the model's device.
@@ -116,7 +116,7 @@ def predict_label(
     flip: bool = False,
     window: int | None = None,
 ) -> np.ndarray:
-    """The most probable class of each pixel of one image, (H, W) uint8; arguments as `predict_image` takes them."""
+    """Return the most probable class of each pixel of one image, (H, W) uint8; arguments as in `predict_image`."""
     if tuple(scales) == (1.0,) and not flip and window is None:
         return model.predict(image)
     if window is not None and model.architecture.short_side is None:

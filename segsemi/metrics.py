@@ -7,7 +7,7 @@ import numpy as np
 
 
 class ConfusionMatrix:
-    """Accumulates pixel counts over images; every metric is derived from `matrix`.
+    """Pixel counts over images, from which every metric is derived.
 
     Attributes:
         matrix: (num_classes, num_classes) int64, matrix[t, p] = pixels of truth t predicted as p.
@@ -42,7 +42,7 @@ class ConfusionMatrix:
         self.matrix += counts.reshape(self.num_classes, self.num_classes)
 
     def _update_bytes(self, prediction: np.ndarray, target: np.ndarray) -> None:
-        """The same of uint8, six times as fast: all pairs of bytes are counted, before any is looked at."""
+        """Count uint8 ids six times as fast: count all pairs of bytes first, then check them."""
         pairs = target.astype(np.uint16)
         pairs <<= 8
         pairs |= prediction
@@ -81,7 +81,7 @@ class ConfusionMatrix:
         return _mean(self.iou())
 
     def pixel_accuracy(self) -> float:
-        """Share of counted pixels predicted rightly; NaN when nothing was counted."""
+        """Return the share of counted pixels predicted correctly; NaN when nothing was counted."""
         total = int(self.matrix.sum())
         return float(np.trace(self.matrix)) / total if total else float("nan")
 

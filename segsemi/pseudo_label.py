@@ -86,12 +86,12 @@ def _write(work: Path, name: str, ids: np.ndarray, confidence: float, classes: C
 
 
 def _columns(classes: Classes) -> list[str]:
-    """The column of each class: its name, unless another column has that name."""
+    """Return the column of each class: its name, unless another column has that name."""
     return [f"class {name}" if name in ("id", "confidence") else name for name in classes.names]
 
 
 def _summary(rows: Sequence[Row], work: Path, classes: Sequence[str]) -> Iterator[dict[str, str]]:
-    """One line per image: the mean probability of the chosen class, and each class's share of the pixels."""
+    """Return one line per image: the mean probability of the chosen class, and each class's share of the pixels."""
     for row in rows:
         note = json.loads((work / f"{row.id}.json").read_text())
         shares = {name: f"{share:.4f}" for name, share in zip(classes, note["shares"], strict=True)}

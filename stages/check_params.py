@@ -1,4 +1,4 @@
-"""Check params.yaml as a whole; its output never changes, so an edit that is right reruns nothing by itself."""
+"""Check params.yaml as a whole; the output never changes, so a valid edit reruns only the stages that use it."""
 
 from pathlib import Path
 

@@ -24,7 +24,7 @@ def main() -> None:
     unused = sorted(corrected.keys() - {row.id for row in split.corrected})
     if unused:
         print(
-            f"warning: mended labels of {', '.join(unused[:5])} are not used: these images have labels, or are left out"
+            f"warning: corrected labels of {', '.join(unused[:5])} are not used: these images have labels, or are not used"
         )
     parts = {"labelled": split.labelled, "corrected": split.corrected, "unlabelled": split.unlabelled}
     parts |= {"validation": split.val, "test": split.test, "skipped": split.skipped}

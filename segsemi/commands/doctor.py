@@ -37,7 +37,7 @@ from segsemi.training.optimiser import make_optimizer
 from segsemi.training.recipes import student_recipe, supervised_recipe
 from segsemi.training.step import set_train_mode, training_network, training_step
 
-SAMPLE = 200  # labels that are read for the shares of the classes
+SAMPLE = 200  # labels to read for the shares of the classes
 PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "pyimgaug", "numpy", "dvc")
 
 
@@ -59,7 +59,7 @@ def examine(params: Params, picture: Path | None) -> Iterator[str]:
     yield from machine_lines(params)
     root = data_root(params.data)
     if params.data.embedded and not root.exists():
-        raise UserError("the embedded data set is not there yet: `dvc repro prepare` writes it")
+        raise UserError("the embedded data set does not exist yet; write it with `dvc repro prepare`")
     data = find_dataset(params.data.name, root, val_fraction=params.data.val_fraction, seed=params.seed)
     sample = read_sample(data, root, skip_broken=params.data.skip_broken)
     yield from data_lines(data, sample)
@@ -158,7 +158,7 @@ def cost_lines(params: Params, classes: Classes, split: Split, size: tuple[int, 
     total = 0.0
     for name, number in steps.items():
         if number:
-            yield f"{name}: trying one step; if it is killed, it needs more memory than there is: raise {name}.accumulate"
+            yield f"{name}: trying one step. If the process is killed here, memory is too small: raise {name}.accumulate"
             seconds, memory = step_cost(params, name, classes)
             yield f"{name}: {seconds:.2f} s per step and {memory / 2**30:.1f} GiB of memory, {number} steps in all"
             total += seconds * number

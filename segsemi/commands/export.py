@@ -1,4 +1,4 @@
-"""A trained model for other programs: ONNX, or the folder that segmentation-models-pytorch's `from_pretrained` reads."""
+"""Export a trained model: ONNX, or the folder that segmentation-models-pytorch's `from_pretrained` reads."""
 
 import argparse
 from pathlib import Path

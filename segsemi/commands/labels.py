@@ -1,4 +1,4 @@
-"""Turn what an annotation tool wrote into label PNGs and classes.json. `python -m segsemi labels`."""
+"""Convert annotations of labelme or COCO to label PNGs and classes.json. `python -m segsemi labels`."""
 
 import argparse
 import sys

@@ -1,7 +1,7 @@
 """Choose the unlabelled images to label next, from the files of a finished pipeline. `python -m segsemi suggest`.
 
-An image is worth a label where the network is unsure or contradicts itself, and where it looks like none that is labelled:
-greedy k-center selection (Sener & Savarese 2018) among the images with the highest scores.
+A label helps if the network is unsure of an image, or changed its pseudo label between rounds. Among the images with the
+highest scores, greedy k-center selection (Sener & Savarese 2018) prefers those that look unlike the labelled ones.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from segsemi.data.images import LabelledPairs, read_image, read_label
 from segsemi.data.manifest import Row, read_rows
 from segsemi.reporting.page import render
 
-CANDIDATES = 4  # times as many images as asked for, those of the highest scores, are looked at for their variety
-CELLS = 2  # an image is described by the classes and colours in so many cells across and down
+CANDIDATES = 4  # the images with the highest scores, this many times the number asked for, are compared
+CELLS = 2  # cells across and down an image, each described by its classes and colours
 PICTURE_WIDTH = 320
 
 
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     if count < 1:
         raise UserError(f"--count {count}: ask for one image or more")
     if not params.rounds:
-        raise UserError("params.yaml has no rounds: without pseudo labels there is nothing to go by")
+        raise UserError("params.yaml has no rounds, so there are no pseudo labels; add a round and run `dvc repro`")
     student, teacher = list(params.rounds.items())[-1]
     pseudo, earlier = pseudo_folder(student), pseudo_folder(teacher) if teacher in params.rounds else None
     classes, root = Classes.load(CLASSES), data_root(params.data)
@@ -109,7 +109,7 @@ def suggest(
 
 
 def _ranks(values: pd.Series) -> pd.Series:
-    """0 for the lowest value, 1 for the highest; equal ones share their mean rank."""
+    """Return 0 for the lowest value, 1 for the highest; equal values share their mean rank."""
     return (values.rank() - 1) / max(len(values) - 1, 1)
 
 
@@ -131,7 +131,7 @@ def describe(image: np.ndarray, label: np.ndarray, classes: Classes) -> np.ndarr
 def spread_out(features: np.ndarray, taken: np.ndarray, count: int) -> list[int]:
     """Choose `count` rows of `features`, (N, D), each in turn the farthest from those chosen and those `taken`, (M, D).
 
-    Without any taken the first row begins; of equally far ones the first is chosen.
+    If none is taken, the first row is chosen first. Of equally far rows, the first is chosen.
     """
     far = np.full(len(features), np.inf)
     for other in taken:

@@ -67,12 +67,12 @@ class Classes:
         return self.file_ids or tuple(range(len(self.names)))
 
     def to_dict(self) -> dict[str, object]:
-        """Return a JSON-like dict, from which `from_dict` makes an equal object."""
+        """Return a JSON-like dict that `from_dict` turns back into an equal object."""
         return {**asdict(self), "ignore_index": self.ignore_index}
 
     @staticmethod
     def from_dict(values: dict) -> Classes:
-        """Return the object of which `to_dict` gave the values; keys that older files lack have their defaults."""
+        """Return the object that `to_dict` described; keys that older files lack have their defaults."""
         return Classes(
             names=tuple(values["names"]),
             colours=tuple((int(r), int(g), int(b)) for r, g, b in values["colours"]),
@@ -97,7 +97,7 @@ class Classes:
         return Classes.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
     def lookup(self) -> np.ndarray:
-        """Return (256,) uint8: id in a label file -> id in memory; all that are no class -> ignore_index."""
+        """Return (256,) uint8: id in a label file -> id in memory; ids of no class -> ignore_index."""
         table = np.full(256, self.ignore_index, dtype=np.uint8)
         table[list(self.label_ids)] = np.arange(len(self), dtype=np.uint8)
         return table

@@ -58,7 +58,7 @@ class Section(BaseModel):
 
 
 class DataParams(Section):
-    """Which images."""
+    """Section data: which images to use."""
 
     name: Literal["synthetic", "camvid", "cityscapes", "voc", "folder"]
     root: Text
@@ -83,7 +83,7 @@ class DataParams(Section):
 
 
 class SplitParams(Section):
-    """Which of them are labelled."""
+    """Section split: which training images are labelled."""
 
     fraction: Share
     count: Positive | None
@@ -94,7 +94,7 @@ class SplitParams(Section):
 
 
 class ModelParams(Section):
-    """A network and its backbone's weights."""
+    """Sections model and student_model: a network and its backbone's weights."""
 
     decoder: str
     encoder: str
@@ -109,7 +109,7 @@ class ModelParams(Section):
 
 
 class AugmentParams(Section):
-    """Weak augmentation."""
+    """Section augment: weak augmentation."""
 
     short_side: Pixels | None
     crop_size: Pixels
@@ -154,7 +154,7 @@ def _check_pieces(accumulate: int, **batch: int) -> None:
 
 
 class TeacherParams(OptimParams):
-    """How the teacher and supervised baselines are trained."""
+    """Section teacher: how the teacher and supervised baselines are trained."""
 
     batch_size: Annotated[int, Field(ge=2)]
 
@@ -183,7 +183,7 @@ class Part(NamedTuple):
 
 
 class StudentParams(OptimParams):
-    """How students are trained."""
+    """Section student: how students are trained."""
 
     batch_labelled: Count
     batch_pseudo: Count
@@ -239,14 +239,14 @@ class StudentParams(OptimParams):
 
 
 class PseudoLabelParams(Section):
-    """The predictions that are averaged for a pseudo label."""
+    """Section pseudo_label: the predictions that are averaged for a pseudo label."""
 
     scales: Scales
     flip: bool
 
 
 class EvaluateParams(Section):
-    """How models are measured."""
+    """Section evaluate: how models are evaluated."""
 
     subset: Literal["val", "test"]
     scales: Scales
@@ -256,7 +256,7 @@ class EvaluateParams(Section):
 
 
 class MachineParams(Section):
-    """Where and how it runs. Results depend on it by rounding at most, so no stage does."""
+    """Section machine: where and how stages run. It changes results by rounding only, so no stage depends on it."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
     workers: Count | Literal["auto"]
@@ -298,7 +298,7 @@ class Params(Section):
         for baseline, student in self.baselines.items():
             if student not in self.rounds:
                 raise ValueError(
-                    f"baselines.{baseline}: {student!r} is no key of rounds; name the student it stands beside"
+                    f"baselines.{baseline}: {student!r} is no key of rounds; name the student whose steps it gets"
                 )
         return self
 

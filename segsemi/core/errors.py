@@ -1,4 +1,4 @@
-"""The one exception for what the user can fix; stages print it without a traceback."""
+"""UserError, the exception for errors that the user can fix; stages print it without a traceback."""
 
 import errno
 import os
@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """Says what was expected, what was found, where, and what to do, for the person who runs the pipeline."""
+    """An error that the user can fix; its text says what was expected, what was found, where, and what to do."""
 
 
 def run_stage(main: Callable[[], None], *, parallel: bool = False) -> None:
-    """Run a stage's main function; what the user can fix becomes one line on stderr and exit code 1, a stop 130.
+    """Run a stage's main function. An error that the user can fix becomes one line on stderr and exit code 1; a stop 130.
 
     `parallel`: the stage may run in several processes that torchrun started.
     With SEGSEMI_TRACEBACK set in the environment the traceback is shown as well.
@@ -35,7 +35,7 @@ def run_stage(main: Callable[[], None], *, parallel: bool = False) -> None:
 
 
 def explain(error: Exception) -> str | None:
-    """Return what to tell the user of an error that is not a fault of the program; None for any other."""
+    """Return the message for an error that the user can fix; None for any other error."""
     if isinstance(error, UserError):
         # A loader's worker sends its traceback as the message; the error itself is its end.
         return str(error).rsplit("UserError: ", 1)[-1].strip()

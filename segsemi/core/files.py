@@ -28,7 +28,7 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 def has_content(path: Path) -> bool:
-    """Return whether a file is there and not empty: after a power cut some file systems have the name without the content."""
+    """Return whether a file exists and is not empty: a power cut may leave the name without the content."""
     return path.exists() and path.stat().st_size > 0
 
 
@@ -53,17 +53,17 @@ def decoded(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` for UTF-8 text."""
+    """Write UTF-8 text, atomically."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`write_bytes` for a JSON value, one line per key."""
+    """Write a JSON value, one line per key, atomically."""
     write_text(path, json.dumps(value, indent=1) + "\n")
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-    """`write_bytes` for a CSV table with a header; keys of `rows` that are no column are left out, missing ones empty."""
+    """Write a CSV table with a header, atomically; skip keys of `rows` that are no column, leave missing ones empty."""
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -56,7 +56,7 @@ class PartBatch:
         return self.images.to(device, non_blocking=free).float().div_(255), self.targets.to(device, non_blocking=free)
 
     def pin_memory(self) -> PartBatch:
-        """Return the same in page-locked memory, from which a GPU reads while the CPU goes on; DataLoader calls it."""
+        """Return a copy in page-locked memory, from which a GPU reads while the CPU goes on; DataLoader calls it."""
         return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
 
     def piece(self, index: int, count: int) -> PartBatch:
@@ -67,7 +67,7 @@ class PartBatch:
 
 
 class StepBatches(Dataset[list[PartBatch]]):
-    """Item s is the batch of step s, a function of (seed, name, s) alone: any worker, or a resumed run, makes the same.
+    """Training batches: item s is that of step s, a function of (seed, name, s) only, in any worker or resumed run.
 
     Every part runs through its samples in shuffled epochs. Decoded images are kept in memory up to runtime.loader_cache_mb.
 
@@ -135,7 +135,7 @@ class StepBatches(Dataset[list[PartBatch]]):
         return PartBatch(part, batch, torch.from_numpy(np.stack(targets)), ids)
 
     def _positions(self, part: Part, step: int) -> list[int]:
-        """Of the part's samples, counted over all epochs, those of this process: the same share of each piece."""
+        """Return this process's positions among the part's samples, counted over all epochs: equal shares of each piece."""
         pieces = self.recipe.accumulate
         own = part.images // (pieces * self.count)
         first = step * part.images + self.rank * own

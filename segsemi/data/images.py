@@ -16,7 +16,7 @@ from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
 from segsemi.data.manifest import Row
 
-# Orientation -> what undoes it; Pillow's exif_transpose would also write the other fields anew, odd ones too.
+# Orientation -> its inverse. Pillow's exif_transpose would also rewrite the other fields, and fail on odd ones.
 _UPRIGHT: dict[Any, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -199,7 +199,7 @@ def _note_dark(top: int, notes: dict[str, int]) -> None:
 
 
 def read_label(path: Path, classes: Classes) -> np.ndarray:
-    """Read a label file, as classes.label_format says, as (H, W) uint8 class ids; what is no class is ignore_index.
+    """Read a label file, as classes.label_format says, as (H, W) uint8 class ids; other ids become ignore_index.
 
     Ids are read from PNG, TIFF, BMP or GIF: of one channel, or of equal channels with an alpha of one value. SBD's are .mat
     files. Colours may also be grey g, for (g, g, g). The label's own EXIF orientation is applied.
@@ -308,7 +308,7 @@ def _from_colours(raw: np.ndarray, path: Path, classes: Classes) -> np.ndarray:
 
 def _read_mat(path: Path) -> np.ndarray:
     """Return the (H, W) uint8 ids of SBD's GTcls.Segmentation."""
-    from scipy.io import loadmat  # slow to import, and needed by SBD alone
+    from scipy.io import loadmat  # slow to import, and needed only by SBD
 
     try:
         return np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0], dtype=np.uint8)

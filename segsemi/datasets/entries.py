@@ -1,4 +1,4 @@
-"""What all readers of data sets share: the search for files, and the check of each of them (stage prepare)."""
+"""Shared code of all readers of data sets: the search for files, and the check of each of them (stage prepare)."""
 
 import os
 import re

@@ -17,7 +17,7 @@ from segsemi.core.errors import UserError
 from segsemi.core.files import yaml_names
 from segsemi.datasets.entries import read_lines
 
-SUPERVISED = "supervised"  # the name of a model that a grid trains on labels alone beside a student
+SUPERVISED = "supervised"  # name of the supervised baseline that a grid trains
 _FOLDER = resources.files("segsemi.experiments") / "grids"
 _LABELLED = {"split.fraction", "split.count", "split.labelled_list"}  # each says which images are labelled
 

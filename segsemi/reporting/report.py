@@ -117,7 +117,7 @@ def _key_numbers(model: Measured) -> dict[str, float | None]:
 
 
 def summary_table(models: Sequence[Measured]) -> pd.DataFrame:
-    """Return one row per model: steps and images that went into it, mIoU, gain on its teacher, quality of the labels it learnt from."""
+    """Return one row per model: its budget, mIoU, gain on its teacher and the quality of its pseudo labels."""
     mious = {model.name: model.metrics["miou"] for model in models}
     rows = []
     for model in models:
