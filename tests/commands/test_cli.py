@@ -287,10 +287,11 @@ def test_fixed_padding_is_that_of_tensorflow(kernel: int | tuple[int, int], stri
 
 
 def test_hub_folder_is_read_by_smp(model: Path, tmp_path: Path) -> None:
-    import segmentation_models_pytorch as smp  # after segsemi, which makes this build of torchvision importable
-
     assert main(["export", str(model), "-o", str(tmp_path), "--format", "hub"]) == 0
-    network, own = smp.from_pretrained(str(tmp_path)).eval(), load_model(model)
+    namespace: dict = {}
+    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), flags=re.DOTALL)
+    exec(code.replace('"FOLDER"', repr(str(tmp_path))), namespace)
+    network, own = namespace["network"], load_model(model)
     x = torch.rand(1, 3, 48, 64)
     with torch.no_grad():
         torch.testing.assert_close(network(x), own.forward_normalised(x))
