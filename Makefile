@@ -12,6 +12,9 @@ demo: $(VENV)/.ready
 	@echo
 	@cat reports/table.md
 	@echo "report: $(CURDIR)/reports/index.html"
+	@echo
+	@echo 'Changed in git, listed below: to keep this run, git add dvc.lock reports && git commit -m "my run"'
+	@git status --short
 
 test: unit pipeline
 
@@ -41,9 +44,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-# Rewrites docs/params.md.
+# Rewrites docs/params.md and docs/reference.md.
 docs: $(VENV)/.ready
 	python docs/params_page.py
+	python docs/reference_page.py
 
 clean:
 	rm -rf .pytest_cache .mypy_cache .ruff_cache build *.egg-info

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from segsemi.training.recipes import student_recipe
 
 from benchmarks.ratios import peak
 from segsemi.core.config import load_params
@@ -25,7 +26,6 @@ from segsemi.pseudo_label import write_pseudo_labels
 from segsemi.runtime.device import choose_device
 from segsemi.runtime.distributed import Runtime
 from segsemi.training.loop import train
-from segsemi.training.recipes import student_recipe
 
 STEPS = 100
 WIDTH, HEIGHT = 64, 48

@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from segsemi.training.recipes import student_recipe
 from torch import Tensor
 
 from segsemi.core.classes import write_label_png
@@ -43,7 +44,6 @@ from segsemi.runtime.cpu import fast_atrous_convolutions
 from segsemi.runtime.device import choose_device, training_format
 from segsemi.runtime.distributed import Runtime
 from segsemi.training.loop import train
-from segsemi.training.recipes import student_recipe
 
 STEPS = 12  # of training in a round
 HEIGHT, WIDTH, CROP = 192, 256, 128  # of the demo

@@ -42,7 +42,7 @@ def page() -> str:
 def _table(rows: list[tuple[str, dict[str, Any], Any, str]]) -> str:
     lines = ["| key | values | default | meaning |", "| --- | --- | --- | --- |"]
     for key, item, value, comment in rows:
-        shown = "" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"
+        shown = "`null`" if value is None else f"`{str(value).lower() if isinstance(value, bool) else value}`"
         lines.append(f"| `{key}` | {_values(item)} | {shown} | {comment.replace('|', ',')} |")
     return "\n".join(lines) + "\n"
 
@@ -57,7 +57,7 @@ def _values(item: dict[str, Any]) -> str:
         return ", ".join(f"`{value}`" for value in item["enum"])
     if item["type"] == "array":
         return f"list of {_values(item['items'])}"
-    words = {"integer": "integer", "number": "number", "string": "text", "boolean": "`true`, `false`", "null": "empty"}
+    words = {"integer": "integer", "number": "number", "string": "text", "boolean": "`true`, `false`", "null": "`null`"}
     limits = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
     text = ", ".join(f"{sign} {item[limit]:g}" for limit, sign in limits.items() if limit in item)
     return " ".join(part for part in (words[item["type"]], text) if part)

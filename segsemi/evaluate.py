@@ -1,12 +1,11 @@
-"""Measure a model on labelled images: mIoU, per-class IoU, pixel accuracy, confusion matrix, some predictions."""
+"""Measure a model on labelled images: metrics of all pixels and of each image, confusion matrix, predictions."""
 
 import json
 import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import Any
 
 from segsemi.core.classes import Classes, write_label_png
 from segsemi.core.errors import UserError
@@ -33,15 +32,13 @@ def write_evaluation(
     scales: Sequence[float],
     flip: bool,
     window: int | None,
-    examples: int,
     work: Path,
     runtime: Runtime,
     progress: str,
 ) -> None:
-    """Evaluate on `rows`, at the labels' own size; write to `out`: metrics.json, confusion.csv, and for
-    some images, the report's examples, predictions/ID.png (class ids).
+    """Evaluate on `rows`, at the labels' own size.
 
-    The examples are spread evenly over the rows, so that every model shows the same images.
+    Writes to `out`: metrics.json, confusion.csv, images.csv (metrics of each image) and predictions/ID.png (class ids).
 
     Args:
         work: a folder for the state of an interrupted run, which goes on from there.
@@ -52,26 +49,27 @@ def write_evaluation(
     if not rows:
         raise UserError("evaluate.subset: the data set has no labelled image there; choose val, or another data set")
     pairs = LabelledPairs(rows, root, classes)
-    shown = set(np.linspace(0, len(rows) - 1, num=min(examples, len(rows)), dtype=int).tolist())
-
     state, confusion = work / "confusion.json", ConfusionMatrix(len(classes), classes.ignore_index)
-    start, saved = 0, time.monotonic()
+    images: list[dict[str, Any]] = []  # metrics of each
+    saved = time.monotonic()
     if has_content(state):  # of an interrupted run
         counted = json.loads(state.read_text())
-        start, confusion.matrix[:] = counted["images"], counted["matrix"]
+        images, confusion.matrix[:] = counted["images"], counted["matrix"]
+    start = len(images)
     loader = load_items(pairs, range(start, len(rows)), runtime)
     bar = progress_bar(loader, initial=start, total=len(rows), desc=f"evaluate {progress}", unit="image")
-    for index, (image, label) in enumerate(bar, start=start):
-        prediction = predict_label(model, image, scales, flip, window)
-        confusion.update(prediction, label)
-        if index in shown:
-            write_label_png(work / "predictions" / f"{rows[index].id}.png", prediction, classes)
-        if time.monotonic() - saved > STATE_SECONDS or index + 1 == len(rows):
-            write_json(state, {"images": index + 1, "matrix": confusion.matrix.tolist()})
+    for row, (image, label) in zip(rows[start:], bar, strict=True):
+        prediction, own = predict_label(model, image, scales, flip, window), ConfusionMatrix(len(classes))
+        own.update(prediction, label)
+        confusion.matrix += own.matrix
+        write_label_png(work / "predictions" / f"{row.id}.png", prediction, classes)
+        images.append({"id": row.id, **own.summary(classes.names)})
+        if time.monotonic() - saved > STATE_SECONDS or len(images) == len(rows):
+            write_json(state, {"images": images, "matrix": confusion.matrix.tolist()})
             saved = time.monotonic()
-    if (work / "predictions").exists():
-        half = shutil.ignore_patterns(".*")  # files that a kill left half written
-        shutil.copytree(work / "predictions", out / "predictions", ignore=half, dirs_exist_ok=True)
+    half = shutil.ignore_patterns(".*")  # files that a kill left half written
+    shutil.copytree(work / "predictions", out / "predictions", ignore=half, dirs_exist_ok=True)
+    write_csv(out / "images.csv", ["id", "miou", "mean_dice", "pixel_accuracy"], images)
     metrics = {"images": len(rows), **confusion.summary(classes.names)}
     write_json(out / "metrics.json", metrics)
     cells = [

@@ -20,7 +20,7 @@ def predict_probabilities(
     *,
     out_shape: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Softmax at every scale, and of the mirrored image if `flip`, averaged at one resolution.
+    """Return the softmax averaged over all scales, and over the mirrored image if `flip`.
 
     Args:
         network: images -> logits of the same height and width; used in the mode in which it is.
@@ -55,7 +55,7 @@ def _resize(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def windows(height: int, width: int, side: int) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of square windows, at most `side` pixels a side, that cover an image and overlap by a third."""
+    """Return rows and columns of square windows of at most `side` pixels that cover an image and overlap by a third."""
 
     def starts(length: int) -> list[int]:
         steps = math.ceil(max(length - side, 0) / max(1, side * 2 // 3))
@@ -70,7 +70,7 @@ def windows(height: int, width: int, side: int) -> Iterator[tuple[slice, slice]]
 def predict_windows(
     network: nn.Module, images: Tensor, side: int, scales: Sequence[float] = (1.0,), flip: bool = False
 ) -> Tensor:
-    """`predict_probabilities` of overlapping windows, averaged where they overlap: (N, C, H, W) float32."""
+    """Return `predict_probabilities` of overlapping windows, averaged in their overlaps: (N, C, H, W) float32."""
     height, width = images.shape[-2:]
     total: Tensor | None = None
     count = torch.zeros(height, width, device=images.device)
@@ -81,7 +81,7 @@ def predict_windows(
         total[..., rows, columns] += part
         count[rows, columns] += 1
     assert total is not None
-    return total / count
+    return total.div_(count)
 
 
 @torch.inference_mode()
@@ -92,12 +92,12 @@ def predict_image(
     flip: bool = False,
     window: int | None = None,
 ) -> Tensor:
-    """Probabilities of one image at its own size, whatever the size at which the model looks at it.
+    """Return the probabilities of one image at its own size, at whatever size the network sees it.
 
     Args:
         model: in eval mode.
         image: (H, W, 3) uint8 RGB.
-        window: side, in pixels of what the model looks at, of sliding windows; None: the whole image at once.
+        window: side of sliding windows, in pixels of the image that the network sees; None: the whole image at once.
 
     Returns:
         (C, H, W) float32 on the model's device.
@@ -116,7 +116,38 @@ def predict_label(
     flip: bool = False,
     window: int | None = None,
 ) -> np.ndarray:
-    """The most probable class of each pixel of one image, (H, W) uint8; arguments as `predict_image` takes them."""
+    """Return the most probable class of each pixel of one image, (H, W) uint8; arguments as in `predict_image`."""
     if tuple(scales) == (1.0,) and not flip and window is None:
         return model.predict(image)
+    if window is not None and model.architecture.short_side is None:
+        return _label_bands(model, image, window, scales, flip)
     return most_probable(predict_image(model, image, scales, flip, window))
+
+
+@torch.inference_mode()
+def _label_bands(
+    model: SegmentationModel, image: np.ndarray, side: int, scales: Sequence[float], flip: bool
+) -> np.ndarray:
+    """Return the classes, (H, W) uint8, that `predict_windows` gives, but hold the probabilities of one row of windows only.
+
+    Those of a satellite's image of 200 million pixels would need gigabytes.
+    """
+    height, width = image.shape[:2]
+    bands: dict[tuple[int, int], list[slice]] = {}
+    for rows, columns in windows(height, width, side):
+        bands.setdefault((rows.start, rows.stop), []).append(columns)
+    label, tops = np.empty((height, width), dtype=np.uint8), [*(top for top, _ in bands), height]
+    total, before = torch.zeros(0), 0
+    for (top, bottom), end in zip(bands, tops[1:], strict=True):
+        # The last channel counts the windows; rows that the band before has begun are kept.
+        fresh = torch.zeros(len(model.classes) + 1, bottom - top, width, device=model.mean.device)
+        if top > 0:
+            kept = total[:, top - before :]
+            fresh[:, : kept.shape[1]] = kept
+        total, before = fresh, top
+        for columns in bands[top, bottom]:
+            batch = model.as_batch(image[top:bottom, columns])
+            total[:-1, :, columns] += predict_probabilities(model, batch, scales, flip)[0]
+            total[-1, :, columns] += 1
+        label[top:end] = most_probable(total[:-1, : end - top] / total[-1, : end - top])
+    return label

@@ -34,8 +34,8 @@ def self_correction_loss(
       function of the logits, so the gradient flows through it too.
     - ``detached``: the same value, but w is a constant for the gradient (the paper's "dynamic weight", read so).
     - ``released``: (1 - w) CE + w RCE, A = ln 1e-4, w > 0.8 set to 1 and detached, mean over all pixels (an ignored one
-      adds 0 but stays in the denominator), as in the authors' code; but there a missing dimension lets each pixel's weight be
-      the mean over the images of a GPU's batch, which is left out here.
+      adds 0 but stays in the denominator). In the authors' code a missing dimension also makes each pixel's weight the mean
+      over the images of a GPU's batch. That is left out here.
 
     Args:
         logits: (N, C, ...) floating point; computed in float32 at least, whatever the dtype.

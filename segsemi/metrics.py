@@ -7,7 +7,7 @@ import numpy as np
 
 
 class ConfusionMatrix:
-    """Accumulates pixel counts over images; every metric is derived from `matrix`.
+    """Pixel counts over images, from which every metric is derived.
 
     Attributes:
         matrix: (num_classes, num_classes) int64, matrix[t, p] = pixels of truth t predicted as p.
@@ -42,7 +42,7 @@ class ConfusionMatrix:
         self.matrix += counts.reshape(self.num_classes, self.num_classes)
 
     def _update_bytes(self, prediction: np.ndarray, target: np.ndarray) -> None:
-        """The same of uint8, six times as fast: all pairs of bytes are counted, before any is looked at."""
+        """Count uint8 ids six times as fast: count all pairs of bytes first, then check them."""
         pairs = target.astype(np.uint16)
         pairs <<= 8
         pairs |= prediction
@@ -61,24 +61,48 @@ class ConfusionMatrix:
 
     def iou(self) -> np.ndarray:
         """(num_classes,) float64: TP / (TP + FP + FN); NaN for a class in neither truth nor prediction."""
-        intersection = np.diag(self.matrix).astype(np.float64)
-        union = self.matrix.sum(0) + self.matrix.sum(1) - np.diag(self.matrix)
-        return np.divide(intersection, union, out=np.full(self.num_classes, np.nan), where=union > 0)
+        right = np.diag(self.matrix)
+        return _ratio(right, self.matrix.sum(0) + self.matrix.sum(1) - right)
+
+    def dice(self) -> np.ndarray:
+        """(num_classes,) float64: 2 TP / (2 TP + FP + FN), also called F1; NaN for a class in neither truth nor prediction."""
+        return _ratio(2 * np.diag(self.matrix), self.matrix.sum(0) + self.matrix.sum(1))
+
+    def precision(self) -> np.ndarray:
+        """(num_classes,) float64: TP / (TP + FP); NaN for a class that was never predicted."""
+        return _ratio(np.diag(self.matrix), self.matrix.sum(0))
+
+    def recall(self) -> np.ndarray:
+        """(num_classes,) float64: TP / (TP + FN); NaN for a class that the truth lacks."""
+        return _ratio(np.diag(self.matrix), self.matrix.sum(1))
 
     def miou(self) -> float:
         """Mean IoU over the classes that occur in truth or prediction; NaN when nothing was counted."""
-        iou = self.iou()
-        return float("nan") if np.isnan(iou).all() else float(np.nanmean(iou))
+        return _mean(self.iou())
 
     def pixel_accuracy(self) -> float:
-        """Share of counted pixels predicted rightly; NaN when nothing was counted."""
+        """Return the share of counted pixels predicted correctly; NaN when nothing was counted."""
         total = int(self.matrix.sum())
         return float(np.trace(self.matrix)) / total if total else float("nan")
 
     def summary(self, names: Sequence[str]) -> dict[str, Any]:
-        """miou, pixel_accuracy and iou (class name -> IoU), to 6 digits; None where not defined (JSON has no NaN)."""
-        iou = dict(zip(names, map(_rounded, self.iou()), strict=True))
-        return {"miou": _rounded(self.miou()), "pixel_accuracy": _rounded(self.pixel_accuracy()), "iou": iou}
+        """Return all metrics, to 6 digits; None where not defined (JSON has no NaN).
+
+        Keys: miou, mean_dice, pixel_accuracy; and iou, dice, precision, recall, each a dict class name -> value.
+        """
+        whole = {"miou": self.miou(), "mean_dice": _mean(self.dice()), "pixel_accuracy": self.pixel_accuracy()}
+        by_class = {"iou": self.iou(), "dice": self.dice(), "precision": self.precision(), "recall": self.recall()}
+        return {name: _rounded(value) for name, value in whole.items()} | {
+            name: dict(zip(names, map(_rounded, values), strict=True)) for name, values in by_class.items()
+        }
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+
+
+def _mean(values: np.ndarray) -> float:
+    return float("nan") if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def _rounded(value: float) -> float | None:

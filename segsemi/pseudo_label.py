@@ -11,13 +11,16 @@ import torch
 
 from segsemi.core.classes import Classes, write_label_png
 from segsemi.core.files import write_csv, write_json
+from segsemi.core.pictures import save_png
 from segsemi.core.progress import progress_bar
 from segsemi.data.images import Images
 from segsemi.data.loaders import load_items
-from segsemi.data.manifest import Row
+from segsemi.data.manifest import Row, evenly_spread
 from segsemi.inference import predict_image
 from segsemi.models.build import SegmentationModel
 from segsemi.runtime.distributed import Runtime
+
+EXAMPLES = 4  # images whose confidence is kept pixel by pixel, for the report
 
 
 def write_pseudo_labels(
@@ -34,6 +37,7 @@ def write_pseudo_labels(
 ) -> None:
     """Write out/ID.png, 8-bit palette PNGs of the most probable class at the image's own size, and out/summary.csv.
 
+    For EXAMPLES images also out/confidence/ID.png: the probability of that class in 8 bits, 255 for 1.
     The files are made in `work`, where those of an interrupted run are found again, and copied to `out` at the end.
 
     Args:
@@ -45,17 +49,20 @@ def write_pseudo_labels(
     Raises:
         UserError: an image is missing or broken.
     """
-    own = runtime.share_of(rows)
+    own, shown = runtime.share_of(rows), {row.id for row in evenly_spread(rows, EXAMPLES)}
     todo = [row for row in own if not (work / f"{row.id}.json").exists()]
     bar = progress_bar(
         todo, desc=progress, unit="image", total=len(own), initial=len(own) - len(todo), silent=not runtime.first
     )
-    images = load_items(Images(todo, root), range(len(todo)), runtime)
+    images = load_items(Images(todo, root, model.classes.value_range), range(len(todo)), runtime)
     with ThreadPoolExecutor(max_workers=1) as writer:  # compresses one PNG while the network computes the next
         written: Future[None] | None = None
         for row, image in zip(bar, images, strict=True):
             with runtime.autocast():
                 confidence, label = predict_image(model, image, scales, flip).max(dim=0)
+            if row.id in shown:
+                sure = (255 * confidence).round().to(torch.uint8).cpu().numpy()
+                save_png(work / "confidence" / f"{row.id}.png", sure)
             ids, mean = label.to(torch.uint8).cpu().numpy(), float(confidence.mean())
             if written is not None:
                 written.result()
@@ -65,9 +72,9 @@ def write_pseudo_labels(
     runtime.wait()
     if not runtime.first:
         return
-    out.mkdir(parents=True, exist_ok=True)
-    for row in rows:
-        shutil.copyfile(work / f"{row.id}.png", out / f"{row.id}.png")
+    (out / "confidence").mkdir(parents=True, exist_ok=True)
+    for name in [*(row.id for row in rows), *(f"confidence/{name}" for name in sorted(shown))]:
+        shutil.copyfile(work / f"{name}.png", out / f"{name}.png")
     classes = _columns(model.classes)
     write_csv(out / "summary.csv", ["id", "confidence", *classes], _summary(rows, work, classes))
 
@@ -79,12 +86,12 @@ def _write(work: Path, name: str, ids: np.ndarray, confidence: float, classes: C
 
 
 def _columns(classes: Classes) -> list[str]:
-    """The column of each class: its name, unless another column has that name."""
+    """Return the column of each class: its name, unless another column has that name."""
     return [f"class {name}" if name in ("id", "confidence") else name for name in classes.names]
 
 
 def _summary(rows: Sequence[Row], work: Path, classes: Sequence[str]) -> Iterator[dict[str, str]]:
-    """One line per image: the mean probability of the chosen class, and each class's share of the pixels."""
+    """Return one line per image: the mean probability of the chosen class, and each class's share of the pixels."""
     for row in rows:
         note = json.loads((work / f"{row.id}.json").read_text())
         shares = {name: f"{share:.4f}" for name, share in zip(classes, note["shares"], strict=True)}

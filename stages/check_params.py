@@ -1,10 +1,11 @@
-"""Check params.yaml as a whole; its output never changes, so an edit that is right reruns nothing by itself."""
+"""Check params.yaml as a whole; the output never changes, so a valid edit reruns only the stages that use it."""
 
 from pathlib import Path
 
 from segsemi.core.config import load_params
 from segsemi.core.errors import UserError, run_stage
-from segsemi.core.files import write_text
+from segsemi.core.files import require_usable, write_text
+from segsemi.core.paths import data_root
 
 
 def main() -> None:
@@ -16,6 +17,8 @@ def main() -> None:
         weights = network.encoder_weights
         if weights not in ("none", "imagenet") and not Path(weights).is_file():
             raise UserError(f"{name}.encoder_weights: {weights} not found; use none, imagenet or the path of a file")
+    if not params.data.embedded:
+        require_usable(data_root(params.data))  # dvc, which reads it next, would not name the reason
     write_text(Path("data/params_checked.txt"), "params.yaml is valid\n")
 
 

@@ -17,7 +17,10 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="name of the model")
     args = parser.parse_args()
     params = load_params()
-    images, settings = evaluation_list(params.evaluate.subset), params.evaluate.model_dump(exclude={"subset"})
+    images, settings = (
+        evaluation_list(params.evaluate.subset),
+        params.evaluate.model_dump(exclude={"subset", "examples"}),
+    )
     inputs = [*model_files(args.model), images, CLASSES]
     with (
         start_runtime(params.machine) as runtime,

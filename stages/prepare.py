@@ -1,5 +1,7 @@
 """Find the data set (or write the embedded one), check every file, write the manifest and the classes."""
 
+from functools import partial
+
 from tqdm import tqdm
 
 from segsemi.core.config import load_params
@@ -24,8 +26,18 @@ def main() -> None:
         )
     root = data_root(data)
     found = find_dataset(data.name, root, val_fraction=data.val_fraction, seed=params.seed)
-    entries = progress_bar(found.entries, desc="check images and labels", unit="image")
-    rows = check_entries(root, entries, found.classes, warn=tqdm.write)
+    for note in found.notes:
+        print(note)
+    bar = partial(progress_bar, desc="check images and labels", unit="image", total=len(found.entries))
+    rows = check_entries(
+        root,
+        found.entries,
+        found.classes,
+        tqdm.write,
+        skip_broken=data.skip_broken,
+        bar=bar,
+        errors=PREPARED / "errors.txt",
+    )
     found.classes.save(CLASSES)
     write_rows(MANIFEST, rows)
     print(f"{data.name}: {len(rows)} images, {len(found.classes)} classes")

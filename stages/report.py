@@ -1,24 +1,46 @@
 """Merge the results of the models that params.yaml names into reports/."""
 
+import platform
+from dataclasses import replace
+from importlib.metadata import version
+
 from segsemi.core.classes import Classes
 from segsemi.core.config import TEACHER, load_params
 from segsemi.core.errors import run_stage
 from segsemi.core.git import pipeline_revision
-from segsemi.core.paths import CLASSES, CORRECTED, LABELLED, REPORTS, UNLABELLED, data_root, evaluation_list
+from segsemi.core.paths import (
+    CLASSES,
+    CORRECTED,
+    HIDDEN,
+    LABELLED,
+    REPORTS,
+    SKIPPED,
+    UNLABELLED,
+    data_root,
+    evaluation_list,
+)
 from segsemi.data.manifest import read_rows
-from segsemi.reporting.report import read_measured, write_report
+from segsemi.reporting.measured import read_measured
+from segsemi.reporting.report import write_report
+
+VERSIONS = ("segsemi", "torch", "segmentation-models-pytorch", "timm", "numpy", "pillow")
 
 
 def main() -> None:
     params = load_params()
-    teachers = {TEACHER: None, **dict.fromkeys(params.baselines), **params.rounds}
-    rows = read_rows(evaluation_list(params.evaluate.subset))
-    models = [read_measured(name, teacher) for name, teacher in teachers.items()]
+    teachers = {TEACHER: None, **params.rounds, **dict.fromkeys(params.baselines)}
+    rows, hidden = read_rows(evaluation_list(params.evaluate.subset)), {row.id: row.label for row in read_rows(HIDDEN)}
+    unlabelled = [replace(row, label=hidden.get(row.id, "")) for row in read_rows(UNLABELLED)]
+    learnt = {"cross entropy on labels": params.student.batch_labelled}
+    learnt |= {f"{params.student.loss} on pseudo labels": params.student.batch_pseudo}
+    student = " + ".join(part for part, images in learnt.items() if images)
+    models = [read_measured(name, of, student if of else "cross entropy on labels") for name, of in teachers.items()]
     chosen = [model.name for model in models if model.training["keep"] == "best"]
     facts = {
         "data set": params.data.name,
         "labelled images": len(read_rows(LABELLED)) + len(read_rows(CORRECTED)),
-        "unlabelled": len(read_rows(UNLABELLED)),
+        "unlabelled": len(unlabelled),
+        **({"skipped, since broken": len(skipped)} if (skipped := read_rows(SKIPPED)) else {}),
         "measured on": f"{params.evaluate.subset}, {len(rows)} images",
         "seed": params.seed,
         "checkpoints": f"the best on val of {', '.join(chosen)}; the last of the others" if chosen else "the last",
@@ -35,8 +57,19 @@ def main() -> None:
         "student": dict(params.student),
         "student_model": dict(params.student_model),
         "evaluate": dict(params.evaluate),
+        "version": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
     }
-    table = write_report(models, Classes.load(CLASSES), rows, data_root(params.data), facts, settings, REPORTS)
+    table = write_report(
+        models,
+        Classes.load(CLASSES),
+        rows,
+        unlabelled,
+        data_root(params.data),
+        facts,
+        settings,
+        REPORTS,
+        examples=params.evaluate.examples,
+    )
     print(f"\n{table}\n\nreport: {(REPORTS / 'index.html').resolve()}")
 
 

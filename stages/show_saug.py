@@ -1,9 +1,10 @@
 """Draw every operation of SAUG, and some full draws of it, on one labelled image: reports/saug.png."""
 
 from segsemi.augment.strong import StrongAugment, pool_without
+from segsemi.core.classes import Classes
 from segsemi.core.config import load_params
 from segsemi.core.errors import run_stage
-from segsemi.core.paths import LABELLED, REPORTS, data_root
+from segsemi.core.paths import CLASSES, LABELLED, REPORTS, data_root
 from segsemi.core.pictures import captioned, grid, save_png, shrunk
 from segsemi.core.resize import resize_pair, scaled_to_short_side
 from segsemi.core.seeds import derive_rng
@@ -17,7 +18,7 @@ def main() -> None:
     params = load_params()
     pool = pool_without(params.student.saug_without)
     row = read_rows(LABELLED)[0]
-    image = read_image(data_root(params.data) / row.image)
+    image = read_image(data_root(params.data) / row.image, Classes.load(CLASSES).value_range)
     size = scaled_to_short_side(image.shape[0], image.shape[1], params.augment.short_side)
     image, _ = resize_pair(image, None, *size)
     pictures = [captioned(image, "clean")]

@@ -1,34 +1,104 @@
-"""The documents say what the code does."""
+"""The documents say what the code does, in plain English."""
 
 import ast
 import re
+import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
+import params_page
 import pytest
+import reference_page
 from conftest import ROOT
-from params_page import PAGE, page
+
+from segsemi.commands.cli import _parser
+from segsemi.core.config import load_values, parse_params
+from segsemi.experiments.grid import overridden
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+CODE = sorted([*ROOT.glob("segsemi/**/*.py"), *ROOT.glob("stages/*.py")])
+pages = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
 
-def test_page_of_params_is_up_to_date() -> None:
-    assert PAGE.read_text() == page(), "run `make docs`"
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [(params_page.PAGE, params_page.page), (reference_page.PAGE, reference_page.reference)],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_generated_pages_are_up_to_date(path: Path, text: object) -> None:
+    assert path.read_text() == text(), "run `make docs`"  # type: ignore[operator]
 
 
 def test_every_param_has_a_comment() -> None:
-    keys = [line for line in page().splitlines() if line.startswith("| `")]
+    keys = [line for line in params_page.page().splitlines() if line.startswith("| `")]
     assert len(keys) > 50 and not [line for line in keys if line.endswith("|  |")]
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
-def test_files_that_a_page_names_exist(path: object) -> None:
-    text = path.read_text()  # type: ignore[attr-defined]
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+@pages
+def test_files_that_a_page_names_exist(path: Path) -> None:
+    text = path.read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link and "/actions/" not in link]
     names = re.findall(r"`((?:segsemi|stages|tests|docs|benchmarks)/[\w/.]*\w)`", text)
-    missing = [link for link in links if not (path.parent / link).exists()]  # type: ignore[attr-defined]
+    missing = [link for link in links if not (path.parent / link).exists()]
     missing += [name for name in names if "NAME" not in name and not (ROOT / name).exists()]
     assert not missing
+
+
+def test_pictures_are_small_and_shown() -> None:
+    pictures = list((ROOT / "docs/pictures").iterdir())
+    sizes = [picture.stat().st_size for picture in pictures]
+    assert max(sizes) < 150_000 and sum(sizes) < 600_000
+    shown = "".join(path.read_text() for path in PAGES)
+    assert not [picture.name for picture in pictures if f"pictures/{picture.name})" not in shown]
+
+
+@pages
+def test_commands_of_a_page_are_understood(path: Path) -> None:
+    text, values = path.read_text(), load_values(ROOT / "params.yaml")
+    for line in re.findall(r"(?:^ {4}|^|`)((?:python -m segsemi|dvc exp run) [^`\n]+)", text, flags=re.MULTILINE):
+        words = shlex.split(line, comments=True)
+        if words[0] == "python" and len(words) > 4:  # not the mere name of a command
+            _parser().parse_args(words[3:])
+        changes = [change for flag, change in pairwise(words) if flag == "-S" and "key=value" not in change]
+        parse_params(overridden(values, changes), source=line)
+
+
+def sentences(text: str) -> tuple[list[str], list[str]]:
+    """Return the sentences of a Markdown page's paragraphs and lists, and those of its tables' cells."""
+    text = re.sub(r"```.*?```", "\n\n", text, flags=re.DOTALL)
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"`[^`\n]*`", "code", text))
+    blocks, cells = [""], [""]
+    for line in text.splitlines():
+        words = line.strip()
+        if words.startswith("|"):
+            cells += words.strip("|").split(" | ")
+        elif not words or words.startswith("#") or (line.startswith("    ") and not blocks[-1]):
+            blocks.append("")
+        else:
+            begins = re.match(r"([-*]|\d+\.) ", words)
+            blocks += [""] if begins else []
+            blocks[-1] += f" {words[begins.end() :] if begins else words}"
+    prose, short = (
+        [part for item in items for part in re.split(r"(?<=[.!?])\W*\s", item)] for items in (blocks, cells)
+    )
+    return [part for part in prose if part.strip()], short
+
+
+@pages
+def test_sentences_are_short(path: Path) -> None:
+    prose, cells = sentences(path.read_text())
+    lengths = [len(sentence.split()) for sentence in prose]
+    assert not [sentence for sentence in [*prose, *cells] if len(sentence.split()) > 35]
+    assert lengths and sum(lengths) / len(lengths) <= 22
+
+
+def test_first_page_fits() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 120 and max(map(len, lines)) <= 160
+    code = [line[4:] for line in lines if line.startswith("    ")]
+    assert max(map(len, code)) <= 88
+    assert len((ROOT / "CHANGELOG.md").read_text().split("## 0.1.0")[1].splitlines()) <= 20
 
 
 def test_examples_of_extensions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,3 +123,16 @@ def test_public_names_have_docstrings(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert ast.get_docstring(tree)
     assert not [node.name for node in public_names(tree) if not ast.get_docstring(node)]
+
+
+def test_docstrings_begin_with_what_a_function_does() -> None:
+    trees = {path: ast.walk(ast.parse(path.read_text())) for path in CODE}
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef
+    found = [
+        (path.name, ast.get_docstring(node))
+        for path, nodes in trees.items()
+        for node in nodes
+        if isinstance(node, kinds)
+    ]
+    assert len(found) > 400
+    assert not [(name, text) for name, text in found if re.match(r"(Those|Them|The same|Of|What)\b", text or "")]

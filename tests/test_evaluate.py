@@ -6,6 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
+from sklearn.metrics import jaccard_score
 
 import segsemi.evaluate
 from segsemi.core.errors import UserError
@@ -35,7 +37,7 @@ def network(short_side: int | None = None) -> SegmentationModel:
 
 def evaluate(model: SegmentationModel, rows: list[Row], root: Path, out: str, **changes: object) -> Path:
     """Write the evaluation to root/OUT, with the state of a stopped run in root/work_OUT."""
-    options: dict = {"scales": [1.0], "flip": False, "window": None, "examples": 3, "progress": "model", **changes}
+    options: dict = {"scales": [1.0], "flip": False, "window": None, "progress": "model", **changes}
     write_evaluation(
         model,
         rows,
@@ -54,13 +56,18 @@ def test_evaluation_counts_every_labelled_pixel(short_side: int | None, val: lis
     """At the labels' own size, with the scales, flip and window asked for, against counting in a loop."""
     model = network(short_side)
     out = evaluate(model, val, tmp_path, "out", scales=[0.75, 1.0], flip=True, window=32)
-    expected = np.zeros((11, 11), int)
+    expected, images = np.zeros((11, 11), int), pd.read_csv(out / "images.csv").set_index("id")
     for row in val:
         image, label = (
             read_image(tmp_path / "raw" / row.image),
             read_label(tmp_path / "raw" / row.label, scenes.CLASSES),
         )
         best = predict_image(model, image, (0.75, 1.0), True, 32).argmax(0).numpy()
+        with Image.open(out / f"predictions/{row.id}.png") as written:
+            assert np.array_equal(np.asarray(written), best)
+        counted = label != 255
+        iou = jaccard_score(label[counted], best[counted], average="macro")
+        assert images.loc[row.id, "miou"] == pytest.approx(iou, abs=1e-6)
         for truth, prediction in zip(label.ravel(), best.ravel(), strict=True):
             if truth != 255:
                 expected[truth, prediction] += 1
@@ -97,6 +104,6 @@ def test_evaluation_goes_on_with_the_next_image(
     resumed = evaluate(model, val, tmp_path, "resumed")
     assert read == [3, 4, 5]  # no earlier image is read again
     files = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]
-    assert len(files) == 5
+    assert len(files) == 3 + len(val)  # metrics, confusion, images, and predictions
     for name in files:
         assert (whole / name).read_bytes() == (resumed / name).read_bytes(), name

@@ -36,6 +36,7 @@ def test_by_hand() -> None:
     result.update(np.array([[0, 1, 1], [2, 2, 0]]), np.array([[0, 0, 1], [2, 255, 1]]))
     assert result.matrix.tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]  # row: truth
     assert result.iou().tolist() == [1 / 3, 1 / 3, 1.0]
+    assert result.dice().tolist() == [1 / 2, 1 / 2, 1.0]
     assert result.miou() == pytest.approx(5 / 9)
     assert result.pixel_accuracy() == pytest.approx(3 / 5)
 
@@ -47,6 +48,9 @@ def test_equals_scikit_learn() -> None:
     assert np.array_equal(prediction, kept[0]) and np.array_equal(target, kept[1])
     np.testing.assert_array_equal(result.matrix, sklearn.metrics.confusion_matrix(truth, predicted))
     np.testing.assert_allclose(result.iou(), sklearn.metrics.jaccard_score(truth, predicted, average=None))
+    np.testing.assert_allclose(result.dice(), sklearn.metrics.f1_score(truth, predicted, average=None))
+    np.testing.assert_allclose(result.precision(), sklearn.metrics.precision_score(truth, predicted, average=None))
+    np.testing.assert_allclose(result.recall(), sklearn.metrics.recall_score(truth, predicted, average=None))
     assert result.miou() == pytest.approx(sklearn.metrics.jaccard_score(truth, predicted, average="macro"))
     assert result.pixel_accuracy() == pytest.approx(sklearn.metrics.accuracy_score(truth, predicted))
 
@@ -55,6 +59,9 @@ def test_a_class_only_predicted_or_only_true_counts_as_zero() -> None:
     result = ConfusionMatrix(4)
     result.update(np.array([0, 1, 0]), np.array([0, 0, 2]))
     np.testing.assert_array_equal(result.iou(), [1 / 3, 0.0, 0.0, np.nan])
+    np.testing.assert_array_equal(result.dice(), [1 / 2, 0.0, 0.0, np.nan])
+    np.testing.assert_array_equal(result.precision(), [1 / 2, 0.0, np.nan, np.nan])  # 2 is never predicted
+    np.testing.assert_array_equal(result.recall(), [1 / 2, np.nan, 0.0, np.nan])  # 1 is never true
     assert result.miou() == pytest.approx(1 / 9)
 
 
@@ -138,11 +145,21 @@ def test_an_ignored_pixel_may_be_predicted_as_anything() -> None:
 
 
 def test_summary_is_json_with_null_for_what_is_undefined() -> None:
-    result = ConfusionMatrix(3)
-    empty = json.loads(json.dumps(result.summary(["a", "b", "c"]), allow_nan=False))
-    assert empty == {"miou": None, "pixel_accuracy": None, "iou": {"a": None, "b": None, "c": None}}
+    result, names = ConfusionMatrix(3), ["a", "b", "c"]
+    empty = json.loads(json.dumps(result.summary(names), allow_nan=False))
+    undefined = {"a": None, "b": None, "c": None}
+    assert empty == dict.fromkeys(("miou", "mean_dice", "pixel_accuracy")) | dict.fromkeys(
+        ("iou", "dice", "precision", "recall"), undefined
+    )
     result.update(np.array([0, 1, 0]), np.array([0, 0, 0]))
-    summary = json.loads(json.dumps(result.summary(["a", "b", "c"]), allow_nan=False))
-    assert summary == {"miou": 0.333333, "pixel_accuracy": 0.666667, "iou": {"a": 0.666667, "b": 0.0, "c": None}}
+    assert json.loads(json.dumps(result.summary(names), allow_nan=False)) == {
+        "miou": 0.333333,
+        "mean_dice": 0.4,
+        "pixel_accuracy": 0.666667,
+        "iou": {"a": 0.666667, "b": 0.0, "c": None},
+        "dice": {"a": 0.8, "b": 0.0, "c": None},
+        "precision": {"a": 1.0, "b": 0.0, "c": None},
+        "recall": {"a": 0.666667, "b": None, "c": None},
+    }
     with pytest.raises(ValueError):
         result.summary(["a", "b"])

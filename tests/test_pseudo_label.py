@@ -1,6 +1,7 @@
 """Pseudo labels as files, and their quality, against the formulas written out."""
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from segsemi.datasets.scenes import CLASSES as SCENES
 from segsemi.inference import predict_image
 from segsemi.models.build import Architecture, SegmentationModel, build_model
 from segsemi.pseudo_label import write_pseudo_labels
-from segsemi.pseudo_quality import measure_quality
+from segsemi.pseudo_quality import write_quality
 from segsemi.runtime.distributed import Runtime
 
 ALONE = Runtime(torch.device("cpu"))
@@ -46,6 +47,8 @@ def test_labels_are_the_most_probable_classes_over_scales_and_flips(tmp_path: Pa
         with Image.open(out / f"{row.id}.png") as label:
             assert label.mode == "P" and np.array_equal(np.asarray(label), expected)
         assert float(line["confidence"]) == pytest.approx(float(probabilities.amax(0).mean()), abs=1e-4)
+        with Image.open(out / f"confidence/{row.id}.png") as sure:
+            assert np.allclose(np.asarray(sure) / 255, probabilities.amax(0), atol=0.5 / 255 + 1e-6)
         for id_, name in enumerate(SCENES.names):
             assert float(line[name]) == pytest.approx((expected == id_).mean(), abs=1e-4)
 
@@ -72,8 +75,19 @@ def test_quality_counts_all_images_and_passes_over_what_is_no_class_on_either_si
     for name, (label, pseudo) in pairs.items():
         write_label_png(tmp_path / f"{name}_label.png", np.array(label, np.uint8), SCENES)
         write_label_png(tmp_path / f"pseudo/{name}.png", np.array(pseudo, np.uint8), SCENES)
+    (tmp_path / "pseudo/summary.csv").write_text(
+        "id,confidence," + ",".join(SCENES.names) + "\na,0.5,1,0" + ",0" * 9 + "\nb,0.75,0,1" + ",0" * 9 + "\n"
+    )
+    write_label_png(tmp_path / "pseudo/confidence/b.png", np.full((2, 2), 9, np.uint8), SCENES)
     rows = [Row(name, "train", "", f"{name}_label.png", 2, 2, "", "") for name in pairs]
-    found = measure_quality(tmp_path / "pseudo", rows, tmp_path, SCENES)
+    out = tmp_path / "out"
+    found = write_quality(tmp_path / "pseudo", rows[:1], rows, tmp_path, SCENES, out)
     assert found["images"] == 2 and found["pixel_accuracy"] == pytest.approx(5 / 6, abs=1e-6)
     assert found["miou"] == pytest.approx((1 / 2 + 1 / 2 + 1) / 3, abs=1e-6)  # classes 0, 1 and 2
-    assert measure_quality(tmp_path / "pseudo", [], tmp_path, SCENES) == {"images": 0}
+    assert found["confidence"] == 0.625 and list(found["pseudo_labels"].values())[:3] == [0.5, 0.5, 0.0]
+    assert list(found["labels"].values())[:3] == [pytest.approx(1 / 3, abs=1e-6), pytest.approx(2 / 3, abs=1e-6), 0.0]
+    assert json.loads((out / "quality.json").read_text()) == found
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*.png")} == {"b.png", "confidence/b.png"}
+    assert "miou" not in write_quality(tmp_path / "pseudo", rows, [], tmp_path, SCENES, out)
+    (tmp_path / "pseudo/summary.csv").write_text("id,confidence," + ",".join(SCENES.names) + "\n")
+    assert write_quality(tmp_path / "pseudo", rows, [], tmp_path, SCENES, out) == {"images": 0}

@@ -1,8 +1,8 @@
 """Strong data augmentation for semantic segmentation, SAUG (paper, section 3.1 and Figure 1).
 
-All operations are photometric: the label never changes. The names are those of Figure 1; the paper gives no magnitudes, so
-the ranges are those of the authors' released code. There each linear range is read at one fixed index (20 of 40), which
-leaves gamma 1.01 and hue 0, that is no change at all; here a value is drawn uniformly from the range for every image.
+All operations are photometric: the label never changes. The names are those of Figure 1. The paper gives no magnitudes, so
+the ranges are those of the authors' released code. That code reads each linear range at one fixed index (20 of 40), where
+gamma is 1.01 and hue 0: no change at all. Here a value is drawn uniformly from the range for every image.
 """
 
 import warnings
@@ -34,14 +34,14 @@ def _imgaug(augmenter: Callable[..., Any], *args: Any, **kwargs: Any) -> Operati
 
 
 # What imgaug does slowly is written out here, with the same distributions: by tables of 256 values where a pixel's new value
-# depends on the old one alone, by OpenCV's vectorised functions, and with noise from few random bits.
+# depends only on the old one, by OpenCV's vectorised functions, and with noise from few random bits.
 
 Generator = np.random.Generator
 LEVELS = np.arange(256, dtype=np.float32)
 
 
 def _by_table(table: Callable[[Generator], np.ndarray]) -> Operation:
-    """`table` draws (256, 3) floats: the new value of each old one, for each channel."""
+    """Return the operation of `table`, which draws (256, 3) floats: the new value of each old one, per channel."""
 
     def operation(image: np.ndarray, rng: Generator | None = None) -> np.ndarray:
         values = np.rint(table(rng or np.random.default_rng())).clip(0, 255).astype(np.uint8)
@@ -51,7 +51,7 @@ def _by_table(table: Callable[[Generator], np.ndarray]) -> Operation:
 
 
 def _looked_up(image: np.ndarray, tables: np.ndarray) -> np.ndarray:
-    """Each channel by its table, tables (3, 256) uint8. One after the other, which OpenCV does faster than all at once."""
+    """Map each channel by its table, (3, 256) uint8; OpenCV does one after the other faster than all at once."""
     planes = [cv2.LUT(plane, table) for plane, table in zip(cv2.split(image), tables, strict=True)]
     return cv2.merge(planes)
 
@@ -84,7 +84,7 @@ def _brightness_channel(image: np.ndarray, rng: Generator | None = None) -> np.n
 
 
 def _solarize(image: np.ndarray, rng: Generator | None = None) -> np.ndarray:
-    """Inverts what is as bright as a threshold, drawn from 64..192, or brighter."""
+    """Invert values at or above a threshold, drawn from 64..192."""
     values = image.reshape(len(image), -1)
     threshold = int((rng or np.random.default_rng()).uniform(64, 192))
     _, inverted = cv2.threshold(values, threshold - 1, 255, cv2.THRESH_BINARY)  # OpenCV's is strictly above
@@ -92,14 +92,14 @@ def _solarize(image: np.ndarray, rng: Generator | None = None) -> np.ndarray:
 
 
 def _equalize(image: np.ndarray, rng: Generator | None = None) -> np.ndarray:
-    """Spreads the histogram of the lightness, L of Lab."""
+    """Equalise the histogram of the lightness, L of Lab."""
     lab = cv2.cvtColor(image, cv2.COLOR_RGB2Lab)
     cv2.insertChannel(cv2.equalizeHist(cv2.extractChannel(lab, 0)), lab, 0)
     return cv2.cvtColor(lab, cv2.COLOR_Lab2RGB)
 
 
 def _hue_and_saturation(image: np.ndarray, rng: Generator | None = None) -> np.ndarray:
-    """Adds to each a number of its own from -20..20; 255 is once round the hues, of which OpenCV counts 180."""
+    """Add a number from -20..20 to each of hue and saturation; 255 is once round the hues, of which OpenCV counts 180."""
     hue, saturation = (rng or np.random.default_rng()).integers(-20, 20, 2, endpoint=True)
     levels = np.arange(256)
     tables = [(levels + int(hue / 255 * 180)) % 180, (levels + saturation).clip(0, 255), levels]
@@ -123,19 +123,19 @@ ARCSINE = np.rint(255 * np.sin(np.pi / 2 * MIDDLES) ** 2).astype(np.uint8)  # 25
 
 
 def _plus(image: np.ndarray, noise: np.ndarray) -> np.ndarray:
-    """Adds (H, W) int16 to all channels of a pixel."""
+    """Add (H, W) int16 to all channels of a pixel."""
     return cv2.add(image, cv2.merge([noise, noise, noise]), dtype=cv2.CV_8U)
 
 
 def _noise_gaussian(image: np.ndarray, rng: Generator | None = None) -> np.ndarray:
-    """Adds to all channels of a pixel a normal number, its standard deviation drawn from 0.03..0.08 of 255 for the image."""
+    """Add a normal number to all channels of a pixel; the image's standard deviation is drawn from 0.03..0.08 of 255."""
     rng = rng or np.random.default_rng()
     table = np.rint(rng.uniform(0.03 * 255, 0.08 * 255) * NORMAL).astype(np.int16)
     return _plus(image, table[_random_16_bits(rng, image.shape[:2])])
 
 
 def _noise_poisson(image: np.ndarray, rng: Generator | None = None) -> np.ndarray:
-    """Adds to all channels of a pixel a Poisson number of random sign, its mean drawn from 10..15 for the image."""
+    """Add a Poisson number of random sign to all channels of a pixel; the image's mean is drawn from 10..15."""
     rng = rng or np.random.default_rng()
     mean, counts = rng.uniform(10, 15), np.arange(80)  # a Poisson number of mean 15 is above 79 once in 10^30
     cumulative = np.exp(counts * np.log(mean) - mean - np.cumsum(np.log(np.maximum(counts, 1)))).cumsum()
@@ -146,14 +146,14 @@ def _noise_poisson(image: np.ndarray, rng: Generator | None = None) -> np.ndarra
 
 
 def _dropout(image: np.ndarray, rng: Generator | None = None) -> np.ndarray:
-    """Sets values, each channel apart, to 0: a share of them drawn from 0.2..0.5 for the image."""
+    """Set a share of the values, per channel, to 0; the image's share is drawn from 0.2..0.5."""
     rng = rng or np.random.default_rng()
     share = rng.uniform(0.2, 0.5)
     return image * (_random_16_bits(rng, image.shape) >= share * 2**16)
 
 
 def _salt_and_pepper(image: np.ndarray, rng: Generator | None = None) -> np.ndarray:
-    """Replaces values, each channel apart, by 255 Beta(1/2, 1/2): a share of them drawn from 0..0.1 for the image."""
+    """Replace a share of the values, per channel, by 255 Beta(1/2, 1/2); the image's share is drawn from 0..0.1."""
     rng = rng or np.random.default_rng()
     share = rng.uniform(0.0, 0.1)
     chosen = np.flatnonzero(_random_16_bits(rng, (image.size,)) < share * 2**16)
@@ -163,7 +163,7 @@ def _salt_and_pepper(image: np.ndarray, rng: Generator | None = None) -> np.ndar
 
 
 def _coarse_dropout(image: np.ndarray, rng: Generator | None = None) -> np.ndarray:
-    """Sets rectangles, each channel apart, to 0: a fifth of the cells of a grid whose sides are drawn from 2..5, at least 3."""
+    """Set rectangles, per channel, to 0: a fifth of the cells of a grid whose sides are drawn from 2..5, at least 3."""
     rng = rng or np.random.default_rng()
     rows, columns = np.maximum(rng.integers(2, 5, 2, endpoint=True), 3)
     kept = np.where(rng.random((rows, columns, 3)) < 0.2, 0, 255).astype(np.uint8)
@@ -174,7 +174,7 @@ def _coarse_dropout(image: np.ndarray, rng: Generator | None = None) -> np.ndarr
 
 
 def _jpeg(image: np.ndarray, rng: Generator | None = None) -> np.ndarray:
-    """Through JPEG, imgaug's compression, a whole number, drawn from 85..95 without the end: quality 17 to 8."""
+    """Compress as JPEG; imgaug's compression, a whole number, is drawn from 85..94: quality 17 to 8."""
     compression = (rng or np.random.default_rng()).integers(85, 95)
     quality = round(1 + 99 * (1 - compression / 101))
     _, file = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, quality))
@@ -205,19 +205,19 @@ OPERATIONS: Mapping[str, Operation] = {
 
 
 def pool_without(names: Collection[str]) -> dict[str, Operation]:
-    """All operations but those named."""
+    """Return all operations except those named."""
     return {name: operation for name, operation in OPERATIONS.items() if name not in names}
 
 
 class StrongAugment:
-    """Draws `num_ops` operations for every image and applies them one after the other.
+    """Draw `num_ops` operations for every image and apply them one after the other.
 
     Args:
         num_ops: N of the paper's Figure 1.
         operations: the pool: names of OPERATIONS, or a mapping of name -> operation.
         rng: source of all randomness; a fresh, unseeded one if None.
         replace: draw with replacement and apply in drawn order, as `np.random.choice(Transforms, N)` of Figure 1 does;
-            without, an operation comes at most once an image, in the pool's order (the released code).
+            without, each operation occurs at most once per image, in the pool's order (the released code).
 
     Raises:
         ValueError: for an unknown name, an empty pool, or more operations than the pool has without replacement.
@@ -245,13 +245,13 @@ class StrongAugment:
         self.replace = replace
 
     def draw(self) -> list[str]:
-        """The names of the operations for the next image, in the order in which they are applied."""
+        """Return the names of the operations for the next image, in the order in which they are applied."""
         pool = list(self.operations)
         drawn = self.rng.choice(len(pool), self.num_ops, replace=self.replace)
         return [pool[i] for i in (drawn if self.replace else sorted(drawn))]
 
     def __call__(self, image: np.ndarray) -> np.ndarray:
-        """uint8 HxWx3 RGB -> uint8 HxWx3 RGB; the input is left as it was."""
+        """Return an augmented copy, (H, W, 3) uint8 RGB, of an image, (H, W, 3) uint8 RGB."""
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ValueError(f"expected a uint8 image of shape (H, W, 3), found {image.dtype} {image.shape}")
         image = image.copy()

@@ -17,7 +17,7 @@ def weak_augment(
     flip: bool = True,
     ignore_index: int = 255,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Random scale, then a random crop (padded where the image is smaller), then a flip with probability 1/2.
+    """Scale at random, crop at random (padding a smaller image), then flip with probability 1/2.
 
     Args:
         image: (H, W, 3) uint8 RGB.

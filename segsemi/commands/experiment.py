@@ -1,4 +1,4 @@
-"""From a declared grid to its runs and its table. `python -m segsemi experiment`."""
+"""Run a declared grid of experiments and write its table. `python -m segsemi experiment`."""
 
 import argparse
 from pathlib import Path

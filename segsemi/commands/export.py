@@ -1,4 +1,4 @@
-"""A trained model for other programs: ONNX, or the folder that segmentation-models-pytorch's `from_pretrained` reads."""
+"""Export a trained model: ONNX, or the folder that segmentation-models-pytorch's `from_pretrained` reads."""
 
 import argparse
 from pathlib import Path
@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Write the model in the format asked for; return the exit code."""
     if args.format == "hub":
         export_hub(args.model, args.out)
-        print(f"{args.out}: read it with segmentation_models_pytorch.from_pretrained({str(args.out)!r})")
+        print(f"{args.out}: load it with segmentation_models_pytorch as {args.out / 'README.md'} shows")
     else:
         difference = export_onnx(args.model, args.out)
         print(f"{args.out / 'model.onnx'}: as PyTorch, largest difference of a probability {difference:.2g}")
@@ -115,7 +115,18 @@ def export_hub(folder: Path, out: Path) -> None:
         decoder = model.architecture.decoder
         raise UserError(f"{decoder} is not part of segmentation_models_pytorch; export to onnx instead")
     save(out)
-    use = "`segmentation_models_pytorch.from_pretrained(folder)` gives the network; it takes normalised images, see below."
+    use = """Load it with these lines. It takes normalised images, see below. The loop is needed: the network was trained with
+upsampling that aligns the centres of pixels; without it, predictions are shifted and less accurate.
+
+```python
+import segmentation_models_pytorch as smp
+import torch
+
+network = smp.from_pretrained("FOLDER").eval()
+for module in network.modules():
+    if isinstance(module, torch.nn.Upsample):
+        module.align_corners = False
+```"""
     write_text(out / "README.md", model_card(model, folder, use))
 
 

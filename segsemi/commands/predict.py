@@ -1,6 +1,7 @@
 """Label pictures with a trained model. `python -m segsemi predict`."""
 
 import argparse
+import glob
 import math
 import sys
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from segsemi.core.classes import Classes, colourise, write_label_png
 from segsemi.core.errors import UserError
-from segsemi.core.files import visible_files
+from segsemi.core.files import dead_links, visible_files, walk
 from segsemi.core.pictures import save_png
 from segsemi.core.progress import progress_bar
 from segsemi.data.images import IMAGE_ENDINGS, read_image
@@ -27,22 +28,26 @@ def run(args: argparse.Namespace) -> int:
     then the exit code is 1.
 
     Raises:
-        UserError: a file would be written over one of the images, or over another one.
+        UserError: a file would be written over one of the images, or two results into one file.
     """
     window = args.sliding_window
     if not all(0 < scale < math.inf for scale in args.scales) or (window is not None and window < 32):
         raise UserError("--scales must be above 0 and --sliding-window at least 32 pixels")
     images = find_images(args.images, args.out)
-    taken = {path.resolve() for _, path in images}
+    taken = {path.resolve(): path for _, path in images}
     for name, path in images:
         for target in [args.out / f"{name}.png", *([args.out / f"{name}_overlay.png"] if args.overlay else [])]:
-            if target.resolve() in taken:
-                raise UserError(f"{path}: its {target} would be written over another image; use other folders")
-            taken.add(target.resolve())
+            other = taken.setdefault(target.resolve(), path)
+            if other.resolve() == target.resolve():
+                raise UserError(f"{path}: its {target} would be written over another image; use another folder for -o")
+            if other is not path:
+                raise UserError(f"{path} and {other}: both results would be {target}; rename one, or give their folder")
     model, failed = load_model(args.model).to(choose_device(args.device)), 0
+    if dead := dead_links(path for source in args.images for path in walk(source)):
+        print(f"error: {dead}", file=sys.stderr)
     for name, path in progress_bar(images, desc="predict", unit="image"):
         try:
-            image = read_image(path)
+            image = read_image(path, model.classes.value_range)
         except UserError as error:
             tqdm.write(f"error: {error}", file=sys.stderr)
             failed += 1
@@ -52,14 +57,15 @@ def run(args: argparse.Namespace) -> int:
             save_png(args.out / f"{name}_overlay.png", laid_over(image, label, model.classes))
         write_label_png(args.out / f"{name}.png", label, model.classes)
     print(f"{len(images) - failed} label images in {args.out}" + (f", {failed} images failed" if failed else ""))
-    return 1 if failed else 0
+    return 1 if failed or dead else 0
 
 
 def find_images(sources: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
-    """Return the images that files and folders (searched through) name: (name of the output, path).
+    """Return the images that files, folders (searched through) and patterns (`a/*/1.png`) name: (name of the output, path).
 
-    The name is the path below the given folder, or the file's name, without its ending. What lies in `out`, where the output
-    goes, is not one of a folder's images, unless `out` is that folder.
+    The name is the path below the given folder, or the file's name, without its ending; of a pattern's files, the path below
+    its last folder without a wildcard. What lies in `out`, where the output goes, is not one of a folder's images, unless
+    `out` is that folder.
 
     Raises:
         UserError: a source has no image.
@@ -67,6 +73,10 @@ def find_images(sources: Sequence[Path], out: Path) -> list[tuple[str, Path]]:
     found: dict[Path, str] = {}
     for source in sources:
         base, paths = source.parent, [source] if source.is_file() else []
+        if not source.exists() and glob.has_magic(str(source)):
+            while glob.has_magic(str(base)):
+                base = base.parent
+            paths = sorted(path for path in base.glob(source.relative_to(base).as_posix()) if path.is_file())
         if source.is_dir():
             base, paths = source, visible_files(source, IMAGE_ENDINGS)
             if out.resolve() != source.resolve():

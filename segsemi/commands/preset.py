@@ -1,4 +1,4 @@
-"""The paper's settings, and ours for CamVid, as small files of params: what `python -m segsemi preset` does."""
+"""Write the paper's settings, or ours for CamVid, into params.yaml. `python -m segsemi preset`."""
 
 import argparse
 import io
@@ -58,8 +58,8 @@ def apply_preset(name: str, path: Path, *, write: bool = True) -> list[str]:
     """
     values, _ = read_preset(name)
     yaml = YAML()
-    yaml.width = 4096  # lines stay as they are
-    load_params(path)  # refuses what is broken already
+    yaml.width = 4096  # do not wrap lines
+    load_params(path)  # refuses a file that is broken before
     params = yaml.load(path.read_text())
     changes = []
     for section, keys in values.items():

@@ -1,7 +1,7 @@
 """Choose the unlabelled images to label next, from the files of a finished pipeline. `python -m segsemi suggest`.
 
-An image is worth a label where the network is unsure or contradicts itself, and where it looks like none that is labelled:
-greedy k-center selection (Sener & Savarese 2018) among the images with the highest scores.
+A label helps if the network is unsure of an image, or changed its pseudo label between rounds. Among the images with the
+highest scores, greedy k-center selection (Sener & Savarese 2018) prefers those that look unlike the labelled ones.
 """
 
 import argparse
@@ -23,8 +23,8 @@ from segsemi.data.images import LabelledPairs, read_image, read_label
 from segsemi.data.manifest import Row, read_rows
 from segsemi.reporting.page import render
 
-CANDIDATES = 4  # times as many images as asked for, those of the highest scores, are looked at for their variety
-CELLS = 2  # an image is described by the classes and colours in so many cells across and down
+CANDIDATES = 4  # the images with the highest scores, this many times the number asked for, are compared
+CELLS = 2  # cells across and down an image, each described by its classes and colours
 PICTURE_WIDTH = 320
 
 
@@ -38,14 +38,14 @@ def run(args: argparse.Namespace) -> int:
     if count < 1:
         raise UserError(f"--count {count}: ask for one image or more")
     if not params.rounds:
-        raise UserError("params.yaml has no rounds: without pseudo labels there is nothing to go by")
+        raise UserError("params.yaml has no rounds, so there are no pseudo labels; add a round and run `dvc repro`")
     student, teacher = list(params.rounds.items())[-1]
     pseudo, earlier = pseudo_folder(student), pseudo_folder(teacher) if teacher in params.rounds else None
     classes, root = Classes.load(CLASSES), data_root(params.data)
     known = [describe(*pair, classes) for pair in LabelledPairs(read_rows(LABELLED), root, classes)]
     for row in read_rows(CORRECTED):
         label = read_label(SPLIT / row.label, classes.as_written())
-        known.append(describe(read_image(root / row.image), label, classes))
+        known.append(describe(read_image(root / row.image, classes.value_range), label, classes))
     found = suggest(read_rows(UNLABELLED), known, root, pseudo, earlier, classes, count)
     write_suggestions(found, root, pseudo, earlier, classes, args.out)
     print("\n".join(found["id"][:20]))
@@ -102,14 +102,14 @@ def suggest(
     table["score"] = np.mean(scores, axis=0)
     best = table.sort_values(["score", "id"], ascending=[False, True])[: CANDIDATES * count]
     features = [
-        describe(read_image(root / image), read_label(pseudo / f"{name}.png", written), classes)
+        describe(read_image(root / image, classes.value_range), read_label(pseudo / f"{name}.png", written), classes)
         for name, image in zip(best["id"], best["image"], strict=True)
     ]
     return best.iloc[spread_out(np.array(features), np.array(labelled), count)]
 
 
 def _ranks(values: pd.Series) -> pd.Series:
-    """0 for the lowest value, 1 for the highest; equal ones share their mean rank."""
+    """Return 0 for the lowest value, 1 for the highest; equal values share their mean rank."""
     return (values.rank() - 1) / max(len(values) - 1, 1)
 
 
@@ -131,7 +131,7 @@ def describe(image: np.ndarray, label: np.ndarray, classes: Classes) -> np.ndarr
 def spread_out(features: np.ndarray, taken: np.ndarray, count: int) -> list[int]:
     """Choose `count` rows of `features`, (N, D), each in turn the farthest from those chosen and those `taken`, (M, D).
 
-    Without any taken the first row begins; of equally far ones the first is chosen.
+    If none is taken, the first row is chosen first. Of equally far rows, the first is chosen.
     """
     far = np.full(len(features), np.inf)
     for other in taken:
@@ -158,7 +158,7 @@ def write_suggestions(
 def _picture(item: dict, root: Path, pseudo: Path, earlier: Path | None, classes: Classes) -> bytes:
     """Return the panel of one image as a PNG."""
     name, written = f"{item['id']}.png", classes.as_written()
-    image, label = read_image(root / item["image"]), read_label(pseudo / name, written)
+    image, label = read_image(root / item["image"], classes.value_range), read_label(pseudo / name, written)
     panel = [(image, "image"), (laid_over(image, label, classes), "pseudo label")]
     if earlier is not None:
         panel.append((marked(image, label != read_label(earlier / name, written)), "changed"))

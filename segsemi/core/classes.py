@@ -27,6 +27,7 @@ class Classes:
         file_ids: the ids of the classes in the label files, in order; empty: 0, 1, 2... as in memory.
         label_format: what label files hold: `ids`, or RGB `colours` of the classes.
         ignore_colours: colours in such files that mean "no class".
+        value_range: the lowest and highest value of images of more than 8 bits; None: 0 and 65535.
         ignore_index: the id in memory, and in pseudo labels, that losses and metrics skip.
     """
 
@@ -36,6 +37,7 @@ class Classes:
     file_ids: tuple[int, ...] = ()
     label_format: Literal["ids", "colours"] = "ids"
     ignore_colours: tuple[tuple[int, int, int], ...] = ()
+    value_range: tuple[float, float] | None = None
     ignore_index: ClassVar[int] = IGNORE_INDEX
 
     def __post_init__(self) -> None:
@@ -53,6 +55,8 @@ class Classes:
         ids = (*self.label_ids, *self.ignore_ids)
         if len(self.label_ids) != count or len(set(ids)) < len(ids) or any(not 0 <= id_ <= 255 for id_ in ids):
             raise ValueError(f"ids must be {count}, one per name, all different and not ignored, in 0..255")
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ValueError(f"range must be [low, high], found {list(self.value_range)}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -63,12 +67,12 @@ class Classes:
         return self.file_ids or tuple(range(len(self.names)))
 
     def to_dict(self) -> dict[str, object]:
-        """Return a JSON-like dict, from which `from_dict` makes an equal object."""
+        """Return a JSON-like dict that `from_dict` turns back into an equal object."""
         return {**asdict(self), "ignore_index": self.ignore_index}
 
     @staticmethod
     def from_dict(values: dict) -> Classes:
-        """Return the object of which `to_dict` gave the values; keys that older files lack have their defaults."""
+        """Return the object that `to_dict` described; keys that older files lack have their defaults."""
         return Classes(
             names=tuple(values["names"]),
             colours=tuple((int(r), int(g), int(b)) for r, g, b in values["colours"]),
@@ -76,11 +80,12 @@ class Classes:
             file_ids=tuple(values.get("file_ids", ())),
             label_format=values.get("label_format", "ids"),
             ignore_colours=tuple((int(r), int(g), int(b)) for r, g, b in values.get("ignore_colours", ())),
+            value_range=tuple(values["value_range"]) if values.get("value_range") else None,
         )
 
     def as_written(self) -> Classes:
         """Return the classes of label files that we wrote, such as pseudo labels: there the ids are those in memory."""
-        return Classes(self.names, self.colours)
+        return Classes(self.names, self.colours, value_range=self.value_range)
 
     def save(self, path: Path) -> None:
         """Write classes.json, atomically."""
@@ -89,10 +94,10 @@ class Classes:
     @staticmethod
     def load(path: Path) -> Classes:
         """Read what `save` wrote."""
-        return Classes.from_dict(json.loads(path.read_text()))
+        return Classes.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
     def lookup(self) -> np.ndarray:
-        """Return (256,) uint8: id in a label file -> id in memory; all that are no class -> ignore_index."""
+        """Return (256,) uint8: id in a label file -> id in memory; ids of no class -> ignore_index."""
         table = np.full(256, self.ignore_index, dtype=np.uint8)
         table[list(self.label_ids)] = np.arange(len(self), dtype=np.uint8)
         return table

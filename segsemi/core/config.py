@@ -21,6 +21,7 @@ Positive = Annotated[int, Field(gt=0)]
 Pixels = Annotated[int, Field(ge=32)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Model = TypeVar("Model", bound=BaseModel)
@@ -51,15 +52,16 @@ TEACHER = "teacher"  # the name of the first model, from which every chain of ro
 
 
 class DataParams(Section):
-    """Which images."""
+    """Section data: which images to use."""
 
     name: Literal["synthetic", "camvid", "cityscapes", "voc", "folder"]
-    root: str
+    root: Text
     train_images: Positive
     val_images: Positive
     height: Pixels
     width: Pixels
     val_fraction: Annotated[float, Field(gt=0, lt=1)]
+    skip_broken: bool
 
     @property
     def embedded(self) -> bool:
@@ -75,18 +77,18 @@ class DataParams(Section):
 
 
 class SplitParams(Section):
-    """Which of them are labelled."""
+    """Section split: which training images are labelled."""
 
     fraction: Share
     count: Positive | None
     labelled_list: str
-    corrected: str
+    corrected: Text
     extra: Literal["unlabelled", "labelled", "unused"]
     unlabelled_ratio: PositiveFloat | None
 
 
 class ModelParams(Section):
-    """A network and its backbone's weights."""
+    """Sections model and student_model: a network and its backbone's weights."""
 
     decoder: str
     encoder: str
@@ -101,7 +103,7 @@ class ModelParams(Section):
 
 
 class AugmentParams(Section):
-    """Weak augmentation."""
+    """Section augment: weak augmentation."""
 
     short_side: Pixels | None
     crop_size: Pixels
@@ -146,7 +148,7 @@ def _check_pieces(accumulate: int, **batch: int) -> None:
 
 
 class TeacherParams(OptimParams):
-    """How the teacher and supervised baselines are trained."""
+    """Section teacher: how the teacher and supervised baselines are trained."""
 
     batch_size: Annotated[int, Field(ge=2)]
 
@@ -175,7 +177,7 @@ class Part(NamedTuple):
 
 
 class StudentParams(OptimParams):
-    """How students are trained."""
+    """Section student: how students are trained."""
 
     batch_labelled: Count
     batch_pseudo: Count
@@ -233,14 +235,14 @@ class StudentParams(OptimParams):
 
 
 class PseudoLabelParams(Section):
-    """The predictions that are averaged for a pseudo label."""
+    """Section pseudo_label: the predictions that are averaged for a pseudo label."""
 
     scales: Scales
     flip: bool
 
 
 class EvaluateParams(Section):
-    """How models are measured."""
+    """Section evaluate: how models are evaluated."""
 
     subset: Literal["val", "test"]
     scales: Scales
@@ -250,7 +252,7 @@ class EvaluateParams(Section):
 
 
 class MachineParams(Section):
-    """Where and how it runs. Results depend on it by rounding at most, so no stage does."""
+    """Section machine: where and how stages run. It changes results by rounding only, so no stage depends on it."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")]
     workers: Count | Literal["auto"]
@@ -299,7 +301,7 @@ class Params(Section):
                 raise ValueError(f"consistency.loss {method.loss} takes hard targets: set consistency.soft to false")
             if student not in self.rounds:
                 raise ValueError(
-                    f"baselines.{baseline}: {student!r} is no key of rounds; name the student it stands beside"
+                    f"baselines.{baseline}: {student!r} is no key of rounds; name the student whose steps it gets"
                 )
         return self
 
@@ -397,7 +399,7 @@ def _explain(model: type[BaseModel], item: dict[str, Any]) -> str:
     path = [str(part) for part in item["loc"]]
     key = ".".join(path) or "the file as a whole"
     if item["type"] == "extra_forbidden":
-        known = _fields_at(model, path[:-1])
+        known = list(_model_at(model, path[:-1]).model_fields)
         close = difflib.get_close_matches(path[-1], known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(known)}"
         return f"{key}: unknown key; {hint}"
@@ -405,11 +407,15 @@ def _explain(model: type[BaseModel], item: dict[str, Any]) -> str:
         return f"{key}: missing; add it (see the committed params.yaml)"
     message = item["msg"].removeprefix("Value error, ")
     found = "" if isinstance(item.get("input"), dict | BaseModel) else f" (found {item.get('input')!r})"
+    if item.get("input") == "":
+        field = getattr(_model_at(model, path[:-1]), "model_fields", {}).get(path[-1])
+        nullable = field is not None and type(None) in get_args(field.annotation)
+        found = f" (found nothing{'; for no value write null' if nullable else ''})"
     return f"{key}: {message}{found}"
 
 
-def _fields_at(model: Any, path: list[str]) -> list[str]:
+def _model_at(model: Any, path: list[str]) -> Any:
     for part in path:
         fields = getattr(model, "model_fields", None)
         model = fields[part].annotation if fields else get_args(model)[1]  # of a dict: its values
-    return list(model.model_fields)
+    return model

@@ -45,9 +45,12 @@ class Consistency(Section):
     bn: BatchNorm
 
 
+def _constrained(field: Any) -> Any:
+    return Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+
+
 _optional: dict[str, Any] = {
-    name: (Annotated[field.annotation, *field.metadata] | None, None)
-    for name, field in Consistency.model_fields.items()
+    name: (_constrained(field) | None, None) for name, field in Consistency.model_fields.items()
 }
 ConsistencyParams = create_model("ConsistencyParams", __base__=Section, **_optional)
 """Overrides of single switches; None: the method's own."""

@@ -1,4 +1,4 @@
-"""The one exception for what the user can fix; stages print it without a traceback."""
+"""UserError, the exception for errors that the user can fix; stages print it without a traceback."""
 
 import errno
 import os
@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 
 class UserError(Exception):
-    """Says what was expected, what was found, where, and what to do, for the person who runs the pipeline."""
+    """An error that the user can fix; its text says what was expected, what was found, where, and what to do."""
 
 
 def run_stage(main: Callable[[], None], *, parallel: bool = False) -> None:
-    """Run a stage's main function; what the user can fix becomes one line on stderr and exit code 1, a stop 130.
+    """Run a stage's main function. An error that the user can fix becomes one line on stderr and exit code 1; a stop 130.
 
     `parallel`: the stage may run in several processes that torchrun started.
     With SEGSEMI_TRACEBACK set in the environment the traceback is shown as well.
@@ -35,12 +35,14 @@ def run_stage(main: Callable[[], None], *, parallel: bool = False) -> None:
 
 
 def explain(error: Exception) -> str | None:
-    """Return what to tell the user of an error that is not a fault of the program; None for any other."""
+    """Return the message for an error that the user can fix; None for any other error."""
     if isinstance(error, UserError):
         # A loader's worker sends its traceback as the message; the error itself is its end.
         return str(error).rsplit("UserError: ", 1)[-1].strip()
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full (writing {error.filename or 'a file'}); free some space and run again: what is done is kept"
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"{error.filename}: the name is too long for a file; shorten it"
     if isinstance(error, OSError) and error.filename and type(error) in _FILE_ERRORS:
         return f"{error.filename}{_FILE_ERRORS[type(error)]}"
     no_memory = "out of memory" in str(error) or "can't allocate memory" in str(error)  # torch on a GPU, and on a CPU

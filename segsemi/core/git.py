@@ -25,7 +25,7 @@ def git(*arguments: str) -> str:
 def pipeline_revision() -> str:
     """Return the last commit that changed the pipeline, and whether it has been changed since.
 
-    Not HEAD: a commit of the report itself would make it another one.
+    This is not HEAD, which moves when only the report is committed.
     """
     try:
         changes = " and changes" if git("status", "--porcelain", "--", *PIPELINE) else ""

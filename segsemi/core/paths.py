@@ -13,6 +13,7 @@ LABELLED = SPLIT / "labelled.csv"
 CORRECTED = SPLIT / "corrected.csv"  # images with corrected labels; their label paths start at SPLIT
 UNLABELLED = SPLIT / "unlabelled.csv"  # no label column
 HIDDEN = SPLIT / "hidden.csv"  # the labels of the unlabelled images: to measure with, never to train with
+SKIPPED = SPLIT / "skipped.csv"  # broken images that prepare left out
 VAL = SPLIT / "val.csv"
 TEST = SPLIT / "test.csv"  # without rows where the data set has none
 
@@ -35,18 +36,18 @@ def model_files(name: str) -> list[Path]:
 
 
 def pseudo_folder(student: str) -> Path:
-    """Return the folder of ID.png and summary.csv, the pseudo labels from which `student` learns."""
+    """Return the folder of ID.png, summary.csv and confidence/, the pseudo labels from which `student` learns."""
     return Path("data/pseudo") / student
 
 
 def evaluated_folder(name: str) -> Path:
-    """Return the folder of metrics.json, confusion.csv and predictions/ of a model."""
+    """Return the folder of metrics.json, confusion.csv, images.csv and predictions/ of a model."""
     return Path("data/evaluated") / name
 
 
-def quality_file(student: str) -> Path:
-    """Return the file that compares the pseudo labels of `student` with the hidden labels."""
-    return Path("data/evaluated") / f"{student}_pseudo_labels.json"
+def quality_folder(student: str) -> Path:
+    """Return the folder of quality.json and some examples of the pseudo labels from which `student` learns."""
+    return Path("data/evaluated") / f"{student}_pseudo_labels"
 
 
 def recipe_file(baseline: str) -> Path:

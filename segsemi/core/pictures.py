@@ -45,7 +45,7 @@ def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
 
 
 def png_bytes(image: np.ndarray, *, palette: bool = False) -> bytes:
-    """Return (H, W, 3) uint8 RGB as a PNG; with `palette` in 256 colours, a third of the bytes, for what is kept in git."""
+    """Return (H, W, 3) uint8 RGB as a PNG; with `palette` in 256 colours, a third of the bytes, for pictures in git."""
     picture = Image.fromarray(image)
     if palette:
         picture = picture.quantize(256, dither=Image.Dither.NONE)
@@ -55,5 +55,5 @@ def png_bytes(image: np.ndarray, *, palette: bool = False) -> bytes:
 
 
 def save_png(path: Path, image: np.ndarray, *, palette: bool = False) -> None:
-    """Write `png_bytes`, atomically."""
+    """Write a PNG of (H, W, 3) uint8 RGB, atomically; see `png_bytes`."""
     write_bytes(path, png_bytes(image, palette=palette))

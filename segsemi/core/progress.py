@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal, a line now and then in a log."""
+"""Progress of long work: a bar in a terminal, a line every 30 seconds in a log."""
 
 import sys
 from collections.abc import Iterable
@@ -16,6 +16,6 @@ LOG: dict[str, Any] = {  # every 30 s a line
 def progress_bar(
     iterable: Iterable[Any] | None = None, *, desc: str, unit: str, silent: bool = False, **options: Any
 ) -> tqdm:
-    """Return `tqdm(...)` where stderr is a terminal, else one that prints whole lines; nothing is shown if `silent`."""
+    """Return `tqdm(...)`, as a bar if stderr is a terminal, else as whole lines; show nothing if `silent`."""
     log: dict[str, Any] = {} if sys.stderr.isatty() else LOG
     return tqdm(iterable, desc=desc, unit=unit, disable=silent, **log, **options)

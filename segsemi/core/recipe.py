@@ -19,9 +19,9 @@ class Recipe(OptimParams):
     """Everything that decides what a model learns, apart from its network and its images; names as in params.yaml.
 
     Attributes:
-        name: the name of the model, which keeps its random choices apart from those of others.
+        name: the name of the model, from which its random numbers derive.
         augment: weak augmentation of all images.
-        parts: what a batch consists of.
+        parts: the kinds of images in a batch.
         bn: `trainable`: one pass and one batch norm for all images; `separate`: a pass for each part; `dsbn`: and its own
             batch norm; `fixed`: running statistics stay and normalise.
         loss: the loss on pseudo labels. Labels have cross entropy.

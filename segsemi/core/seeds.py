@@ -1,4 +1,4 @@
-"""One seed, many independent generators: each is derived from what it is for, so a resumed run repeats an unbroken one."""
+"""Independent generators from one seed and their purpose, so that a resumed run equals an uninterrupted one."""
 
 import zlib
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def derive_seed(seed: int, *keys: str | int) -> int:
-    """Return a 63-bit seed from the run's seed and what it is for, such as ("train_teacher", "step", 17)."""
+    """Return a 63-bit seed from the run's seed and its purpose, such as ("train_teacher", "step", 17)."""
     words = [seed, *(key if isinstance(key, int) else zlib.crc32(key.encode()) for key in keys)]
     state = np.random.SeedSequence(words).generate_state(1, np.uint64)
     return int(state[0]) >> 1

@@ -60,7 +60,7 @@ class PartBatch:
         return views, self.targets.to(device, non_blocking=free)
 
     def pin_memory(self) -> PartBatch:
-        """Return the same in page-locked memory, from which a GPU reads while the CPU goes on; DataLoader calls it."""
+        """Return a copy in page-locked memory, from which a GPU reads while the CPU goes on; DataLoader calls it."""
         views = tuple(view.pin_memory() for view in self.views)
         return replace(self, views=views, targets=self.targets.pin_memory())
 
@@ -73,7 +73,7 @@ class PartBatch:
 
 
 class StepBatches(Dataset[list[PartBatch]]):
-    """Item s is the batch of step s, a function of (seed, name, s) alone: any worker, or a resumed run, makes the same.
+    """Training batches: item s is that of step s, a function of (seed, name, s) only, in any worker or resumed run.
 
     Every part runs through its samples in shuffled epochs. Decoded images are kept in memory up to runtime.loader_cache_mb.
 
@@ -142,7 +142,7 @@ class StepBatches(Dataset[list[PartBatch]]):
         return PartBatch(part, views, torch.from_numpy(np.stack(targets)), ids)
 
     def _positions(self, part: Part, step: int) -> list[int]:
-        """Of the part's samples, counted over all epochs, those of this process: the same share of each piece."""
+        """Return this process's positions among the part's samples, counted over all epochs: equal shares of each piece."""
         pieces = self.recipe.accumulate
         own = part.images // (pieces * self.count)
         first = step * part.images + self.rank * own
@@ -192,7 +192,7 @@ class StepBatches(Dataset[list[PartBatch]]):
         if sample in self._cache:
             return self._cache[sample]
         classes = self.classes.as_written() if sample.written else self.classes
-        image = read_image(sample.image)
+        image = read_image(sample.image, classes.value_range)
         label = read_label(sample.label, classes) if sample.label else np.zeros(image.shape[:2], np.uint8)
         size = scaled_to_short_side(image.shape[0], image.shape[1], self.recipe.augment.short_side)
         small, small_label = resize_pair(image, label, *size)

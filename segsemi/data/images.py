@@ -1,7 +1,11 @@
 """Reading images and labels from disk, with errors that name the file."""
 
+from __future__ import annotations
+
+import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
 from segsemi.data.manifest import Row
 
-# Orientation -> what undoes it; Pillow's exif_transpose would also write the other fields anew, odd ones too.
+# Orientation -> its inverse. Pillow's exif_transpose would also rewrite the other fields, and fail on odd ones.
 _UPRIGHT: dict[Any, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -22,93 +26,272 @@ _UPRIGHT: dict[Any, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-IMAGE_ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+IMAGE_ENDINGS = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".tif", ".tiff", ".webp"),
+    *(".gif", ".jp2", ".ppm", ".pgm", ".avif"),
+)
+LABEL_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".gif")  # formats that keep every value
+_LOSSLESS = ("PNG", "TIFF", "BMP", "DIB", "GIF")
+_WHITE_IS_ZERO, _COMPRESSED = 0, ("jpeg", "tiff_jpeg", "webp")  # of TIFF
+MAX_PIXELS = 2**30
+Image.MAX_IMAGE_PIXELS = None  # its limit, 179 million pixels, is below what satellites and scanners deliver
+
+# What `read_picture` may note, and how `prepare` and `doctor` say it of a number of pictures.
+NOTES = {
+    "alpha": "have an alpha channel, which is ignored: the colours are taken as they are",
+    "bands": "have further bands beside red, green and blue, which are ignored",
+    "several": "hold several pictures each, of which the first is taken",
+    "turned": "are turned upright by their EXIF orientation; check with doctor --picture that their labels fit",
+    "dark": "have 16 bits but no value above {top}, so they look nearly black; "
+    'if that is their range, write "range": [0, {top}] into classes.json',
+    "beyond": 'have values above the "range" of classes.json, which become white',
+}
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read any image Pillow knows as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
-
-    Grey becomes RGB, 16 bits become 8, and what is transparent shows white.
-
-    Raises:
-        UserError: if the file is missing, cut short or no image.
-    """
+@contextmanager
+def _opened(path: Path | io.BytesIO, kind: str) -> Iterator[Any]:
+    """Open a picture of at most MAX_PIXELS; raise a UserError that calls it `kind` for all that can be wrong with it."""
     try:
         with Image.open(path) as file:
-            file.load()
-            turn = _UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation))
-            image = file if turn is None else file.transpose(turn)
-            if image.mode.startswith("I"):  # Pillow's conversion would clip 16 bits at 255
-                grey = np.asarray(image)
-                if grey.min() < 0 or grey.max() > 65535:
-                    raise ValueError("its pixels have more than 16 bits")
-                return np.repeat((grey // 256).astype(np.uint8)[..., None], 3, axis=2)  # as Pillow reads RGB of 16 bits
-            if image.mode == "F":
-                raise ValueError("its pixels are floating-point numbers")
-            if image.has_transparency_data:
-                white = Image.new("RGBA", image.size, "white")
-                image = Image.alpha_composite(white, image.convert("RGBA"))
-            return np.asarray(image.convert("RGB"))
+            if file.width * file.height > MAX_PIXELS:
+                raise ValueError(f"its {file.width}x{file.height} pixels could be a decompression bomb")
+            yield file
     except FileNotFoundError:
-        raise UserError(f"image {path} not found") from None
-    except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError) as error:
-        raise UserError(f"image {path} cannot be read ({error}); replace or remove it") from None
+        raise UserError(f"{kind} {path} not found") from None
+    except (OSError, ValueError, SyntaxError, struct.error) as error:
+        if _starts_with(path, b"version https://git-lfs"):
+            raise UserError(f"{kind} {path} is a pointer of Git LFS; `git lfs pull` fetches the file") from None
+        raise UserError(f"{kind} {path} cannot be read ({error}); replace or remove it") from None
+
+
+def _starts_with(path: Any, mark: bytes) -> bool:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(len(mark)) == mark
+    except OSError:
+        return False
+
+
+def read_image(path: Path, value_range: tuple[float, float] | None = None) -> np.ndarray:
+    """Read any image Pillow knows as (H, W, 3) uint8 RGB, turned upright by its EXIF orientation.
+
+    Grey becomes RGB, and alpha is ignored. More than 8 bits become 8: `value_range`, as classes.json has it, is spread over
+    0..255; without it, the upper 8 of 16 bits are taken.
+
+    Raises:
+        UserError: the file is missing, cut short or no image.
+    """
+    return read_picture(path, value_range)[0]
+
+
+def read_picture(path: Path, value_range: tuple[float, float] | None = None) -> tuple[np.ndarray, dict[str, int]]:
+    """Return the image as `read_image`, and what is odd about the file: keys of NOTES; `dark` has the largest value."""
+    with _opened(path, "image") as file:
+        notes = {"several": 1} if _holds_several(file) else {}
+        if file.format == "TIFF":
+            tags = file.tag_v2
+            if tags.get(277, 1) > 3 and len(file.getbands()) == 3:  # samples per pixel
+                notes["bands"] = 1
+            if tags.get(274, 1) != 1:  # Pillow turns it
+                notes["turned"] = 1
+            # Pillow would divide the colours by an associated alpha.
+            file.tile = [tile._replace(args=_unassociated(tile.args)) for tile in file.tile]
+        sixteen = _has_16_bits(file) and file.mode in ("LA", "RGB", "RGBA")
+        file.load()
+        image, turned = _upright(file)
+        if turned:
+            notes["turned"] = 1
+        if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+            notes["alpha"] = 1
+        if image.mode[0] in "IF":
+            inverted = file.format == "TIFF" and tags.get(262) == _WHITE_IS_ZERO
+            return np.repeat(_to_bytes(np.asarray(image), value_range, notes, inverted)[..., None], 3, axis=2), notes
+        if sixteen and value_range is not None:
+            return _to_bytes(_full_depth(path), value_range, notes)[..., :3], notes
+        array = np.asarray(image.convert("RGB"))  # Pillow reads the upper 8 bits of 16
+        if sixteen:
+            _note_dark(int(array.max()) << 8 | 255, notes)
+        return array, notes
+
+
+def read_size(source: Path | io.BytesIO) -> tuple[int, int]:
+    """Return (height, width) of a picture once it is turned upright; raise a UserError as `read_image`."""
+    with _opened(source, "image") as file:
+        turned = (
+            file.format != "TIFF" and file.getexif().get(ExifTags.Base.Orientation, 1) > 4
+        )  # a TIFF is upright already
+        return (file.width, file.height) if turned else (file.height, file.width)
+
+
+def _unassociated(args: Any) -> Any:
+    """Return a tile's arguments with the raw mode of an unassociated alpha."""
+    return (args[0].replace("RGBa", "RGBA"), *args[1:]) if isinstance(args, tuple) else args
+
+
+def _raw_mode(file: Any) -> str:
+    """Return how the values of an open, but not yet loaded picture are stored, such as L;4 or RGB;16B."""
+    args = file.tile[0].args if getattr(file, "tile", ()) else ""
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def _has_16_bits(file: Any) -> bool:
+    return ";16" in _raw_mode(file)
+
+
+def _holds_several(file: Image.Image) -> bool:
+    """Return whether a second picture of the same size follows; smaller ones are previews."""
+    if getattr(file, "n_frames", 1) < 2:
+        return False
+    size = file.size
+    file.seek(1)
+    second = file.size
+    file.seek(0)
+    return second == size
+
+
+def _upright(file: Image.Image) -> tuple[Image.Image, bool]:
+    """Return a loaded picture turned by its EXIF orientation, and whether that changed anything."""
+    turn = _UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation))
+    return (file, False) if turn is None else (file.transpose(turn), True)
+
+
+def _full_depth(path: Path) -> np.ndarray:
+    """Return all bits of a picture of 16 bits, (H, W, 3 or 4) uint16, which Pillow cuts to 8; upright."""
+    import cv2  # slow to import, and rarely needed
+
+    array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)  # without EXIF
+    if array is None or array.ndim != 3 or array.dtype != np.uint16:
+        raise ValueError("its 16 bits cannot be decoded")
+    array = array[..., [2, 1, 0, 3][: array.shape[2]]]
+    with Image.open(path) as fresh:
+        turn = _UPRIGHT.get(fresh.getexif().get(ExifTags.Base.Orientation))
+    if turn is not None:
+        places = Image.fromarray(np.arange(array.shape[0] * array.shape[1], dtype=np.int32).reshape(array.shape[:2]))
+        array = array.reshape(-1, array.shape[2])[np.asarray(places.transpose(turn))]
+    return array
+
+
+def _to_bytes(
+    values: np.ndarray, value_range: tuple[float, float] | None, notes: dict[str, int], inverted: bool = False
+) -> np.ndarray:
+    """Return values of any type as uint8: those of `value_range`, or of 16 bits, spread over 0..255."""
+    low, high = value_range or (0, 65535)
+    if value_range is None and values.dtype.kind == "f":
+        raise ValueError('its pixels are floating-point numbers; write their "range": [low, high] into classes.json')
+    if value_range is None and (values.min() < 0 or values.max() > high):
+        raise ValueError('its pixels have more than 16 bits; write their "range": [low, high] into classes.json')
+    if value_range is None:
+        _note_dark(int(values.max()), notes)
+        if not inverted:
+            return (values // 256).astype(np.uint8)
+    elif values.max() > high:
+        notes["beyond"] = 1
+    offset = np.nan_to_num(high - values if inverted else values - np.float64(low))
+    levels = (
+        high - low if values.dtype.kind == "f" else high - low + 1
+    )  # of whole numbers each is as wide as the others
+    return np.clip(np.floor(offset * (256 / levels)), 0, 255).astype(np.uint8)
+
+
+def _note_dark(top: int, notes: dict[str, int]) -> None:
+    if top < 1 << 14:
+        notes["dark"] = top
 
 
 def read_label(path: Path, classes: Classes) -> np.ndarray:
-    """Read a label file, as classes.label_format says, as (H, W) uint8 class ids; what is no class is ignore_index.
+    """Read a label file, as classes.label_format says, as (H, W) uint8 class ids; other ids become ignore_index.
 
-    Ids are read from PNGs of at most 8 bits (grey or palette) and from SBD's .mat files, colours from RGB pictures.
+    Ids are read from PNG, TIFF, BMP or GIF: of one channel, or of equal channels with an alpha of one value. SBD's are .mat
+    files. Colours may also be grey g, for (g, g, g). The label's own EXIF orientation is applied.
 
     Raises:
-        UserError: the file is missing, broken, of another kind, or has ids or colours that are neither a class nor ignored.
+        UserError: the file is missing, broken, of a format or kind that does not keep ids, ambiguous, or has ids or colours
+            that are neither a class nor ignored.
     """
     if path.suffix.lower() == ".mat":
         return _from_ids(_read_mat(path), path, classes)
-    try:
-        with Image.open(path) as image:
-            mode, depth = image.mode, _bit_depth(image)
-            if classes.label_format == "colours" and mode in ("RGB", "RGBA", "P"):
-                return _from_colours(np.asarray(image.convert("RGB")), path, classes)
-            raw = np.asarray(image)
-            if mode == "1":
-                raw = raw.astype(np.uint8)
-            elif mode == "L" and depth < 8:
-                raw = raw // (255 // (2**depth - 1))  # Pillow spreads what few bits hold over 0..255
-    except FileNotFoundError:
-        raise UserError(f"label {path} not found") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"label {path} cannot be read ({error}); replace or remove it") from None
-    if classes.label_format == "colours":
-        raise UserError(f"label {path} has mode {mode}; expected the classes' colours in RGB, as classes.json says")
-    if mode not in ("1", "L", "P"):
-        raise UserError(f"label {path} has mode {mode}; expected an 8-bit PNG of class ids (mode L or P), one channel")
-    return _from_ids(raw, path, classes)
+    with _opened(path, "label") as file:
+        if file.format not in _LOSSLESS or file.info.get("compression") in _COMPRESSED:
+            kind = file.format if file.format not in _LOSSLESS else f"{file.format} with JPEG compression"
+            raise UserError(f"label {path} is a {kind} picture, which changes ids at edges; save it as PNG")
+        if _holds_several(file):
+            raise UserError(f"label {path} holds several pictures; keep one")
+        raw_mode, mode, deep = _raw_mode(file), file.mode, _has_16_bits(file)
+        inverted = file.format == "TIFF" and file.tag_v2.get(262) == _WHITE_IS_ZERO
+        file.load()
+        image, _ = _upright(file)
+        values = _full_depth(path) if deep and mode in ("LA", "RGB", "RGBA") else np.asarray(image)
+        if classes.label_format == "colours":
+            return _from_colours(_colours(image, values, deep, path), path, classes)
+        if inverted:
+            raise UserError(f"label {path} is a TIFF in which white is zero, so its ids are ambiguous; save it as PNG")
+        if mode == "1":
+            known = (*classes.label_ids, *classes.ignore_ids)
+            values = values.astype(np.uint8) * (1 if 1 in known or 255 not in known else 255)
+        elif mode == "L" and raw_mode[:3] in ("L;2", "L;4"):
+            values = values // {"2": 85, "4": 17}[raw_mode[2]]  # Pillow spreads what few bits hold over 0..255
+        elif values.ndim == 3:
+            values = _one_channel(values, mode, path)
+        elif mode[0] in "IF" and not np.array_equal(values, np.rint(values)):
+            raise UserError(f"label {path} has values that are no whole numbers; save class ids as an 8-bit PNG")
+    return _from_ids(values, path, classes)
 
 
-def _bit_depth(image: Image.Image) -> int:
-    """Return the bits per value of a grey PNG that is open, but not yet read; 8 for others."""
-    tile = getattr(image, "tile", ()) if image.format == "PNG" else ()
-    return {"L;2": 2, "L;4": 4}.get(str(tile[0][3]) if tile else "", 8)
+def _one_channel(values: np.ndarray, mode: str, path: Path) -> np.ndarray:
+    """Return the ids, (H, W), of a label of several channels; refuse it if they could be something else."""
+    channels, alpha = (values[..., :-1], values[..., -1]) if mode in ("LA", "PA", "RGBA") else (values, np.zeros(1))
+    if mode not in ("LA", "PA", "RGB", "RGBA") or (channels != channels[..., :1]).any():
+        raise UserError(
+            f"label {path} has mode {mode} with different channels; expected class ids in one channel or in equal ones. "
+            'If it holds colours, write "labels": "colours" into classes.json'
+        )
+    if alpha.min() != alpha.max():
+        raise UserError(f"label {path} is transparent in places, so its ids are ambiguous; save it without alpha")
+    return channels[..., 0]
+
+
+def _colours(image: Image.Image, values: np.ndarray, deep: bool, path: Path) -> np.ndarray:
+    """Return the colours of a label, (H, W, 3) uint8, grey and palettes as RGB; `values` are its raw ones."""
+    if deep:  # 8 bits stretched to 16, or stored in them
+        if values.max() > 255:
+            if (values % 257).any():
+                raise UserError(f"label {path} has colours of 16 bits; save it with 8 bits per channel")
+            values = values // 257
+        return np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values[..., :3]
+    if image.mode not in ("1", "L", "LA", "P", "PA", "RGB", "RGBA"):
+        raise UserError(
+            f"label {path} has mode {image.mode}; expected the classes' colours in RGB, as classes.json says"
+        )
+    if not image.has_transparency_data:
+        return np.asarray(image.convert("RGB"))
+    rgba = np.asarray(image.convert("RGBA"))
+    hidden = rgba[..., 3] == 0
+    if not hidden.all() and rgba[hidden][:, :3].any():  # black is what editors put under transparency
+        raise UserError(
+            f"label {path} has colours under transparent pixels, which are ambiguous; save it without alpha"
+        )
+    return rgba[..., :3]
 
 
 def require_size(label: np.ndarray, size: tuple[int, int], path: Path) -> None:
     """Refuse a label, read from `path`, of another size than its image's (height, width)."""
     if label.shape != size:
         sizes = f"{label.shape[0]}x{label.shape[1]}, its image {size[0]}x{size[1]}"
-        raise UserError(f"label {path} is {sizes} (height x width); they must be equal")
+        swapped = ". If EXIF turns the image, turn the label too: images are read upright, as viewers show them"
+        raise UserError(
+            f"label {path} is {sizes} (height x width); they must be equal{swapped if label.shape == size[::-1] else ''}"
+        )
 
 
 def _from_ids(raw: np.ndarray, path: Path, classes: Classes) -> np.ndarray:
-    known = np.zeros(256, dtype=bool)
-    known[[*classes.label_ids, *classes.ignore_ids]] = True
-    present = np.bincount(raw.ravel(), minlength=256) > 0
-    wrong = np.flatnonzero(present & ~known)
-    if wrong.size:
+    known = {*classes.label_ids, *classes.ignore_ids}
+    present = np.flatnonzero(np.bincount(raw.ravel())) if raw.dtype == np.uint8 else np.unique(raw)
+    wrong = [int(id_) for id_ in present if id_ not in known]
+    if wrong:
         expected = f"0..{len(classes) - 1}" if not classes.file_ids else f"{list(classes.file_ids)}"
-        found = f"has ids {wrong[:5].tolist()} outside {expected} and the ignored {list(classes.ignore_ids)}"
+        found = f"has ids {wrong[:5]} outside {expected} and the ignored {list(classes.ignore_ids)}"
         raise UserError(f"label {path} {found}; fix the file, or the list of classes")
-    return classes.lookup()[raw]
+    return classes.lookup()[raw.astype(np.uint8)]
 
 
 def _from_colours(raw: np.ndarray, path: Path, classes: Classes) -> np.ndarray:
@@ -125,7 +308,7 @@ def _from_colours(raw: np.ndarray, path: Path, classes: Classes) -> np.ndarray:
 
 def _read_mat(path: Path) -> np.ndarray:
     """Return the (H, W) uint8 ids of SBD's GTcls.Segmentation."""
-    from scipy.io import loadmat  # slow to import, and needed by SBD alone
+    from scipy.io import loadmat  # slow to import, and needed only by SBD
 
     try:
         return np.asarray(loadmat(path)["GTcls"]["Segmentation"][0, 0], dtype=np.uint8)
@@ -144,17 +327,18 @@ class LabelledPairs(Sequence[tuple[np.ndarray, np.ndarray]]):
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
         row = self.rows[index]
-        return read_image(self.root / row.image), read_label(self.root / row.label, self.classes)
+        image = read_image(self.root / row.image, self.classes.value_range)
+        return image, read_label(self.root / row.label, self.classes)
 
 
 class Images(Sequence[np.ndarray]):
     """The image of every row, read from disk when asked for; paths start at `root`."""
 
-    def __init__(self, rows: Sequence[Row], root: Path) -> None:
-        self.rows, self.root = rows, root
+    def __init__(self, rows: Sequence[Row], root: Path, value_range: tuple[float, float] | None = None) -> None:
+        self.rows, self.root, self.value_range = rows, root, value_range
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def __getitem__(self, index):  # type: ignore[no-untyped-def]
-        return read_image(self.root / self.rows[index].image)
+        return read_image(self.root / self.rows[index].image, self.value_range)

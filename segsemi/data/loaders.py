@@ -61,7 +61,7 @@ def _start_worker(worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    cv2.setNumThreads(0)  # workers beside torch's threads: more threads than cores slow all of them down
+    cv2.setNumThreads(0)  # with torch's threads there would be more threads than cores
     torch.set_num_threads(1)
 
 

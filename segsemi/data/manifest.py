@@ -9,13 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 
+import numpy as np
+
 from segsemi.core.errors import UserError
 from segsemi.core.files import write_csv
 
 
 @dataclass(frozen=True)
 class Row:
-    """One image; `subset` is train, val, test, or extra (images beside the training images, usually without labels).
+    """One image; `subset` is train, val, test, extra (images beside the training images, usually without labels), or SKIPPED.
 
     `label` and `label_hash` are empty where there is no label. Readers of data sets leave size (in pixels) and hashes to
     the check of the files.
@@ -35,6 +37,7 @@ COLUMNS = tuple(field.name for field in fields(Row))
 UNLABELLED_COLUMNS = tuple(name for name in COLUMNS if not name.startswith("label"))
 HIDDEN_COLUMNS = ("id", "label", "label_hash")
 HELD_OUT = ("val", "test")  # subsets that are measured on and never learnt from
+SKIPPED = "skipped"  # the subset of broken images, which nothing uses
 
 
 def write_rows(path: Path, rows: Iterable[Row], columns: Sequence[str] = COLUMNS) -> None:
@@ -49,7 +52,7 @@ def read_rows(path: Path) -> list[Row]:
         UserError: the file is missing or broken, has no id column or a broken number, or a path leaves the data set's folder.
     """
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8") as file:
             records = list(csv.DictReader(file))
     except FileNotFoundError:
         raise UserError(f"{path} not found: run `dvc repro` from its first stage") from None
@@ -65,6 +68,11 @@ def read_rows(path: Path) -> list[Row]:
             raise UserError(f"{path}, line {number}: {error}; rerun the stage that writes it") from None
         rows.append(Row(**values, **sides))  # type: ignore[arg-type]
     return rows
+
+
+def evenly_spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """Return at most `count` of the rows, from the first to the last, in their order."""
+    return [rows[index] for index in np.linspace(0, len(rows) - 1, num=min(count, len(rows)), dtype=int)]
 
 
 def _check(values: dict[str, str]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from segsemi.core.files import require_usable
 from segsemi.data.manifest import Row
 from segsemi.datasets import scenes
 from segsemi.datasets.camvid import find_camvid
@@ -30,6 +31,7 @@ def find_dataset(name: str, root: Path, *, val_fraction: float, seed: int) -> Da
     Raises:
         UserError: a folder, list, image, label or classes.json is missing, wrong or superfluous; names it and the remedy.
     """
+    require_usable(root)
     if name == "folder":
         return find_folder(root, val_fraction=val_fraction, seed=seed)
     return READERS[name](root)

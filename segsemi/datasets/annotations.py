@@ -2,23 +2,27 @@
 
 import base64
 import io
-import json
 import math
-from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
-from pycocotools.coco import COCO
+from pycocotools import mask as coco_masks
 
 from segsemi.core.classes import IGNORE_INDEX, Classes, write_label_png
 from segsemi.core.errors import UserError
-from segsemi.core.files import visible_files, write_json
+from segsemi.core.files import read_json, visible_files, write_json
+from segsemi.data.images import IMAGE_ENDINGS, LABEL_ENDINGS, read_size
+from segsemi.datasets.entries import composed, path_ends
 from segsemi.datasets.folder import read_classes
 from segsemi.datasets.voc import colour_of
+
+FARTHEST = 100_000  # pixels; coordinates beyond are mistakes, and pycocotools crashes at some of them
+SHOWN = 5
 
 
 class Annotated(NamedTuple):
@@ -27,7 +31,7 @@ class Annotated(NamedTuple):
     Attributes:
         name: the image's path below its folder, without ending.
         shapes: (class name, a function that returns the (height, width) bool mask), those that lie on top last; class None:
-            no class (crowds). Functions, since the masks of thousands of images do not fit in memory.
+            no class. Functions, since the masks of thousands of images do not fit in memory.
     """
 
     name: str
@@ -36,39 +40,139 @@ class Annotated(NamedTuple):
     shapes: Sequence[tuple[str | None, Callable[[], np.ndarray]]]
 
 
-def read_labelme(folder: Path) -> list[Annotated]:
-    """Read the JSON files of labelme below `folder`, later shapes on top of earlier ones."""
-    paths = [path for path in visible_files(folder, (".json",)) if path.name != "classes.json"]  # which we wrote
-    if not paths:
-        raise UserError(f"{folder} has no JSON file of labelme; name the folder that holds them")
-    found = []
-    for path in paths:
-        shapes = []
-        try:
-            content = json.loads(path.read_bytes())
-            height, width = int(content["imageHeight"]), int(content["imageWidth"])
-            for shape in content["shapes"]:
-                mask = partial(_labelme_mask, shape, height, width)
-                mask()  # so that an error comes before anything is written
-                shapes.append((None if shape["label"] == "__ignore__" else str(shape["label"]), mask))
-            name = path.relative_to(folder).with_suffix("").as_posix()
-            found.append(Annotated(name, height, width, shapes))
-        except (KeyError, TypeError, ValueError, OSError) as error:
-            raise UserError(f"{path} is no annotation of labelme ({type(error).__name__}: {error})") from None
+class Notes:
+    """Counts what is passed over or worth a look, with the first places."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, list[str]] = defaultdict(list)
+
+    def add(self, what: str, place: str) -> None:
+        """Note one more of what happened, such as `shapes without an area are passed over`."""
+        self.places[what].append(place)
+
+    def __str__(self) -> str:
+        return "".join(f"\n  {line}" for line in self.lines())
+
+    def lines(self) -> list[str]:
+        """Return a warning for each kind: how often, what, and the first places."""
+        return [
+            f"warning: {what} ({len(places)}): {', '.join(places[:SHOWN])}{' ...' if len(places) > SHOWN else ''}"
+            for what, places in self.places.items()
+        ]
+
+
+class _StrayShape(ValueError):
+    """Says why a shape has no area."""
+
+
+def find_pictures(folder: Path) -> dict[str, Path]:
+    """Return path below images/ or unlabelled/ of `folder`, without ending -> file, of all pictures there."""
+    found = {}
+    for base in (folder / "unlabelled", folder / "images"):
+        for path in visible_files(base, IMAGE_ENDINGS):
+            found[composed(path.relative_to(base).with_suffix("").as_posix())] = path
     return found
 
 
-def _labelme_mask(shape: dict[str, Any], height: int, width: int) -> np.ndarray:
-    kind, points = shape.get("shape_type", "polygon"), [(float(x), float(y)) for x, y in shape["points"]]
-    if kind == "mask":  # a PNG within the bounding box that the two points span
-        left, top = (round(value) for value in points[0])
-        patch = np.asarray(Image.open(io.BytesIO(base64.b64decode(shape["mask"])))) > 0
-        mask = np.zeros((height, width), dtype=bool)
-        mask[top : top + patch.shape[0], left : left + patch.shape[1]] = patch[: height - top, : width - left]
-        return mask
+def read_labelme(source: Path, pictures: Mapping[str, Path], notes: Notes) -> list[Annotated]:
+    """Read the JSON files of labelme, or of a tool with its format, below a folder, later shapes on top of earlier ones.
+
+    Args:
+        pictures: those that may be annotated, from `find_pictures`; if there are none, names are as in the files.
+        notes: is told what is passed over.
+
+    Raises:
+        UserError: there is no such file, or some are broken.
+    """
+    paths = [source] if source.is_file() else visible_files(source, (".json",))
+    base = source.parent if source.is_file() else source
+    found, broken = [], []
+    for path in paths:
+        if path.name == "classes.json":  # which we wrote
+            continue
+        try:
+            content = read_json(path)
+            if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
+                notes.add("JSON files without shapes are passed over", str(path))
+                continue
+            own = composed(path.relative_to(base).with_suffix("").as_posix())
+            named = str(content.get("imagePath") or "").replace("\\", "/")
+            name = _known(own, pictures) or _known(composed(named), pictures) or own
+            if named and composed(PurePosixPath(named).stem) != PurePosixPath(own).name and name == own:
+                notes.add("files name another image in imagePath; their own name counts", f"{path} ({named})")
+            height, width = _labelme_size(path, content, pictures.get(name))
+            shapes: list[tuple[str | None, Callable[[], np.ndarray]]] = []
+            for shape in content["shapes"]:
+                try:
+                    class_ = _class_name(shape.get("label"))
+                    mask = partial(_labelme_mask, shape, height, width)
+                    if not mask().any():  # an error, too, comes before anything is written
+                        raise _StrayShape("lies outside the image")
+                    shapes.append((None if class_ == "__ignore__" else class_, mask))
+                except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+                    notes.add("shapes are passed over", f"{path.name} {_reason(error)}")
+            if shapes or not content["shapes"]:
+                found.append(Annotated(name, height, width, shapes))
+        except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
+            broken.append(f"{path} is no annotation of labelme ({_reason(error)})")
+    _refuse(broken)
+    if not found:
+        raise UserError(f"{source} has no JSON file of labelme with a shape; name the folder that holds them{notes}")
+    return found
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if type(error) in (ValueError, _StrayShape) else f"{type(error).__name__}: {error}"
+
+
+def _refuse(broken: Sequence[str]) -> None:
+    if broken:
+        raise UserError("\n  ".join(broken[:20]) + (f"\n  and {len(broken) - 20} more" if len(broken) > 20 else ""))
+
+
+def _known(name: str, pictures: Mapping[str, Path]) -> str | None:
+    """Return the picture that a path of an annotation means, perhaps with folders of another machine before it."""
+    return max((end for end in path_ends(name) if end in pictures), key=len, default=None)
+
+
+def _class_name(label: Any) -> str:
+    if label is None or not str(label).strip():
+        raise _StrayShape("has no class")
+    return composed(str(label).strip())
+
+
+def _labelme_size(path: Path, content: Mapping[str, Any], picture: Path | None) -> tuple[int, int]:
+    """Return (height, width) as the file has them, else those of the embedded image, or of the picture."""
+    height, width = content.get("imageHeight"), content.get("imageWidth")
+    if height and width:
+        return int(height), int(width)
+    if content.get("imageData"):
+        return read_size(io.BytesIO(base64.b64decode(content["imageData"])))
+    beside = path.parent / str(content.get("imagePath") or "").replace("\\", "/")
+    for file in (picture, beside):
+        if file is not None and file.is_file():
+            return read_size(file)
+    raise ValueError("no imageHeight and imageWidth, and its image is neither beside it nor in images/")
+
+
+def _points(points: Any) -> list[tuple[float, float]]:
+    """Return pairs of numbers; raise _StrayShape for any that cannot be in an image."""
+    pairs = [(float(x), float(y)) for x, y in points]
+    if not all(abs(value) <= FARTHEST for pair in pairs for value in pair):  # NaN is not
+        raise _StrayShape(f"has coordinates beyond {FARTHEST} pixels")
+    return pairs
+
+
+def _labelme_mask(shape: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+    kind, points = shape.get("shape_type") or "polygon", _points(shape["points"])
     canvas = Image.new("1", (width, height))
     draw = ImageDraw.Draw(canvas)
-    if kind == "polygon" and len(points) > 2:
+    if kind == "mask" and points:  # a PNG within the bounding box that the two points span
+        with Image.open(io.BytesIO(base64.b64decode(shape["mask"]))) as file:
+            patch = np.asarray(file if file.mode in ("1", "L", "P") else file.convert("L")) > 0
+        left, top = (round(value) for value in points[0])
+        canvas.paste(Image.fromarray(patch), (left, top))  # clips at all edges
+    elif kind in ("polygon", "rectangle", "rotation", "quadrilateral") and len(points) > 2:
         draw.polygon(points, fill=1)
     elif kind == "rectangle" and len(points) == 2:
         draw.rectangle([*np.min(points, axis=0), *np.max(points, axis=0)], fill=1)
@@ -76,61 +180,209 @@ def _labelme_mask(shape: dict[str, Any], height: int, width: int) -> np.ndarray:
         (x, y), radius = points[0], math.dist(*points)
         draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=1)
     else:
-        raise ValueError(f"shape {shape['label']!r} of type {kind!r} with {len(points)} points has no area")
+        raise _StrayShape(f"shape {shape.get('label')!r} of type {kind!r} with {len(points)} points")
     return np.asarray(canvas)
 
 
-def read_coco(path: Path) -> list[Annotated]:
-    """Read the images of a COCO file of instances that have annotations: smaller ones on top; crowds are no class.
+def read_coco(source: Path, pictures: Mapping[str, Path], notes: Notes) -> list[Annotated]:
+    """Read the images that have annotations of a COCO file of instances, or of all such files in a folder: smaller ones on top.
 
-    An image without any is one that nobody has labelled yet.
+    Crowds are their class, as the brush masks of CVAT are marked as crowds. An image without any annotation is one that
+    nobody has labelled yet.
+
+    Args:
+        pictures, notes: as in `read_labelme`.
+
+    Raises:
+        UserError: a file is broken or no COCO file, ids stand for two things, or no annotation has a mask.
     """
-    coco, shapes = COCO(), defaultdict(list)
-    try:
-        content = json.loads(path.read_bytes())
-        names = {item["id"]: str(item["name"]) for item in content["categories"]}
-        coco.imgs = {item["id"]: item for item in content["images"]}
-        for item in content["annotations"]:
-            for key, known in (("image_id", coco.imgs), ("category_id", names)):
-                if item[key] not in known:
-                    raise ValueError(f"annotation {item['id']} has {key} {item[key]}, which the file does not explain")
-            mask = partial(_coco_mask, coco, item)
-            area = mask().sum()  # also, so that an error comes before anything is written
-            shapes[item["image_id"]].append((area, None if item.get("iscrowd") else names[item["category_id"]], mask))
-        found = []
-        for id_, image in coco.imgs.items():
-            if id_ in shapes:
-                ordered = sorted(shapes[id_], key=lambda shape: -shape[0])
-                name = PurePosixPath(image["file_name"]).with_suffix("").as_posix()
-                found.append(Annotated(name, image["height"], image["width"], [shape[1:] for shape in ordered]))
-    except Exception as error:  # pycocotools fails in its own ways
-        raise UserError(f"{path} is no COCO file of masks ({type(error).__name__}: {error})") from None
+    paths = [source] if not source.is_dir() else visible_files(source, (".json",))
+    found: dict[str, Annotated] = {}
+    for path in paths:
+        if path.name == "classes.json":
+            continue
+        try:
+            content = read_json(path)
+            if source.is_dir() and not (isinstance(content, dict) and "annotations" in content):
+                notes.add("JSON files without annotations are passed over", str(path))
+                continue
+            folder = path.parent.relative_to(source) if source.is_dir() else Path()
+            for image in _coco_images(content, f"{path.name} annotation", folder, pictures, notes):
+                other = found.setdefault(image.name, image)
+                if other[:3] != image[:3]:
+                    raise ValueError(f"image {image.name!r} has another size than in a file before")
+                if other is not image:
+                    found[image.name] = image._replace(shapes=[*other.shapes, *image.shapes])
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error})") from None
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} is no COCO file of masks ({_reason(error)})") from None
     if not found:
-        raise UserError(f"{path} has no annotation; export it with them")
+        raise UserError(f"{source} has no annotation with a mask; export it with them{notes}")
+    return list(found.values())
+
+
+def _id(value: Any) -> str:
+    """Return an id as text, as files have 1, 1.0 or "1" for the same."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _by_id(items: Sequence[Mapping[str, Any]], kind: str, key: str) -> dict[str, Mapping[str, Any]]:
+    """Return id -> item; raise ValueError if an id has two different values of `key`."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for item in items:
+        other = found.setdefault(_id(item["id"]), item)
+        if other[key] != item[key]:
+            both = f"{kind} id {item['id']} is {other[key]!r} and {item[key]!r}"
+            raise ValueError(f"{both}; merged files need an id of its own for each {kind}")
     return found
 
 
-def _coco_mask(coco: COCO, annotation: dict[str, Any]) -> np.ndarray:
-    image, segmentation = coco.imgs[annotation["image_id"]], annotation.get("segmentation") or []
-    if isinstance(segmentation, list):
-        segmentation = [polygon for polygon in segmentation if len(polygon) > 4]  # two points have no area
-    if not segmentation:
-        raise ValueError(f"annotation {annotation['id']} has no polygon, and a box alone is no mask: draw or remove it")
-    mask = coco.annToMask({**annotation, "segmentation": segmentation}).astype(bool)
-    if mask.shape != (image["height"], image["width"]):
-        raise ValueError(f"annotation {annotation['id']} has a mask of {mask.shape}, its image another size")
-    return mask
+def _coco_images(
+    content: Mapping[str, Any], place: str, folder: Path, pictures: Mapping[str, Path], notes: Notes
+) -> Iterator[Annotated]:
+    """Yield the images of one file that have a mask."""
+    classes = {
+        id_: _class_name(item["name"]) for id_, item in _by_id(content["categories"], "category", "name").items()
+    }
+    images, shapes = _by_id(content["images"], "image", "file_name"), defaultdict(list)
+    names = {id_: _coco_name(str(item["file_name"]), folder, pictures) for id_, item in images.items()}
+    sizes = {id_: _coco_size(item, pictures.get(names[id_])) for id_, item in images.items()}
+    for index, item in enumerate(content["annotations"] or ()):
+        here = f"{place} {item.get('id', f'at position {index}')}"
+        try:
+            image, category = _id(item["image_id"]), _id(item["category_id"])
+            for key, value, known in (("image_id", image, images), ("category_id", category, classes)):
+                if value not in known:
+                    raise _StrayShape(f"has {key} {value}, which the file does not explain")
+            mask = partial(_coco_mask, item.get("segmentation"), *sizes[image])
+            if not (area := int(mask().sum())):
+                raise _StrayShape("lies outside the image")
+            shapes[image].append((area, classes[category], mask))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            notes.add("annotations without a mask are passed over", f"{here} {_reason(error)}")
+            continue
+        if item.get("iscrowd"):
+            notes.add("crowds count as their class", f"{here} ({classes[category]})")
+    often = Counter(names.values())
+    for id_ in images:
+        if id_ in shapes:
+            if often[names[id_]] > 1:
+                raise ValueError(
+                    f"{often[names[id_]]} images have the name {names[id_]!r} (endings do not count); rename one"
+                )
+            ordered = sorted(shapes[id_], key=lambda shape: -shape[0])
+            yield Annotated(names[id_], *sizes[id_], [shape[1:] for shape in ordered])
+
+
+def _coco_name(file_name: str, folder: Path, pictures: Mapping[str, Path]) -> str:
+    """Return the picture that `file_name`, perhaps below `folder`, means; if none is known, the path without ending."""
+    path = PurePosixPath(composed(file_name.replace("\\", "/")))
+    if (name := _known(composed((folder / path).as_posix()), pictures)) is not None:
+        return name
+    if path.parts[:1] == ("images",) and len(path.parts) > 1:
+        path = path.relative_to("images")
+    return (path.with_suffix("") if path.suffix.lower() in IMAGE_ENDINGS else path).as_posix()
+
+
+def _coco_size(image: Mapping[str, Any], picture: Path | None) -> tuple[int, int]:
+    """Return (height, width) as the file has them, else those of the picture."""
+    if image.get("height") and image.get("width"):
+        return int(image["height"]), int(image["width"])
+    if picture is None:
+        raise ValueError(f"image {image['file_name']!r} has no height and width, and is not in images/")
+    return read_size(picture)
+
+
+def _coco_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """Return the (height, width) bool mask of polygons or of run lengths, whatever dialect they are written in."""
+    if isinstance(segmentation, Mapping):
+        return _from_run_lengths(segmentation, height, width)
+    rings = [ring for ring in _rings(segmentation or []) if len(ring) > 2]  # two points have no area
+    if not rings:
+        raise _StrayShape("has no polygon, and a box alone is no mask")
+    flat = [[value for point in ring for value in point] for ring in rings]
+    return coco_masks.decode(coco_masks.merge(coco_masks.frPyObjects(flat, height, width))).astype(bool)
+
+
+def _rings(value: Any) -> Iterator[list[tuple[float, float]]]:
+    """Yield the points of each polygon: of [x, y, x, y...], of [[x, y], ...], and of lists of these."""
+    if not isinstance(value, list):
+        raise _StrayShape("has a segmentation that is no list of points")
+    if all(isinstance(item, int | float) for item in value):
+        if len(value) % 2:
+            raise _StrayShape(f"has a polygon of {len(value)} numbers, which are no points")
+        yield _points(zip(value[::2], value[1::2], strict=True))
+    elif all(isinstance(item, list) and len(item) == 2 and not isinstance(item[0], list) for item in value):
+        yield _points(value)
+    else:
+        for item in value:
+            yield from _rings(item)
+
+
+def _from_run_lengths(code: Mapping[str, Any], height: int, width: int) -> np.ndarray:
+    """Decode run lengths, column by column, themselves or in pycocotools' text; check what pycocotools does not."""
+    counts = code["counts"] if isinstance(code["counts"], list) else _run_lengths(str(code["counts"]))
+    if [int(side) for side in code["size"]] != [height, width]:
+        raise _StrayShape(f"has a mask of {code['size']}, its image [{height}, {width}]")
+    if min(counts, default=0) < 0 or sum(counts) != height * width:
+        raise _StrayShape(f"has run lengths that are not those of {height}x{width} pixels")
+    return np.repeat(np.arange(len(counts)) % 2 == 1, counts).reshape(width, height).T
+
+
+def _run_lengths(text: str) -> list[int]:
+    """Return the run lengths in pycocotools' text: 5 bits a character, from the third on differences to the last but one."""
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        value |= (bits & 0x1F) << shift
+        shift += 5
+        if not bits & 0x20:
+            if bits & 0x10:
+                value -= 1 << shift
+            counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+            value = shift = 0
+    return counts
+
+
+def fitting(images: Sequence[Annotated], pictures: Mapping[str, Path], notes: Notes) -> list[Annotated]:
+    """Return the annotated images that are among the pictures and have the size of their annotation.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = []
+    for image in images:
+        size = read_size(pictures[image.name]) if image.name in pictures else None
+        if size is None:
+            notes.add("annotated images are not in images/ and get no label", image.name)
+        elif size != (image.height, image.width):
+            text = f"{image.name} ({size[0]}x{size[1]}, annotated at {image.height}x{image.width})"
+            notes.add("images have another height x width than their annotation and get no label", text)
+        else:
+            found.append(image)
+    if not found:
+        raise UserError(f"no annotated image is in images/, at the size of its annotation{notes}")
+    return found
 
 
 def write_labels(
-    images: Sequence[Annotated], out: Path, *, names: Sequence[str] = (), background: str | None = None
+    images: Sequence[Annotated],
+    out: Path,
+    *,
+    names: Sequence[str] = (),
+    background: str | None = None,
+    notes: Notes,
 ) -> Classes:
     """Write out/labels/NAME.png and out/classes.json.
 
     Args:
-        names: the classes, in the order of their ids; none: all that occur, in alphabetical order.
-        background: the class of all pixels outside the shapes, the first one if `names` does not hold it; None: they are
+        names: the classes, in the order of their ids; none: those of classes.json, if it is there, then all others that
+            occur, in alphabetical order.
+        background: the class of all pixels outside the shapes, the first one if nothing names it yet; None: they are
             no class and are ignored in training.
+        notes: is told which labels were there before.
 
     Raises:
         UserError: a shape has a class that is not in `names`; there is no class, or more than a label can hold; two images
@@ -145,36 +397,53 @@ def write_labels(
         if image.name in seen:
             raise UserError(f"two images have the name {image.name!r} (endings do not count); rename one")
         seen.add(image.name)
-    classes = _choose_classes(images, names, background, out / "classes.json")
+    classes = _choose_classes(images, names, background, out / "classes.json", notes)
     ids: dict[str | None, int] = {name: index for index, name in enumerate(classes.names)} | {None: IGNORE_INDEX}
+    before = {
+        path.relative_to(out / "labels").with_suffix("").as_posix()
+        for path in visible_files(out / "labels", LABEL_ENDINGS)
+    }
     for image in images:
         label = np.full((image.height, image.width), ids[background], dtype=np.uint8)
         for name, mask in image.shapes:
             label[mask()] = ids[name]
         write_label_png(out / "labels" / f"{image.name}.png", label, classes)
-    write_json(out / "classes.json", {"names": classes.names, "colours": classes.colours})
+    for name in sorted(before):
+        what = "labels that were there are replaced" if name in seen else "labels of an earlier export stay and count"
+        notes.add(what, f"labels/{name}.png")
+    file = out / "classes.json"
+    kept = read_json(file) if file.exists() else {}
+    write_json(file, {**kept, "names": classes.names, "colours": classes.colours})
     return classes
 
 
-def _choose_classes(images: Sequence[Annotated], names: Sequence[str], background: str | None, path: Path) -> Classes:
+def _choose_classes(
+    images: Sequence[Annotated], names: Sequence[str], background: str | None, path: Path, notes: Notes
+) -> Classes:
     """Return the classes, with the colours that they have in `path` already; errors as `write_labels`."""
     present = sorted({name for image in images for name, _ in image.shapes if name is not None})
-    chosen = list(names or present)
+    there = read_classes(path) if path.exists() else None
+    chosen = list(names or dict.fromkeys([*(there.names if there else ()), *present]))
     if background is not None and background not in chosen:
-        chosen.insert(0, background)
+        chosen.insert(0 if there is None or names else len(chosen), background)
     unknown = [name for name in present if name not in chosen]
     if unknown:
         raise UserError(f"shapes of {', '.join(unknown[:5])}, which --classes does not name; add or rename them")
+    spellings = Counter(name.casefold() for name in chosen)
+    twice = [name for name in chosen if spellings[name.casefold()] > 1]
+    if twice and not names:
+        raise UserError(f"{' and '.join(twice)} differ only in capital letters; rename one, or name both by --classes")
     if len(chosen) == 1:
         raise UserError(f"{chosen[0]} is the only class, and there must be two; name the rest by --background")
     try:
         classes = Classes(tuple(chosen), tuple(colour_of(index) for index in range(len(chosen))))
     except ValueError as error:
         raise UserError(f"classes: {error}") from None
-    if not path.exists():
+    if there is None:
         return classes
-    there = read_classes(path)
+    known = ", ".join(there.names)
     if there.names != classes.names[: len(there)] or there != there.as_written():
-        known = ", ".join(there.names)
         raise UserError(f"{path} has other classes: {known}; begin --classes with these, or give -o another folder")
+    if new := classes.names[len(there) :]:
+        notes.add(f"classes are new, behind those of {path}, {known}", ", ".join(new))
     return Classes(classes.names, there.colours + classes.colours[len(there) :])

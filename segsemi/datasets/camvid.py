@@ -6,9 +6,9 @@ from pathlib import Path
 
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
-from segsemi.data.images import IMAGE_ENDINGS
+from segsemi.data.images import IMAGE_ENDINGS, LABEL_ENDINGS
 from segsemi.data.manifest import Row
-from segsemi.datasets.entries import DataSet, stems
+from segsemi.datasets.entries import DataSet, id_of, stems
 
 CAMVID = Classes(
     names=(
@@ -30,13 +30,13 @@ def find_camvid(root: Path, classes: Classes = CAMVID) -> DataSet:
     """
     rows: list[Row] = []
     for subset in ("train", "val", *(("test",) if (root / "test").is_dir() else ())):
-        images, labels = stems(root, subset, IMAGE_ENDINGS), stems(root, f"{subset}annot", (".png",))
+        images, labels = stems(root, subset, IMAGE_ENDINGS), stems(root, f"{subset}annot", LABEL_ENDINGS)
         for stem in sorted(images.keys() | labels.keys()):
             if stem not in labels:
                 raise UserError(f"image {root / images[stem]} has no label {subset}annot/{stem}.png; add or remove it")
             if stem not in images:
                 raise UserError(f"label {root / labels[stem]} has no image {subset}/{stem}.(png|jpg); add or remove it")
-            rows.append(Row(stem.replace("/", "__"), subset, images[stem], labels[stem]))
+            rows.append(Row(id_of(stem), subset, images[stem], labels[stem]))
     if max(Counter(row.id for row in rows).values()) > 1:
         rows = [replace(row, id=f"{row.subset}_{row.id}") for row in rows]
     return DataSet(classes, rows)

@@ -1,32 +1,62 @@
-"""What all readers of data sets share: the search for files, and the check of each of them (stage prepare)."""
+"""Shared code of all readers of data sets: the search for files, and the check of each of them (stage prepare)."""
 
 import os
 import re
+import unicodedata
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from hashlib import md5
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
-from segsemi.core.files import file_hash, visible_files
-from segsemi.data.images import IMAGE_ENDINGS, read_image, read_label, require_size
-from segsemi.data.manifest import HELD_OUT, Row
+from segsemi.core.files import decoded, file_hash, visible_files, write_text
+from segsemi.data.images import IMAGE_ENDINGS, NOTES, read_label, read_picture, require_size
+from segsemi.data.manifest import HELD_OUT, SKIPPED, Row
+
+SHOWN = 20  # broken files, or pairs of equal images, that an error lists
+LONGEST_ID = 200  # bytes; a file name, which may have 255, is the id with an ending
 
 
 class DataSet(NamedTuple):
-    """The classes of a data set, with the ids or colours of its label files, and its images, not checked yet."""
+    """The classes of a data set, with the ids or colours of its label files, and its images, not checked yet.
+
+    `notes` are warnings about what was passed over.
+    """
 
     classes: Classes
     entries: list[Row]
+    notes: Sequence[str] = ()
+
+
+class Checked(NamedTuple):
+    """What one entry's files hold.
+
+    Attributes:
+        row: with size and hashes.
+        counts: the label's pixels of each id, (256,).
+        notes: what is odd about the image, as `read_picture` says it.
+        error: what is wrong with a file; empty if nothing is.
+    """
+
+    row: Row
+    counts: np.ndarray
+    notes: dict[str, int]
+    error: str = ""
+
+
+def composed(name: str) -> str:
+    """Return a name in composed Unicode (NFC): macOS and archives made there may have decomposed ones."""
+    return unicodedata.normalize("NFC", name)
 
 
 def stems(root: Path, folder: str, endings: Sequence[str]) -> dict[str, str]:
-    """Return path below the folder, without ending -> path below root, of the files with one of the `endings`."""
+    """Return composed path below the folder, without ending -> path below root, of the files with one of the `endings`."""
     base = root / folder
     if not base.is_dir():
         below = next((path for path in sorted(root.glob(f"*/{folder}")) if path.is_dir()), None)
@@ -34,7 +64,7 @@ def stems(root: Path, folder: str, endings: Sequence[str]) -> dict[str, str]:
         raise UserError(f"folder {base} not found{found}; set data.root to the folder that holds {folder}/")
     files: dict[str, str] = {}
     for path in visible_files(base, endings):
-        stem = path.relative_to(base).with_suffix("").as_posix()
+        stem = composed(path.relative_to(base).with_suffix("").as_posix())
         if stem in files:
             raise UserError(f"{path} and {root / files[stem]} are the same image twice; remove one")
         files[stem] = path.relative_to(root).as_posix()
@@ -43,11 +73,20 @@ def stems(root: Path, folder: str, endings: Sequence[str]) -> dict[str, str]:
     return files
 
 
+def id_of(stem: str) -> str:
+    """Return the id of an image, which names its files: a path that is too long for that ends with a hash."""
+    id_ = stem.replace("/", "__")
+    if len(id_.encode()) <= LONGEST_ID:
+        return id_
+    digest = md5(id_.encode(), usedforsecurity=False).hexdigest()[:12]
+    return f"{id_.encode()[: LONGEST_ID - 13].decode(errors='ignore')}-{digest}"
+
+
 def read_lines(path: Path, *, may_be_empty: bool = False) -> list[str]:
-    """Return the lines of a list file that are neither empty nor a comment (# ...)."""
+    """Return the lines, in composed Unicode, of a list file that are neither empty nor a comment (# ...)."""
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [composed(line.strip()) for line in decoded(path).splitlines()]
+    except (OSError, ValueError) as error:
         raise UserError(f"list {path} cannot be read ({error})") from None
     named = [line for line in lines if line and not line.startswith("#")]
     if not named and not may_be_empty:
@@ -66,51 +105,122 @@ def path_ends(path: str) -> Iterator[str]:
 
 
 def find_name(line: str, known: Container[str]) -> str | None:
-    """Return the longest known name with which a list's line ends, or a part of it before a separator."""
-    stops = [len(line), *(match.start() for match in re.finditer(r"[\s,;]+", line))]  # names may have spaces
-    names = (name for stop in stops for name in path_ends(line[:stop]) if name in known)
+    """Return the longest known name with which a list's line, or a part of it before a separator, ends.
+
+    Quotes may surround the names, and backslashes may separate folders. A name may contain any of these.
+    """
+    texts = {text for slashed in (line, line.replace("\\", "/")) for text in (slashed, slashed.lstrip("\"'"))}
+    names = (
+        name
+        for text in texts
+        for stop in [len(text), *(match.start() for match in re.finditer(r"[\s,;\"']+", text))]
+        for name in path_ends(text[:stop])
+        if name in known
+    )
     return max(names, key=len, default=None)
 
 
 def check_entries(
-    root: Path, entries: Iterable[Row], classes: Classes, warn: Callable[[str], None] = print
+    root: Path,
+    entries: Sequence[Row],
+    classes: Classes,
+    warn: Callable[[str], None] = print,
+    *,
+    skip_broken: bool = False,
+    bar: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    errors: Path | None = None,
 ) -> list[Row]:
     """Read every file once and check it; return the rows with sizes and hashes.
 
+    Args:
+        skip_broken: return an image without label that is broken in the subset SKIPPED, instead of raising an error.
+        bar: wraps the results, in the order of `entries`, to show the progress.
+        errors: the file for what is wrong if that is more than an error can list.
+
     Raises:
-        UserError: two images of one id, an unreadable or wrong file, a label of another size than its image, labels without
+        UserError: two images of one id, unreadable or wrong files, a label of another size than its image, labels without
             two classes in all of them, or the same image, by content, in train and val (leakage).
     """
-    entries = list(entries)
     named: dict[str, Row] = {}
     for entry in entries:
         if (other := named.setdefault(entry.id, entry)) is not entry:
             both = f"{root / other.image} and {root / entry.image}"
             raise UserError(f"{both} have the same id, {entry.id}; rename or remove one, or list it once")
-    rows: list[Row] = []
+    found = read_entries(root, entries, classes, bar)
+    broken = [item for item in found if item.error]
+    skipped = [item.row.id for item in broken if skip_broken and not item.row.label]
+    refuse([item for item in broken if item.row.id not in skipped], errors)
+    if skipped:
+        warn(
+            f"warning: data.skip_broken: {len(skipped)} broken unlabelled images are skipped, first: {broken[0].error}"
+        )
+    for line in odd_lines(found, classes):
+        warn(line)
     pixels: dict[str, np.ndarray] = {}  # subset -> (256,)
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as readers:
-        for row, counts in readers.map(partial(_read, root, classes=classes), entries):
-            rows.append(row)
-            if row.label:
-                pixels[row.subset] = pixels.get(row.subset, 0) + counts
+    for row, counts, *_ in found:
+        if row.label:
+            pixels[row.subset] = pixels.get(row.subset, 0) + counts
+    rows = [replace(item.row, subset=SKIPPED) if item.error else item.row for item in found]
     _warn_of_links(root, rows, warn)
     _refuse_leakage(rows)
     _check_classes(root, classes, pixels, warn)
     return rows
 
 
-def _read(root: Path, row: Row, classes: Classes) -> tuple[Row, np.ndarray]:
-    """Return the row with size and hashes, and how many pixels of its label each id has, (256,)."""
-    image, counts = read_image(root / row.image), np.zeros(256, int)
-    height, width = image.shape[:2]
-    row = replace(row, height=height, width=width, image_hash=file_hash(root / row.image))
-    if row.label:
-        label = read_label(root / row.label, classes)
-        require_size(label, (height, width), root / row.label)
-        counts = np.bincount(label.ravel(), minlength=256)
-        row = replace(row, label_hash=file_hash(root / row.label))
-    return row, counts
+def read_entries(
+    root: Path, entries: Sequence[Row], classes: Classes, bar: Callable[[Iterable[Any]], Iterable[Any]] = iter
+) -> list[Checked]:
+    """Read the files of all entries, several at a time; `bar` as in `check_entries`."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as readers:
+        return list(bar(readers.map(partial(_read, root, classes=classes), entries)))
+
+
+def _read(root: Path, row: Row, classes: Classes) -> Checked:
+    counts = np.zeros(256, int)
+    try:
+        image, notes = read_picture(root / row.image, classes.value_range)
+        height, width = image.shape[:2]
+        row = replace(row, height=height, width=width, image_hash=file_hash(root / row.image))
+        if row.label:
+            label = read_label(root / row.label, classes)
+            require_size(label, (height, width), root / row.label)
+            counts = np.bincount(label.ravel(), minlength=256)
+            row = replace(row, label_hash=file_hash(root / row.label))
+        return Checked(row, counts, notes)
+    except UserError as error:
+        return Checked(row, counts, {}, str(error))
+
+
+def refuse(broken: Sequence[Checked], file: Path | None = None) -> None:
+    """Raise a UserError that lists what is wrong with the entries, if anything; write a longer list to `file`."""
+    lines = [item.error for item in broken]
+    if not lines:
+        return
+    message = lines[0] if len(lines) == 1 else f"{len(lines)} files are wrong:\n  " + "\n  ".join(lines[:SHOWN])
+    if len(lines) > SHOWN:
+        message += f"\n  and {len(lines) - SHOWN} more"
+        if file is not None:
+            write_text(file, "\n".join(lines) + "\n")
+            message += f"; {file} lists all of them"
+    if any(not item.row.label for item in broken):
+        message += "\n  data.skip_broken: true in params.yaml skips broken images that have no label"
+    raise UserError(message)
+
+
+def odd_lines(found: Sequence[Checked], classes: Classes) -> Iterator[str]:
+    """Yield a warning, with a number of images and the first, for each thing that is odd about them."""
+    for note, text in NOTES.items():
+        having = [item for item in found if note in item.notes and (note != "turned" or item.row.label)]
+        if having:
+            top = (1 << max(item.notes[note] for item in having).bit_length()) - 1
+            yield f"warning: {_count(having, found)} {text.replace('{top}', str(top))}"
+    empty = [item for item in found if item.row.label and not item.error and not item.counts[: len(classes)].any()]
+    if empty:
+        yield f"warning: {_count(empty, found)} have a label without a pixel of any class, from which nothing can be learnt"
+
+
+def _count(having: Sequence[Checked], found: Sequence[Checked]) -> str:
+    return f"{len(having)} of {len(found)} images (first {having[0].row.image})"
 
 
 def _warn_of_links(root: Path, rows: list[Row], warn: Callable[[str], None]) -> None:
@@ -121,13 +231,14 @@ def _warn_of_links(root: Path, rows: list[Row], warn: Callable[[str], None]) -> 
 
 
 def _refuse_leakage(rows: list[Row]) -> None:
-    """Refuse an image of val or test that is, by content, among the others."""
-    learnt = {row.image_hash: row for row in rows if row.subset not in HELD_OUT}
-    for row in rows:
-        if row.subset in HELD_OUT and row.image_hash in learnt:
-            other = learnt[row.image_hash]
-            both = f"{row.image} ({row.subset}) and {other.image} ({other.subset})"
-            raise UserError(f"{both} are the same image: results on {row.subset} would be worthless; remove one")
+    """Refuse images of val or test that are, by content, among the others."""
+    learnt = {row.image_hash: row for row in rows if row.subset not in (*HELD_OUT, SKIPPED)}
+    held_out = [(row, learnt[row.image_hash]) for row in rows if row.subset in HELD_OUT and row.image_hash in learnt]
+    pairs = [f"{row.image} ({row.subset}) and {other.image} ({other.subset})" for row, other in held_out]
+    if pairs:
+        more = f" and {len(pairs) - SHOWN} more pairs" if len(pairs) > SHOWN else ""
+        listed = "; ".join(pairs[:SHOWN]) + more
+        raise UserError(f"{listed} are the same image: results would be worthless; remove one of each pair")
 
 
 def _check_classes(root: Path, classes: Classes, pixels: dict[str, np.ndarray], warn: Callable[[str], None]) -> None:

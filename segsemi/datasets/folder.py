@@ -1,5 +1,7 @@
 """Any folder of images: images/, labels/, perhaps unlabelled/ and lists, and classes.json."""
 
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -8,37 +10,69 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
-from segsemi.data.images import IMAGE_ENDINGS
+from segsemi.core.files import decoded, file_hash, walk
+from segsemi.data.images import IMAGE_ENDINGS, LABEL_ENDINGS
 from segsemi.data.manifest import Row
-from segsemi.datasets.entries import DataSet, find_name, read_lines, stems
+from segsemi.datasets.entries import DataSet, find_name, id_of, read_lines, stems
 
 EXAMPLE = '{"names": ["background", "cat"], "colours": [[0, 0, 0], [255, 0, 0]]}'
 WORDS = {"extra_forbidden": "unknown key", "missing": "no such key"}
+SUFFIXES = ("_mask", "_gt", "_label", "_labels", "_seg", "-mask", "-gt", "-label")
 
 
 def find_folder(root: Path, *, val_fraction: float, seed: int) -> DataSet:
-    """Return images/ with the labels of equal stem in labels/; images without one, and those of unlabelled/, are extra.
+    """Return the images of images/ and unlabelled/ with the labels of equal stem in labels/; those without one are extra.
 
     train.txt, val.txt and test.txt name the images of these subsets. Without val.txt, the labelled images that train.txt
     leaves out are val; without that list too, `val_fraction` of them, drawn from `seed`. Without train.txt, train is the
     rest.
     """
-    classes = read_classes(root / "classes.json")
-    images, labels = stems(root, "images", IMAGE_ENDINGS), stems(root, "labels", (".png",))
-    for stem, label in labels.items():
-        if stem not in images:
-            raise UserError(f"label {root / label} has no image images/{stem}.*; add or remove it")
-    subsets = _subsets(root, sorted(labels), images, val_fraction, seed)
-    found = [(stem, image) for stem, image in images.items() if stem in subsets or stem not in labels]
+    content = _read(root / "classes.json")
+    images, labels = stems(root, "images", IMAGE_ENDINGS), stems(root, "labels", LABEL_ENDINGS)
     if (root / "unlabelled").is_dir():
         for stem, image in stems(root, "unlabelled", IMAGE_ENDINGS).items():
             if stem in images:
                 raise UserError(f"{root / images[stem]} and {root / image} have one name; rename or remove one")
-            found.append((stem, image))
+            images[stem] = image
+    if suffix := content.label_suffix:
+        labels = {stem.removesuffix(suffix): path for stem, path in labels.items() if stem.endswith(suffix)}
+    lost = [stem for stem in labels if stem not in images]
+    if lost:
+        more = f" ({len(lost)} labels have none)" if len(lost) > 1 else ""
+        hint = _suffix_hint(lost[0], images)
+        raise UserError(f"label {root / labels[lost[0]]} has no image images/{lost[0]}.*{more}; {hint}add or remove it")
+    subsets = _subsets(root, sorted(labels), images, val_fraction, seed)
     rows = [
-        Row(stem.replace("/", "__"), subsets.get(stem, "extra"), path, labels.get(stem, "")) for stem, path in found
+        Row(id_of(stem), subsets.get(stem, "extra"), path, labels.get(stem, ""))
+        for stem, path in images.items()
+        if stem in subsets or stem not in labels
     ]
-    return DataSet(classes, rows)
+    return DataSet(
+        _classes(content),
+        rows,
+        list(_passed_over(root, {str(root / path) for path in (*images.values(), *labels.values())}, images)),
+    )
+
+
+def _suffix_hint(stem: str, images: Collection[str]) -> str:
+    """Return how to name the suffix of a label, such as im1_mask, of the image im1."""
+    begins = max((name for name in images if stem.startswith(name)), key=len, default="")
+    suffix = stem.removeprefix(begins)
+    return f'if all labels end like this, write "label_suffix": "{suffix}" into classes.json, else ' if begins else ""
+
+
+def _passed_over(root: Path, used: Collection[str], images: dict[str, str]) -> Iterator[str]:
+    """Yield a warning for each folder and ending of files that are not used, and for labels among the images."""
+    for folder in ("images", "labels", "unlabelled"):
+        paths = [path for path in walk(root / folder) if str(path) not in used]
+        endings = Counter(path.suffix.lower() or "without ending" for path in paths)
+        if endings:
+            kinds = ", ".join(f"{number} {ending}" for ending, number in endings.most_common(5))
+            reason = "; labels must be PNG, TIFF, BMP or GIF" if folder == "labels" else ""
+            yield f"warning: {len(paths)} files in {root / folder} are passed over: {kinds} (first {paths[0].name}){reason}"
+    labels = [stem for stem in images for end in SUFFIXES if stem.endswith(end) and stem.removesuffix(end) in images]
+    if labels:
+        yield f"warning: {len(labels)} images look like labels (first {images[labels[0]]}); move labels into labels/"
 
 
 def _subsets(root: Path, labelled: list[str], images: dict[str, str], val_fraction: float, seed: int) -> dict[str, str]:
@@ -62,12 +96,30 @@ def _subsets(root: Path, labelled: list[str], images: dict[str, str], val_fracti
         if not rest:
             raise UserError(f"{paths[0]} leaves no labelled image for validation; name them in {paths[1]}")
         return subsets | dict.fromkeys(rest, "val")
+    held_out = _draw(root, images, rest, val_fraction, seed)
+    return subsets | dict.fromkeys(rest, "train") | dict.fromkeys(held_out, "val")
+
+
+def _draw(root: Path, images: dict[str, str], rest: list[str], val_fraction: float, seed: int) -> list[str]:
+    """Return `val_fraction` of the stems in `rest`: of identical images all or none, and none that is an image beside them."""
     number = round(val_fraction * len(rest))
     if not 0 < number < len(rest):
         lacking = f"leaves none for {'validation' if number == 0 else 'training'}"
         raise UserError(f"data.val_fraction {val_fraction} of {len(rest)} labelled images {lacking}; change it")
-    held_out = np.random.default_rng(seed).permutation(len(rest))[:number]
-    return subsets | dict.fromkeys(rest, "train") | {rest[index]: "val" for index in held_out}
+    sizes = {stem: (root / path).stat().st_size for stem, path in images.items()}
+    shared = {size for size, count in Counter(sizes.values()).items() if count > 1}
+    copies = defaultdict(list)
+    for stem, path in images.items():
+        copies[file_hash(root / path) if sizes[stem] in shared else stem].append(stem)
+    group = {stem: same for same in copies.values() for stem in same}
+    labelled, drawn = set(rest), set[str]()
+    for index in np.random.default_rng(seed).permutation(len(rest)):
+        same = group[rest[index]]
+        if rest[index] not in drawn and len(drawn) + len(same) <= max(number, len(same)) and labelled.issuperset(same):
+            drawn.update(same)
+    if not 0 < len(drawn) < len(rest):
+        raise UserError(f"too many of the {len(rest)} labelled images are identical to draw val from; write a val.txt")
+    return sorted(drawn)
 
 
 class _ClassesFile(BaseModel):
@@ -80,13 +132,26 @@ class _ClassesFile(BaseModel):
     ids: tuple[int, ...] = ()  # those of the classes in the label files, if not 0, 1, 2...
     ignore_ids: tuple[int, ...] = (255,)
     ignore_colours: tuple[tuple[int, int, int], ...] = ()
+    range: tuple[float, float] | None = None  # of the values of images of more than 8 bits
+    label_suffix: str = ""  # im1_mask.png is the label of im1.jpg if this is _mask
 
 
 def read_classes(path: Path) -> Classes:
     """Return the classes of a classes.json; all keys but names and colours may be left out."""
+    return _classes(_read(path))
+
+
+def _classes(found: _ClassesFile) -> Classes:
+    return Classes(
+        *(found.names, found.colours, found.ignore_ids, found.ids, found.labels, found.ignore_colours, found.range)
+    )
+
+
+def _read(path: Path) -> _ClassesFile:
     try:
-        found = _ClassesFile.model_validate_json(path.read_text(encoding="utf-8-sig"))  # some editors write a mark
-        return Classes(found.names, found.colours, found.ignore_ids, found.ids, found.labels, found.ignore_colours)
+        found = _ClassesFile.model_validate_json(decoded(path))
+        _classes(found)
+        return found
     except FileNotFoundError:
         raise UserError(f"{path} not found; it names the classes in the order of their ids: {EXAMPLE}") from None
     except ValidationError as error:

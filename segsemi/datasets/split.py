@@ -1,7 +1,7 @@
 """Cut the training images into a labelled and an unlabelled part (paper, section 4.2.1)."""
 
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -12,10 +12,15 @@ from PIL import Image
 from segsemi.core.classes import Classes
 from segsemi.core.config import SplitParams
 from segsemi.core.errors import UserError
-from segsemi.core.files import file_hash, visible_pngs
-from segsemi.data.images import read_label, require_size
-from segsemi.data.manifest import HELD_OUT, HIDDEN_COLUMNS, UNLABELLED_COLUMNS, Row, write_rows
-from segsemi.datasets.entries import find_name, path_ends, read_lines
+from segsemi.core.files import file_hash, visible_files
+from segsemi.data.images import IMAGE_ENDINGS, read_label, require_size
+from segsemi.data.manifest import HELD_OUT, HIDDEN_COLUMNS, SKIPPED, UNLABELLED_COLUMNS, Row, write_rows
+from segsemi.datasets.entries import composed, find_name, path_ends, read_lines
+
+FEW = 10  # validation images
+NOTHING_UNLABELLED = (
+    "no image is unlabelled, so students have none to learn from: lower split.fraction, add images, or set rounds: {}"
+)
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Split:
     unlabelled: list[Row]
     val: list[Row]
     test: list[Row]
+    skipped: list[Row]  # broken images that prepare left out
 
 
 def split_rows(
@@ -80,8 +86,31 @@ def split_rows(
             raise UserError(f"{wanted} unlabelled images, there are {len(unlabelled)}; lower it")
         order = np.random.default_rng([seed, 1]).permutation(len(unlabelled))
         unlabelled = [unlabelled[index] for index in sorted(order[:number])]
-    val, test = ([row for row in rows if row.subset == subset] for subset in HELD_OUT)
-    return Split(labelled, mended, unlabelled, val, test)
+    val, test, skipped = ([row for row in rows if row.subset == subset] for subset in (*HELD_OUT, SKIPPED))
+    return Split(labelled, mended, unlabelled, val, test, skipped)
+
+
+def plan_warnings(split: Split, *, rounds: Collection[str], steps: int, batch_pseudo: int) -> Iterator[str]:
+    """Yield what is likely to be regretted after hours of training.
+
+    Args:
+        rounds: the names of the students.
+        steps, batch_pseudo: those of each student.
+    """
+    if rounds and batch_pseudo:
+        number, draws = len(split.unlabelled), steps * batch_pseudo
+        if not number:
+            yield NOTHING_UNLABELLED
+        elif draws < number:
+            yield (
+                f"each round draws {draws} pseudo-labelled images (student.steps x student.batch_pseudo) of {number}, so each "
+                f"is seen less than once; raise student.steps, or set split.unlabelled_ratio"
+            )
+    if len(split.val) < FEW:
+        yield (
+            f"the validation set has {len(split.val)} image{'s' * (len(split.val) != 1)}, too few to compare models: "
+            "with so few, mIoU depends on which they are"
+        )
 
 
 def split_as(rows: list[Row], wanted: SplitParams, *, corrected: Collection[str] = (), seed: int) -> Split:
@@ -95,7 +124,7 @@ def _known_ids(lines: Sequence[str], train: list[Row]) -> set[str]:
     """Return the ids that the lines name, each by an id or an image's path, perhaps with its label's path behind it."""
     by_name: dict[str, set[str]] = {}
     for row in train:
-        for name in {row.id, *path_ends(row.image)}:
+        for name in {row.id, *path_ends(composed(row.image))}:
             by_name.setdefault(name, set()).add(row.id)
     ids = {row.id for row in train}
     chosen = set()
@@ -116,23 +145,43 @@ def read_corrected(folder: Path, rows: list[Row], classes: Classes) -> dict[str,
         raise UserError(f"split.corrected: there is no folder {folder}; make it, empty if you have no corrected labels")
     by_id = {row.id: row for row in rows if row.subset not in HELD_OUT}
     found: dict[str, Path] = {}
-    for path in visible_pngs(folder):
-        if found.setdefault(path.stem, path) != path:
-            raise UserError(f"{found[path.stem]} and {path} are labels of the same image; remove one")
+    for path in visible_files(folder, IMAGE_ENDINGS):
+        if path.suffix.lower() != ".png" or path.parent != folder:
+            raise UserError(f"{path} is no corrected label: these are PNGs in {folder} itself; save or move it so")
+        if found.setdefault(composed(path.stem), path) != path:
+            raise UserError(f"{found[composed(path.stem)]} and {path} are labels of the same image; remove one")
     for id_, path in found.items():
         if id_ not in by_id:
             raise UserError(f"{path}: no training image has the id {id_!r}; see data/prepared/manifest.csv for the ids")
         label = read_label(path, classes.as_written())
-        _check_palette(path, classes)
+        if not _check_palette(path, classes):
+            _refuse_ambiguity(path, label, classes)
         require_size(label, (by_id[id_].height, by_id[id_].width), path)
     return found
 
 
-def _check_palette(path: Path, classes: Classes) -> None:
-    """Refuse a palette that an editor has sorted: its ids are no longer the classes', though none is out of range."""
+def _refuse_ambiguity(path: Path, label: np.ndarray, classes: Classes) -> None:
+    """Refuse a label without palette that would be another one in the ids or colours of the data set's own labels."""
+    try:
+        other = read_label(path, classes)
+    except UserError:
+        return
+    if not np.array_equal(label, other):
+        raise UserError(
+            f"{path} could hold the ids 0..{len(classes) - 1} of pseudo labels or what classes.json says of the data set's "
+            "labels; save it with the palette of the pseudo label"
+        )
+
+
+def _check_palette(path: Path, classes: Classes) -> bool:
+    """Return whether there is a palette, which shows what the ids mean.
+
+    Raises:
+        UserError: an editor has sorted it: the ids are no longer the classes', though none is out of range.
+    """
     with Image.open(path) as image:
         if image.mode != "P":
-            return
+            return False
         present = np.unique(np.asarray(image))
         palette = np.array(image.getpalette("RGB")).reshape(-1, 3).tolist()
     for id_ in present[present < len(classes)]:
@@ -142,6 +191,7 @@ def _check_palette(path: Path, classes: Classes) -> None:
                 f"{path}: colour {id_} of its palette is {colour}, that of class {id_} ({classes.names[id_]}) is "
                 f"{list(classes.colours[id_])}; the editor changed the palette: save it as it was, or as grey ids"
             )
+    return True
 
 
 def write_split(split: Split, folder: Path, corrected: Mapping[str, Path] = MappingProxyType({})) -> None:
@@ -160,4 +210,5 @@ def write_split(split: Split, folder: Path, corrected: Mapping[str, Path] = Mapp
     for name, rows in (("labelled", split.labelled), ("corrected", mended), ("val", split.val), ("test", split.test)):
         write_rows(folder / f"{name}.csv", rows)
     write_rows(folder / "unlabelled.csv", split.unlabelled, UNLABELLED_COLUMNS)
+    write_rows(folder / "skipped.csv", split.skipped, UNLABELLED_COLUMNS)
     write_rows(folder / "hidden.csv", hidden, HIDDEN_COLUMNS)

@@ -142,7 +142,7 @@ def check_ready(cells: Iterable[Cell]) -> None:
     if missing:
         raise UserError(
             f"dvc's cache lacks {len(missing)} outputs of dvc.lock, such as {missing[0]}, on which experiments fail: make them "
-            "with `dvc repro`, fetch them with `dvc pull`, or begin without them: rm dvc.lock"
+            "with `dvc repro`, or fetch them with `dvc pull`"
         )
 
 

@@ -24,7 +24,7 @@ ATROUS_RATES = {8: (12, 24, 36), 16: (6, 12, 18)}
 
 @dataclass(frozen=True)
 class Architecture:
-    """All that is needed to build a network without its weights.
+    """The description of a network without its weights.
 
     Attributes:
         decoder: DeepLabV2, or an architecture of segmentation-models-pytorch, such as DeepLabV3Plus.
@@ -42,13 +42,13 @@ class Architecture:
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> Architecture:
-        """Return the object of which `asdict`, perhaps through JSON, gave the values."""
+        """Return the object that `asdict` described, also after a round trip through JSON."""
         values = dict(values)
         return Architecture(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
 
 
 def architecture_of(model: ModelParams, augment: AugmentParams) -> Architecture:
-    """Return the network that `model` describes, with its encoder's normalisation, looking at images of augment.short_side."""
+    """Return the network that `model` describes, with its encoder's normalisation and augment.short_side."""
     mean, std = normalisation(model)
     return Architecture(
         **model.model_dump(exclude={"encoder_weights"}), mean=mean, std=std, short_side=augment.short_side
@@ -56,7 +56,7 @@ def architecture_of(model: ModelParams, augment: AugmentParams) -> Architecture:
 
 
 class SegmentationModel(nn.Module):
-    """A network with what belongs to it: its classes, its normalisation, and padding to its output stride.
+    """A network with its classes and normalisation, which pads images to multiples of its stride.
 
     Attributes:
         network: the encoder, decoder and head of segmentation-models-pytorch.
@@ -108,7 +108,7 @@ class SegmentationModel(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """The backbone; the rest of `network` is the decoder and the head."""
+        """Return the backbone; the rest of `network` is the decoder and the head."""
         return self.network.get_submodule("encoder")
 
     @property
@@ -119,7 +119,7 @@ class SegmentationModel(nn.Module):
 
 
 def most_probable(scores: Tensor) -> np.ndarray:
-    """Return the class with the highest probability or logit, the first of equals: (C, H, W) -> (H, W) uint8."""
+    """Return the class with the highest probability or logit, the first of equal ones: (C, H, W) -> (H, W) uint8."""
     # max: argmax alone is ten times as slow over the first dimension
     return scores.max(dim=0).indices.to(torch.uint8).cpu().numpy()
 

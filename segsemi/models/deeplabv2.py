@@ -24,7 +24,7 @@ class DeepLabV2(nn.Module):
         self.classifier = nn.ModuleList(convs)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(N, 3, H, W), H and W multiples of the output stride -> logits (N, num_classes, H, W)."""
+        """Return logits (N, num_classes, H, W) of (N, 3, H, W); H and W are multiples of the output stride."""
         features = self.encoder(images)[-1]
         logits = torch.stack([conv(features) for conv in self.classifier]).sum(dim=0)
         return F.interpolate(logits, size=images.shape[-2:], mode="bilinear", align_corners=False)

@@ -6,12 +6,12 @@ from torch import nn
 
 
 def replace_modules(network: nn.Module, replace: Callable[[nn.Module], nn.Module | None]) -> nn.Module:
-    """Put what `replace` returns for a module of `network` in its place, in place; for None, look into that module.
+    """Replace each module of `network` for which `replace` returns another one, in place; for None, look into the module.
 
     Each module is asked for once, so one that is used in several places stays shared.
 
     Returns:
-        `network`, or what has taken its place.
+        `network`, or its replacement.
     """
     found: dict[nn.Module, nn.Module] = {}
 

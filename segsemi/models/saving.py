@@ -1,4 +1,4 @@
-"""Models on disk: model.safetensors (the weights) beside model.json (all that is needed to build the network again)."""
+"""Models on disk: model.safetensors (the weights) and model.json (the description that rebuilds the network)."""
 
 import json
 from dataclasses import asdict
@@ -19,7 +19,7 @@ def save_model(model: SegmentationModel, folder: Path, training: dict[str, Any])
     """Write the weights and their description, atomically.
 
     Args:
-        training: what the model was trained for, kept under that key in model.json.
+        training: facts about the training, kept under that key in model.json.
     """
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     write_bytes(folder / "model.safetensors", safetensors.torch.save(state))
@@ -42,7 +42,7 @@ def load_description(folder: Path | str) -> dict[str, Any]:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise UserError(
-            f"{path} not found: {folder} is no model's folder; `dvc repro` or `dvc pull` makes it"
+            f"{path} not found: {folder} is no model's folder; make it with `dvc repro`, or fetch it with `dvc pull`"
         ) from None
     except ValueError as error:
         raise UserError(f"{path} is broken ({error}); make the model again") from None

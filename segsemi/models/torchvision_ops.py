@@ -1,4 +1,4 @@
-"""Lets `import torchvision` work where its compiled operators do not load.
+"""Make `import torchvision` work if its compiled operators do not load.
 
 PyPI's torchvision is linked to CUDA; beside a CPU build of torch its C++ library is skipped, and the import then fails at
 "operator torchvision::nms does not exist", because Python code registers meta kernels for it. Declaring the two schemas
@@ -18,7 +18,7 @@ _library: torch.library.Library | None = None  # the schemas live as long as thi
 
 
 def import_torchvision() -> None:
-    """Import torchvision; only where that fails for want of its operators, declare them and import again."""
+    """Import torchvision; if its operators are missing, declare them and import again."""
     global _library
     try:
         importlib.import_module("torchvision")

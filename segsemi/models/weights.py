@@ -21,13 +21,13 @@ HALF = (0.5, 0.5, 0.5)  # mean and standard deviation of the EfficientNet-Lite w
 
 
 def libraries() -> tuple[ModuleType, ModuleType]:
-    """Return segmentation_models_pytorch and timm, imported at first need: they take longer than torch itself."""
+    """Return segmentation_models_pytorch and timm, imported at first use: they load slower than torch itself."""
     import_torchvision()
     return importlib.import_module("segmentation_models_pytorch"), importlib.import_module("timm")
 
 
 def normalisation(model: ModelParams) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return mean and standard deviation of the encoder's ImageNet weights; HALF where nobody knows them."""
+    """Return mean and standard deviation of the encoder's ImageNet weights; HALF if they are unknown."""
     smp, timm = libraries()
     try:
         if model.encoder_weights == "imagenet" and model.encoder in smp.encoders.encoders:
@@ -95,12 +95,12 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
 
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
-        if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):  # a checkpoint, with more beside it
+        if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):  # a checkpoint with further entries
             state = state["state_dict"]
         if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
             raise TypeError("expected a state dict: names -> tensors")
         return state
     except FileNotFoundError:
         raise UserError(f"model.encoder_weights: {path} not found; use none, imagenet or the path of a file") from None
-    except Exception as error:  # a cut or foreign file fails in as many ways as there are formats
+    except Exception as error:  # a truncated or foreign file fails in many ways
         raise UserError(f"model.encoder_weights: {path} cannot be read ({error})") from None

@@ -76,7 +76,10 @@ def lines(results: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], al
 
 
 def write_page(folder: Path) -> Path:
-    """Write tables.html, one self-contained page, from the tables NAME.md with their figures NAME.svg; return its path."""
+    """Write tables.html, one self-contained page, from the tables NAME.md with their figures NAME.svg; return its path.
+
+    It links to the report of a run in the folder above, if there is one.
+    """
 
     def image(_: Any, tokens: Any, index: int, *__: Any) -> str:
         source = folder / unquote(tokens[index].attrs["src"])
@@ -89,5 +92,6 @@ def write_page(folder: Path) -> Path:
         for path in sorted(folder.glob("*.md"))
         if path.with_suffix(".svg").exists()  # other texts may lie there
     }
-    write_text(folder / "tables.html", render("tables.html", tables=tables))
+    report = "../index.html" if (folder.parent / "index.html").exists() else None
+    write_text(folder / "tables.html", render("tables.html", tables=tables, report=report))
     return folder / "tables.html"

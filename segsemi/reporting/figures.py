@@ -16,8 +16,6 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatter
 
-_GAIN, _LOSS = "#2a7f3f", "#b3402f"
-
 
 class Drawing:
     """One figure while it is drawn; `svg` holds its text afterwards."""
@@ -55,26 +53,30 @@ class _PlainLogFormatter(LogFormatter):
 
 def _log_scale(ax: Axes) -> None:
     ax.set_yscale("log")
-    ax.yaxis.set_major_formatter(_PlainLogFormatter())
-    ax.yaxis.set_minor_formatter(_PlainLogFormatter())
+    ax.yaxis.set_major_formatter(_PlainLogFormatter(minor_thresholds=(1, 0.5)))
+    ax.yaxis.set_minor_formatter(_PlainLogFormatter(minor_thresholds=(1, 0.5)))
 
 
-def curves(table: pd.DataFrame) -> str:
-    """Draw training loss and validation mIoU over the steps; columns model, step, loss, val_miou (percent)."""
-    with figure(2, width=11, height=3.4) as drawing:
-        left, right = drawing.axes
-        for name, curve in table.groupby("model", sort=False):
-            left.plot(curve["step"], curve["loss"], label=name, linewidth=1)
-            measured = curve.dropna(subset=["val_miou"])
-            right.plot(measured["step"], measured["val_miou"], marker="o", markersize=3, label=name, linewidth=1)
-        left.set(xlabel="step", ylabel="training loss")
-        _log_scale(left)
-        right.set(xlabel="step", ylabel="validation mIoU, percent")
-        right.legend(frameon=False)
+def colours(models: Sequence[str]) -> dict[str, str]:
+    """Return name -> colour of each model, the same in all figures; dvc's (.dvc/plots) take them in the same order."""
+    return {name: matplotlib.colors.to_hex(f"C{number % 10}") for number, name in enumerate(models)}
+
+
+def curves(table: pd.DataFrame, value: str, label: str, colour_of: Mapping[str, str]) -> str:
+    """Draw one line per model over the steps; columns model, step and `value`, "loss" (on a logarithmic axis) or val_miou."""
+    with figure(1, width=4.8, height=2.9) as drawing:
+        ax = drawing.axes[0]
+        for name, curve in table.dropna(subset=[value]).groupby("model", sort=False):
+            marker = "" if value == "loss" else "o"
+            ax.plot(curve["step"], curve[value], color=colour_of[str(name)], label=name, linewidth=1.5, marker=marker)
+        ax.set(xlabel="step of its own training", ylabel=label)
+        if value == "loss":
+            _log_scale(ax)
+        ax.legend(frameon=False)
     return drawing.svg
 
 
-def rounds(models: Sequence[Mapping[str, Any]]) -> str:
+def rounds(models: Sequence[Mapping[str, Any]], colour_of: Mapping[str, str]) -> str:
     """Draw mIoU of teacher and students over the rounds, and of the pseudo labels between them (paper, Figures 6 and 8).
 
     Supervised baselines are horizontal lines.
@@ -95,33 +97,24 @@ def rounds(models: Sequence[Mapping[str, Any]]) -> str:
 
     students = [name for name, model in by_name.items() if model["teacher"] is not None]
     first, *others = by_name
-    with figure(1, width=6, height=3.2) as drawing:
+    with figure(1, width=4.8, height=2.9) as drawing:
         ax = drawing.axes[0]
         for name in students:
             teacher, place = by_name[name]["teacher"], depth(name)
-            ax.plot([place - 1, place], [value(teacher), value(name)], color="C0", marker="o")
-            ax.plot(place, value(name, "pseudo_label_miou"), color="C1", marker="s")
+            ax.plot([place - 1, place], [value(teacher), value(name)], color="grey", linewidth=1, zorder=1)
+            ax.plot(place, value(name, "pseudo_label_miou"), color=colour_of[name], marker="s", fillstyle="none")
         for name in [first, *students]:
             where = (depth(name), value(name))
+            ax.plot(*where, color=colour_of[name], marker="o")
             ax.annotate(name, where, xytext=(0, -14), textcoords="offset points", ha="center")
         for name, style in zip((name for name in others if name not in students), itertools.cycle(("--", "-.", ":"))):
-            ax.axhline(value(name), color="grey", linestyle=style, linewidth=1, label=name)
-        ax.plot([], [], color="C0", marker="o", label="model, on the evaluated images")
-        ax.plot([], [], color="C1", marker="s", linestyle="", label="its pseudo labels, unlabelled images")
+            ax.axhline(value(name), color=colour_of[name], linestyle=style, linewidth=1, label=name)
+        ax.plot([], [], color="grey", marker="o", linestyle="", label="model, on the evaluated images")
+        look: dict[str, Any] = {"color": "grey", "marker": "s", "fillstyle": "none", "linestyle": ""}
+        ax.plot([], [], label="its pseudo labels, unlabelled images", **look)
         ax.set(xticks=range(max(map(depth, by_name)) + 1), xlabel="round", ylabel="mIoU, percent")
         ax.margins(x=0.12, y=0.15)
         ax.legend(frameon=False)
-    return drawing.svg
-
-
-def class_gains(by_class: pd.DataFrame, first: str, last: str) -> str:
-    """Draw the IoU of each class of `last` less that of `first` as bars; rows classes, columns models, percent."""
-    gains = (by_class[last] - by_class[first])[::-1]
-    with figure(1, width=6, height=0.6 + 0.24 * len(gains)) as drawing:
-        ax = drawing.axes[0]
-        ax.barh(list(gains.index), gains.fillna(0), color=[_GAIN if gain >= 0 else _LOSS for gain in gains])
-        ax.axvline(0, color="black", linewidth=0.8)
-        ax.set(xlabel=f"IoU of {last} less that of {first}, percent")
     return drawing.svg
 
 
@@ -134,7 +127,7 @@ def confusion(cells: pd.DataFrame) -> str:
         ax = drawing.axes[0]
         ax.imshow(np.ma.masked_invalid(matrix), cmap="Blues", vmin=0, vmax=100, aspect="auto")
         for row, column in zip(*np.nonzero(np.nan_to_num(matrix) >= 1), strict=True):
-            colour = "white" if matrix[row, column] > 55 else "black"
+            colour = "white" if matrix[row, column] > 55 else "#111111"  # not black, which dark mode turns
             ax.text(column, row, f"{matrix[row, column]:.0f}", ha="center", va="center", color=colour, fontsize=7)
         ax.set_xticks(range(len(names)), names, rotation=90)
         ax.set_yticks(range(len(names)), names)

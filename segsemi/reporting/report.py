@@ -1,144 +1,123 @@
 """Merge all measurements into reports/: the few numbers that people compare, the tables behind them, and one page."""
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
 
 from segsemi.core.classes import Classes
-from segsemi.core.files import write_bytes, write_json, write_text
-from segsemi.core.paths import evaluated_folder, model_folder, quality_file
-from segsemi.core.pictures import png_bytes
+from segsemi.core.files import visible_pngs, write_json, write_text
+from segsemi.core.pictures import save_png
 from segsemi.data.images import read_image, read_label
-from segsemi.data.manifest import Row
+from segsemi.data.manifest import Row, evenly_spread
 from segsemi.reporting import figures
-from segsemi.reporting.comparison import comparison
+from segsemi.reporting.comparison import comparison, pseudo_label_panels, side_by_side
+from segsemi.reporting.measured import Measured, percent
 from segsemi.reporting.page import render
+from segsemi.reporting.verdict import final_model, gains, warnings
 
-
-@dataclass(frozen=True)
-class Measured:
-    """All measurements of one model.
-
-    Attributes:
-        teacher: the name of the model that made its pseudo labels; None for the teacher and supervised baselines.
-        evaluated: the folder that stage evaluate wrote.
-        metrics: metrics.json of that folder.
-        training: `steps_in_all`, those of its teachers included, and `keep`, as model.json has them.
-        curve: the training curve, columns step, loss, lr, val_miou.
-        bn: bn.csv, the statistics of both batch norms of each layer; None without DSBN.
-        quality: its pseudo labels against the hidden labels; None without pseudo labels.
-    """
-
-    name: str
-    teacher: str | None
-    evaluated: Path
-    metrics: dict[str, Any]
-    training: dict[str, Any]
-    curve: pd.DataFrame
-    bn: pd.DataFrame | None
-    quality: dict[str, Any] | None
-
-
-def read_measured(name: str, teacher: str | None) -> Measured:
-    """Read one model's evaluation, training curve and, for a student, the quality of the labels it learnt from."""
-    evaluated, model = evaluated_folder(name), model_folder(name)
-    return Measured(
-        name=name,
-        teacher=teacher,
-        evaluated=evaluated,
-        metrics=json.loads((evaluated / "metrics.json").read_text()),
-        training=json.loads((model / "model.json").read_text())["training"],
-        curve=pd.read_csv(model / "curve.csv"),
-        bn=pd.read_csv(model / "bn.csv") if (model / "bn.csv").exists() else None,
-        quality=json.loads(quality_file(name).read_text()) if teacher is not None else None,
-    )
+BY_CLASS = ("iou", "dice", "precision", "recall")
+EXTREMES = 2  # images with the lowest and with the highest mIoU that the page shows
 
 
 def write_report(
     models: Sequence[Measured],
     classes: Classes,
     rows: Sequence[Row],
+    unlabelled: Sequence[Row],
     root: Path,
     facts: Mapping[str, Any],
     settings: Mapping[str, Mapping[str, Any]],
     out: Path,
+    *,
+    examples: int,
 ) -> str:
-    """Write metrics.json, per_class.csv, curves.csv, validation.csv, confusion.csv, table.md, examples/ and index.html.
+    """Write metrics.json, CSVs, table.md, pictures in examples/ and pseudo_labels/, and index.html.
 
     Args:
         models: in the order of the report, `teacher` first; the confusion matrix is that of the last student.
         rows: the images that were evaluated; their paths start at `root`.
+        unlabelled: the unlabelled images, with their labels where hidden labels are known.
         facts: what to state at the head of the page.
-        settings: params to list on the page.
-        out: the folder of the report.
+        settings: params and versions to list on the page.
+        out: the folder of the report. saug.png and */tables.html, if there, become part of the page.
+        examples: number of images in examples/. The page shows those with the lowest and highest mIoU, too.
 
     Returns:
         The table, as plain text for the terminal.
     """
+    last = final_model(models)
     write_json(out / "metrics.json", {model.name: _key_numbers(model) for model in models})
     by_class = pd.DataFrame(
-        {model.name: [percent(model.metrics["iou"][name]) for name in classes.names] for model in models},
-        index=pd.Index(classes.names, name="class"),
-    )
-    per_class = by_class.melt(var_name="model", value_name="iou", ignore_index=False).reset_index()
-    _write_csv(out / "per_class.csv", per_class[["model", "class", "iou"]])
+        {"model": model.name, "class": name, **{key: percent(model.metrics[key][name]) for key in BY_CLASS}}
+        for model in models
+        for name in classes.names
+    ).astype(dict.fromkeys(BY_CLASS, float))
+    _write_csv(out / "per_class.csv", by_class)
     curves = pd.concat([model.curve.assign(model=model.name) for model in models])
     curves = curves.assign(val_miou=(100 * curves["val_miou"]).round(2))[["model", "step", "loss", "lr", "val_miou"]]
     _write_csv(out / "curves.csv", curves)
     _write_csv(out / "validation.csv", curves.dropna(subset=["val_miou"])[["model", "step", "val_miou"]])
-    last = next((model for model in reversed(models) if model.teacher is not None), models[0])
     confusion = _confusion(last)
-    _write_csv(out / "confusion.csv", confusion)
+    _write_csv(out / "confusion.csv", confusion[["truth", "prediction", "percent"]])
     table = summary_table(models)
     write_text(out / "table.md", table.to_markdown(index=False, disable_numparse=True) + "\n")
+    saug = out / "saug.png"
     page = render(
         "report.html",
+        tables={
+            path.parent.name: quote(path.relative_to(out).as_posix()) for path in sorted(out.glob("*/tables.html"))
+        },
         facts=facts,
         settings=settings,
+        last=last,
+        models=models,
+        gains=gains(models),
+        warnings=warnings(models, len(rows)),
         table=table.to_html(index=False, border=0),
-        by_class=by_class,
         colours=dict(zip(classes.names, classes.colours, strict=True)),
-        figures=_figures(models, last, curves, by_class, confusion),
-        examples=_write_examples(models, last, classes, rows, root, out / "examples"),
+        void=tuple(classes.palette()[classes.ignore_index].tolist()),
+        by_class={name: found.set_index("model").to_dict("index") for name, found in by_class.groupby("class")},
+        shares=confusion.groupby("truth")["pixels"].sum() / max(confusion["pixels"].sum(), 1),
+        curves=_curves(models, curves),
+        confusion=figures.confusion(confusion),
+        bn=None if last.bn is None else figures.bn_branches(last.bn),
+        saug=read_image(saug) if saug.exists() else None,
+        examples=list(_examples(models, last, classes, rows, root, out / "examples", examples)),
+        pseudo_labels=list(_pseudo_labels(last, classes, unlabelled, root, out / "pseudo_labels")),
     )
     write_text(out / "index.html", page)
     return table.to_string(index=False)
 
 
-def _figures(
-    models: Sequence[Measured], last: Measured, curves: pd.DataFrame, by_class: pd.DataFrame, confusion: pd.DataFrame
-) -> dict[str, str]:
-    """Return heading -> SVG of each figure of the page that these models have."""
-    found, first = {"Training": figures.curves(curves)}, models[0].name
-    if last is not models[0]:
+def _curves(models: Sequence[Measured], curves: pd.DataFrame) -> dict[str, str]:
+    """Return heading -> SVG of the losses, one figure per kind of loss, of validation mIoU and of mIoU over the rounds."""
+    colours, found = figures.colours([model.name for model in models]), dict[str, str]()
+    for loss in dict.fromkeys(model.loss for model in models):
+        own = curves[curves["model"].isin([model.name for model in models if model.loss == loss])]
+        found[f"Training loss: {loss}"] = figures.curves(own, "loss", "training loss", colours)
+    if curves["val_miou"].notna().any():
+        found["Validation mIoU"] = figures.curves(curves, "val_miou", "validation mIoU, percent", colours)
+    if len(models) > 1:
         numbers = [{"model": model.name, "teacher": model.teacher, **_key_numbers(model)} for model in models]
-        found["Rounds"] = figures.rounds(numbers)
-        found[f"Gain of each class, {first} to {last.name}"] = figures.class_gains(by_class, first, last.name)
-    found[f"Confusion matrix of {last.name}, percent of the truth's pixels"] = figures.confusion(confusion)
-    if last.bn is not None:
-        found[f"Batch norm statistics of {last.name}"] = figures.bn_branches(last.bn)
+        found["Rounds"] = figures.rounds(numbers, colours)
     return found
 
 
 def _key_numbers(model: Measured) -> dict[str, float | None]:
     """Return the few numbers, in percent, that `dvc metrics` shows and compares."""
-    numbers = {"miou": percent(model.metrics["miou"]), "pixel_accuracy": percent(model.metrics["pixel_accuracy"])}
-    if model.quality and model.quality["images"]:
+    keys = {"miou": "miou", "dice": "mean_dice", "pixel_accuracy": "pixel_accuracy"}
+    numbers = {name: percent(model.metrics[key]) for name, key in keys.items()}
+    if "miou" in model.quality:
         numbers["pseudo_label_miou"] = percent(model.quality["miou"])
     return numbers
 
 
-def percent(share: float | None) -> float | None:
-    """Return a share as a percentage with two decimals; None stays None."""
-    return None if share is None else round(100 * share, 2)
-
-
 def summary_table(models: Sequence[Measured]) -> pd.DataFrame:
-    """Return one row per model: steps that went into it, mIoU, gain on its teacher, quality of the labels it learnt from."""
+    """Return one row per model: its budget, mIoU, gain on its teacher and the quality of its pseudo labels."""
     mious = {model.name: model.metrics["miou"] for model in models}
     rows = []
     for model in models:
@@ -147,10 +126,12 @@ def summary_table(models: Sequence[Measured]) -> pd.DataFrame:
             {
                 "model": model.name,
                 "steps in all": str(model.training["steps_in_all"]),
+                "images in all": str(model.training["images_in_all"]),
                 "mIoU": _cell(miou),
                 "gain on its teacher": "" if before is None or miou is None else f"{100 * (miou - before):+.2f}",
+                "mean Dice": _cell(model.metrics["mean_dice"]),
                 "pixel accuracy": _cell(model.metrics["pixel_accuracy"]),
-                "mIoU of its pseudo labels": _cell((model.quality or {}).get("miou")),
+                "mIoU of its pseudo labels": _cell(model.quality.get("miou")),
             }
         )
     return pd.DataFrame(rows)
@@ -161,31 +142,57 @@ def _cell(share: float | None) -> str:
 
 
 def _confusion(model: Measured) -> pd.DataFrame:
-    """Return the confusion matrix as one row per cell, in percent of the truth's pixels."""
+    """Return the confusion matrix as one row per cell, in pixels and in percent of the truth's pixels."""
     cells = pd.read_csv(model.evaluated / "confusion.csv", keep_default_na=False)  # a class may be named "None"
     total = cells.groupby("truth")["pixels"].transform("sum")
-    cells["percent"] = (100 * cells["pixels"] / total.where(total > 0)).round(2)
-    return cells[["truth", "prediction", "percent"]]
+    return cells.assign(percent=(100 * cells["pixels"] / total.where(total > 0)).round(2))
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:
     write_text(path, frame.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
 
 
-def _write_examples(
-    models: Sequence[Measured], last: Measured, classes: Classes, rows: Sequence[Row], root: Path, out: Path
-) -> dict[str, bytes]:
-    """Write and return one PNG per example image: image, truth, all predictions, and what changed from the first model to
-    `last`."""
+def _examples(
+    models: Sequence[Measured], last: Measured, classes: Classes, rows: Sequence[Row], root: Path, out: Path, count: int
+) -> Iterator[dict[str, Any]]:
+    """Yield id, place and panels of some images, from the lowest to the highest mIoU of `last`.
+
+    Writes `count` of them, the same in every run, to `out`.
+    """
     out.mkdir(parents=True, exist_ok=True)  # declared in dvc.yaml, also where there is no example
-    found = {}
-    for row in rows:
-        files = {model.name: model.evaluated / "predictions" / f"{row.id}.png" for model in models}
-        if not all(file.exists() for file in files.values()):
-            continue
-        image, truth = read_image(root / row.image), read_label(root / row.label, classes)
-        predictions = {name: read_label(file, classes.as_written()) for name, file in files.items()}
-        picture = comparison(image, row.id, truth, predictions, classes, before=models[0].name, after=last.name)
-        found[row.id] = png_bytes(picture, palette=True)
-        write_bytes(out / f"{row.id}.png", found[row.id])
-    return found
+    mious, files = last.image_mious.dropna().sort_values(kind="stable"), {row.id: row for row in rows}
+    everywhere = [row.id for row in evenly_spread(rows, count)]
+    worst, best = (list(mious.index[end]) for end in (slice(EXTREMES), slice(-EXTREMES, None))) if count else ([], [])
+    chosen = {*everywhere, *worst, *best}
+    for name in [*(name for name in mious.index if name in chosen), *(n for n in everywhere if n not in mious.index)]:
+        row = files[name]
+        image, truth = read_image(root / row.image, classes.value_range), read_label(root / row.label, classes)
+        predictions = {
+            model.name: read_label(model.evaluated / "predictions" / f"{name}.png", classes.as_written())
+            for model in models
+        }
+        panels = comparison(image, truth, predictions, classes, before=models[0].name, after=last.name)
+        if name in everywhere:
+            save_png(out / f"{name}.png", side_by_side(panels), palette=True)
+        own = {model.name: model.image_mious[name] for model in models}
+        place = "among the worst" if name in worst else "among the best" if name in best else ""
+        yield {"id": name, "place": place, "panels": [(text, picture, own.get(text)) for text, picture in panels]}
+
+
+def _pseudo_labels(
+    model: Measured, classes: Classes, unlabelled: Sequence[Row], root: Path, out: Path
+) -> Iterator[dict[str, Any]]:
+    """Yield and write to `out` the pseudo labels from which `model` learnt, as far as stage pseudo_quality kept them."""
+    out.mkdir(parents=True, exist_ok=True)
+    files = {row.id: row for row in unlabelled}
+    for path in visible_pngs(model.pseudo / "confidence") if model.pseudo else ():
+        row, name = files[path.stem], path.stem
+        label, sure = read_label(path.parents[1] / path.name, classes.as_written()), read_image(path)[..., 0]
+        truth, wrong = None, None
+        if row.label:
+            truth = read_label(root / row.label, classes)
+            counted = truth != classes.ignore_index
+            wrong = float(np.mean(label[counted] != truth[counted])) if counted.any() else None
+        panels = pseudo_label_panels(read_image(root / row.image, classes.value_range), label, sure, truth, classes)
+        save_png(out / f"{name}.png", side_by_side(panels), palette=True)
+        yield {"id": name, "confidence": float(sure.mean()) / 255, "wrong": wrong, "panels": panels}

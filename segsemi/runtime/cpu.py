@@ -1,4 +1,4 @@
-"""What makes training on a CPU a third faster: atrous convolutions as space-to-batch, and memory that is kept for reuse.
+"""Faster training on a CPU, by a third: atrous convolutions as space-to-batch, and memory that is kept for reuse.
 
 An encoder with output stride 16 dilates its last depthwise convolutions. oneDNN has no fast backward pass for them in
 channels_last: three layers of EfficientNet-Lite0 took two thirds of a training step. An atrous convolution of rate d equals
@@ -21,7 +21,7 @@ class AtrousDepthwiseConv2d(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C, H, W)."""
+        """Return the convolution of (N, C, H, W), of equal shape."""
         if x.device.type != "cpu" or not (self.training and torch.is_grad_enabled()):
             return super().forward(x)
         rate, (height, width) = self.dilation[0], x.shape[-2:]
@@ -41,14 +41,14 @@ class AtrousDepthwiseConv2d(nn.Conv2d):
 
 
 def _to_batch(x: Tensor, rate: int) -> Tensor:
-    """(N, C, H, W) -> (N rate^2, C, H / rate, W / rate), in channels_last order."""
+    """Return (N, C, H, W) as (N rate^2, C, H / rate, W / rate), in channels_last order."""
     n, channels, height, width = x.shape
     x = x.permute(0, 2, 3, 1).reshape(n, height // rate, rate, width // rate, rate, channels)
     return x.permute(0, 2, 4, 1, 3, 5).reshape(-1, height // rate, width // rate, channels).permute(0, 3, 1, 2)
 
 
 def _from_batch(x: Tensor, rate: int) -> Tensor:
-    """The inverse of `_to_batch`."""
+    """Undo `_to_batch`."""
     n, channels, height, width = x.shape
     x = x.permute(0, 2, 3, 1).reshape(n // rate**2, rate, rate, height, width, channels)
     x = x.permute(0, 3, 1, 4, 2, 5).reshape(n // rate**2, height * rate, width * rate, channels)
@@ -96,6 +96,6 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    if mallopt(mmap_threshold, 64 * 2**20) or mallopt(mmap_threshold, 32 * 2**20):  # older ones stop at 32 MiB
+    if mallopt(mmap_threshold, 64 * 2**20) or mallopt(mmap_threshold, 32 * 2**20):  # older versions stop at 32 MiB
         mallopt(trim_threshold, 2**31 - 1)
         mallopt(arena_max, 1)  # the thread of the backward pass reuses what the forward pass freed

@@ -1,4 +1,4 @@
-"""The device on which a network runs, and the number format and memory order that are fast there."""
+"""The device of a network, and the number format and memory order that are fast on it."""
 
 import cv2
 import torch
@@ -10,10 +10,10 @@ from segsemi.runtime.cpu import keep_memory
 def choose_device(name: str) -> torch.device:
     """Return the device of machine.device: `auto` is a CUDA GPU, else Apple's, else the CPU; other names are torch's.
 
-    Also keep OpenCV to one thread, since its pool beside torch's slows both down, and, on the CPU, freed memory for reuse.
+    Also limit OpenCV to one thread, since its pool and torch's slow each other down. On the CPU, keep freed memory for reuse.
 
     Raises:
-        UserError: the named device is not there.
+        UserError: the named device is not available.
     """
     cv2.setNumThreads(0)
     if name == "auto":
@@ -32,7 +32,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the context in which a network runs: bfloat16 where it may, or float32 throughout.
+    """Return the context in which a network runs: bfloat16 for operations that allow it, or float32.
 
     Args:
         precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU that has it.

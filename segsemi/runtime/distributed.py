@@ -1,4 +1,4 @@
-"""The processes of one stage, as torchrun starts them: who does what, and how the parts come together.
+"""The processes of one stage, as torchrun starts them, and the exchange of values between them.
 
 Batch sizes are global and every random choice belongs to an image or a step, so the number of processes changes only which
 random numbers dropout draws. Processes on several machines need one file system for the repository.
@@ -45,13 +45,16 @@ class Runtime:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that writes files and reports progress."""
+        """Return whether this is the process that writes files and reports progress."""
         return self.rank == 0
 
     @property
     def loader_processes(self) -> int:
-        """How many processes make batches for this one. `auto`: none on the CPU, whose cores the network needs; for a GPU
-        this process's share of the cores, less one, from 1 to 8."""
+        """Return how many processes make batches for this one.
+
+        `auto` is 0 on the CPU, whose cores the network needs. For a GPU it is this process's share of the cores, less one, from
+        1 to 8.
+        """
         if self.workers != "auto":
             return self.workers
         if self.device.type == "cpu":
@@ -61,7 +64,7 @@ class Runtime:
 
     @property
     def loader_cache_mb(self) -> int:
-        """Memory for decoded images of each process that makes batches on this machine."""
+        """Return the memory for decoded images, in MB, of each process that makes batches on this machine."""
         return self.cache_mb // (self.here * max(1, self.loader_processes))
 
     def autocast(self) -> torch.autocast:
@@ -119,7 +122,7 @@ def start_runtime(machine: MachineParams) -> Iterator[Runtime]:
     Each takes the GPU of its local rank, or the CPU.
 
     Raises:
-        UserError: the device is not there, or one GPU is named for several processes.
+        UserError: the device is not available, or one GPU is named for several processes.
     """
     count, device = int(os.environ.get("WORLD_SIZE", "1")), machine.device
     if count == 1:

@@ -1,4 +1,4 @@
-"""Work folders: where a long stage keeps its state until it succeeds, so that a killed run goes on where it stopped.
+"""Work folders: a long stage keeps its state there until it succeeds, so that a killed run continues.
 
 dvc removes a stage's outputs before it runs the stage, so the state lies in .work/, which is ignored by git and unknown to
 dvc. A folder is named after a hash of code, params and inputs: a run with others never picks it up.
@@ -26,8 +26,8 @@ PACKAGE = Path(__file__).parents[1]
 def work_folder(stage: str, params: Any, inputs: Iterable[Path] = ()) -> Iterator[Path]:
     """Create a folder for the state of one run of `stage`, locked within the block, removed when the block succeeds.
 
-    It stays if another process waits for the same run by then, or if the process that started this one is gone: a dvc that
-    was killed records no outputs, and the next one removes them. The next run then repeats only the last step.
+    It stays if another process waits for the same run. It also stays if the process that started this one is gone: a killed
+    dvc records no outputs, and the next dvc removes them. The next run then repeats only the last step.
 
     Args:
         params: JSON-like values on which the result depends.
@@ -42,7 +42,7 @@ def work_folder(stage: str, params: Any, inputs: Iterable[Path] = ()) -> Iterato
         folder.mkdir(exist_ok=True)
         yield folder
         if not _waiting(folder) and psutil.Process().parents() == starters:
-            done = folder.with_suffix(".done")  # half of it, after a stop, would be taken for all
+            done = folder.with_suffix(".done")  # a partial file would pass for a complete one
             shutil.rmtree(done, ignore_errors=True)
             folder.rename(done)
             shutil.rmtree(done)
@@ -68,7 +68,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _waiting(folder: Path) -> bool:
-    """Whether a process waits for `folder`; the marker of one that was killed does not count."""
+    """Return whether a process waits for `folder`; the marker of a killed process does not count."""
     markers = folder.parent.glob(f"{folder.name}.*.waiting")
     return any(psutil.pid_exists(int(marker.name.split(".")[-2])) for marker in markers)
 
@@ -83,7 +83,7 @@ def _fingerprint(stage: str, params: Any, inputs: Iterable[Path]) -> str:
 
 
 def _own_code() -> list[Path]:
-    """The files of each package of segsemi that this process has imported: the code on which its stage depends in dvc.yaml."""
+    """Return the files of all packages of segsemi that this process has imported: its stage's code dependencies in dvc.yaml."""
     names = {name.split(".")[1] for name in sys.modules if name.startswith("segsemi.")}
     files = {file for name in names for file in [PACKAGE / f"{name}.py", *(PACKAGE / name).rglob("*.py")]}
     main = getattr(sys.modules["__main__"], "__file__", None)

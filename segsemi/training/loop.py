@@ -36,7 +36,7 @@ CURVE_EVERY = 20  # steps of which a point of the training curve is the mean
 
 
 class History(NamedTuple):
-    """What a training leaves behind beside the model.
+    """The curve and the statistics of a training.
 
     Attributes:
         curve: dicts with step, loss, lr and, where measured, val_miou.

@@ -92,6 +92,40 @@ def test_predict_writes_over_no_image(
     assert {path: path.read_bytes() for path in pictures.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    ("sources", "expected"),
+    [
+        (["two/*/1.png"], ["cam1/1", "cam2/1"]),
+        (["two/**/*.png"], ["cam1/1", "cam2/1"]),
+        (["two"], ["cam1/1", "cam2/1"]),
+        (["two/cam[1]"], ["1"]),  # a folder of this name is no pattern
+        (["two/cam1/1.png", "two/cam2/1.png"], "both results would be"),
+        (["two/cam1", "two/cam2"], "both results would be"),
+        (["same"], "both results would be"),
+        (["two/*/2.png"], "no image there"),
+    ],
+)
+def test_predict_keeps_results_apart(
+    sources: list[str], expected: list[str] | str, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("two/cam1/1.png", "two/cam2/1.png", "two/cam[1]/1.png", "same/a.png", "same/a.jpg"):
+        if expected == ["1"] or "[" not in name:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (40, 40)).save(tmp_path / name)
+    code = main(["predict", str(model), *(str(tmp_path / source) for source in sources), "-o", str(tmp_path / "out")])
+    found = sorted(
+        path.relative_to(tmp_path / "out").with_suffix("").as_posix() for path in (tmp_path / "out").rglob("*.png")
+    )
+    assert (code, found) == ((1, []) if isinstance(expected, str) else (0, expected))
+    assert not isinstance(expected, str) or expected in capsys.readouterr().err
+
+
+def test_predict_says_that_links_lead_nowhere(model: Path, pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (pictures / "gone").symlink_to("/nowhere")
+    assert main(["predict", str(model), str(pictures), "-o", str(pictures / "out")]) == 1
+    assert "error: 1 link leads nowhere, first" in capsys.readouterr().err and (pictures / "out/a.png").exists()
+
+
 def test_predict_options_reach_the_network(model: Path, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--scales", "0.5", "1.5", "--flip", "--sliding-window", "32"]
@@ -118,7 +152,7 @@ def test_broken_image_is_reported_and_the_rest_is_done(
         ("predict {out} {pictures} -o {out}", "is no model's folder"),
         ("predict {model} {pictures} -o {out} --scales 0", "--scales must be above 0"),
         ("predict {model} {pictures} -o {out} --scales nan", "--scales must be above 0"),
-        ("predict {model} {pictures}/a.jpg {pictures}/sub/a.jpg -o {out}", "would be written over another image"),
+        ("predict {model} {pictures}/a.jpg {pictures}/sub/a.jpg -o {out}", "both results would be"),
         ("export {out} -o {out}", "is no model's folder"),
         ("export {model} -o {model}", "is the model itself"),
         ("export {model} -o {model} --format hub", "is the model itself"),
@@ -253,10 +287,11 @@ def test_fixed_padding_is_that_of_tensorflow(kernel: int | tuple[int, int], stri
 
 
 def test_hub_folder_is_read_by_smp(model: Path, tmp_path: Path) -> None:
-    import segmentation_models_pytorch as smp  # after segsemi, which makes this build of torchvision importable
-
     assert main(["export", str(model), "-o", str(tmp_path), "--format", "hub"]) == 0
-    network, own = smp.from_pretrained(str(tmp_path)).eval(), load_model(model)
+    namespace: dict = {}
+    (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), flags=re.DOTALL)
+    exec(code.replace('"FOLDER"', repr(str(tmp_path))), namespace)
+    network, own = namespace["network"], load_model(model)
     x = torch.rand(1, 3, 48, 64)
     with torch.no_grad():
         torch.testing.assert_close(network(x), own.forward_normalised(x))

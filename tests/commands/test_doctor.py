@@ -11,11 +11,11 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from segsemi.commands.cli import main
-from segsemi.commands.doctor import split_lines
+from segsemi.commands.doctor import cost_lines, split_lines
 from segsemi.core.config import load_values, parse_params
 from segsemi.data.manifest import Row
-from segsemi.datasets import DataSet
 from segsemi.datasets.scenes import CLASSES as SCENES
+from segsemi.datasets.split import split_as
 
 
 def test_doctor_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -54,7 +54,7 @@ def test_doctor_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture
     ("extra", "changes", "expected"),
     [
         (0, {}, ["split: 1 labelled and 7 unlabelled images"]),
-        (0, {"split": {"fraction": 1.0}}, ["split: 8 labelled and 0 unlabelled images", "no unlabelled"]),
+        (0, {"split": {"fraction": 1.0}}, ["split: 8 labelled and 0 unlabelled images", "no image is unlabelled"]),
         (
             0,
             {"split": {"fraction": 1.0}, "student": {"batch_pseudo": 0, "bn": "fixed"}},
@@ -65,6 +65,15 @@ def test_doctor_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture
             {"evaluate": {"subset": "test"}},
             ["split: 1 labelled and 8 unlabelled images", "evaluate.subset is test, where no image has a label"],
         ),
+        (
+            1000,
+            {"student": {"steps": 100}},
+            [
+                "split: 1 labelled and 1007 unlabelled images",
+                "each round draws 400 pseudo-labelled images (student.steps x student.batch_pseudo) of 1007",
+                "the validation set has 1 image, too few to compare models",
+            ],
+        ),
     ],
 )
 def test_doctor_tells_what_the_split_will_be(
@@ -72,7 +81,20 @@ def test_doctor_tells_what_the_split_will_be(
 ) -> None:
     values = load_values(ROOT / "params.yaml")
     params = parse_params({**values, **{name: {**values[name], **changed} for name, changed in changes.items()}})
-    subsets = ["train"] * 8 + ["extra"] * extra + ["val"]
+    subsets = ["train"] * 8 + ["extra"] * extra + ["val"] * (1 if extra == 1000 else 10)
     entries = [Row(str(i), subset, f"{i}.jpg", f"{i}.png") for i, subset in enumerate(subsets)]
-    lines = list(split_lines(params, DataSet(SCENES, entries)))
+    lines = list(split_lines(params, split_as(entries, params.split, seed=0)))
     assert len(lines) == len(expected) and all(part in line for part, line in zip(expected, lines, strict=True))
+
+
+def test_doctor_estimates_pseudo_labels_and_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("segsemi.commands.doctor.step_cost", lambda *_: (1.0, 2**30))
+    monkeypatch.setattr("segsemi.commands.doctor.prediction_cost", lambda *_: 0.01)
+    params = parse_params(load_values(ROOT / "params.yaml"))
+    subsets = ["train"] * 400 + ["extra"] * 5000 + ["val"] * 60
+    split = split_as([Row(str(i), subset, "a", "b") for i, subset in enumerate(subsets)], params.split, seed=0)
+    lines = list(cost_lines(params, SCENES, split, (160, 208)))
+    pseudo = 0.01 * 2 * (0.5**2 + 0.75**2 + 1 + 1.5**2 + 1.75**2) * 5350 * 2 / 60
+    evaluation = 0.01 * 60 * (3 + 2 + 4) / 60  # three models, and val_every: twice the teacher and twice each student
+    assert f"in 2 rounds {pseudo:.0f} minutes, evaluation {evaluation:.0f} minutes" in lines[-2]
+    assert f"in all: {(100 + 440) / 60 + pseudo + evaluation:.0f} minutes" in lines[-1]

@@ -108,6 +108,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"data.name": "cityscape"}, r"data\.name: .*'synthetic'.*\(found 'cityscape'\)"),
     ({"data.root": "~/camvid"}, r"data\.root: .*write the path in full, without ~.*\(found '~/camvid'\)"),
     ({"data.height": 16}, r"data\.height: .*32"),
+    ({"data.root": ""}, r"data\.root: .*at least 1 character \(found nothing\)"),
+    ({"data.skip_broken": "yes"}, r"data\.skip_broken: .*valid boolean \(found 'yes'\)"),
+    ({"split.count": ""}, r"split\.count: .*valid integer \(found nothing; for no value write null\)"),
+    ({"teacher.steps": ""}, r"teacher\.steps: .*valid integer \(found nothing\)"),
     ({"split.fraction": 1.5}, r"split\.fraction: .*less than or equal to 1"),
     ({"model.output_stride": 12}, r"model\.output_stride: .*8, 16 or 32"),
     ({"augment.scale_min": 3.0}, r"augment: scale_min 3\.0 is larger than scale_max 1\.5"),
@@ -219,22 +223,17 @@ def test_params_cannot_be_changed_after_loading() -> None:
         params.student.lr = 1.0
 
 
-@pytest.mark.parametrize(("budget", "supervised"), [("steps", (1400, 11200)), ("images", (2150, 17200))])
+@pytest.mark.parametrize(("budget", "supervised"), [("steps", (1400, 12600)), ("images", (1934, 17406))])
 def test_budgets_count_the_teachers_and_a_baseline_has_as_much(budget: str, supervised: tuple[int, int]) -> None:
     values = load_values(COMMITTED)
     values["rounds"] = {"student_2": "student_1", "student_1": "teacher", "other": "teacher"}
     values["baselines"], values["baseline_budget"] = {"supervised": "student_2"}, budget
-    values["teacher"] |= {"steps": 600, "batch_size": 8}
-    values["student"] |= {
-        "steps": 400,
-        "batch_labelled": 5,
-        "batch_pseudo": 10,
-    }  # 15.5 batches of 8 are no whole number
+    values["teacher"] |= {"steps": 600, "batch_size": 9}
+    values["student"] |= {"steps": 400, "batch_labelled": 5, "batch_pseudo": 10}
     params = parse_params(values)
-    names = ("teacher", "student_1", "student_2", "other", "supervised")
-    assert [tuple(budget_of(params, name)) for name in names] == [
-        (600, 4800), (1000, 10800), (1400, 16800), (1000, 10800), supervised,
-    ]  # fmt: skip
+    found = {name: tuple(budget_of(params, name)) for name in ("teacher", *params.rounds, *params.baselines)}
+    students = {"student_1": (1000, 11400), "student_2": (1400, 17400), "other": (1000, 11400)}
+    assert found == {"teacher": (600, 5400), **students, "supervised": supervised}
 
 
 def test_no_key_that_dvcs_run_cache_overlooks() -> None:

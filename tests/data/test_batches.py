@@ -187,7 +187,7 @@ def test_decoded_images_are_kept_as_far_as_the_cache_goes(
     """Four images, of which two fit into a MiB."""
     decoded: list[Path] = []
 
-    def large(path: Path) -> np.ndarray:
+    def large(path: Path, *_: object) -> np.ndarray:
         decoded.append(path)
         return np.zeros((300, 400, 3), np.uint8)  # with its label 480,000 bytes
 

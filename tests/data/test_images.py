@@ -3,14 +3,16 @@
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
-from segsemi.data.images import read_image, read_label
+from segsemi.data.images import read_image, read_label, read_picture, read_size, require_size
 
 CLASSES = Classes(("ground", "cat", "dog"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)))
 
@@ -18,18 +20,15 @@ CLASSES = Classes(("ground", "cat", "dog"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)
 def test_images_of_every_kind_become_rgb(tmp_path: Path) -> None:
     grey = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
     rgb = np.repeat(grey[..., None], 3, axis=2)
-    half = np.dstack([rgb, np.full((6, 8), 128, np.uint8)])
     files = {
         "grey": Image.fromarray(grey),
         "sixteen": Image.fromarray(grey.astype(np.uint16) * 256 + 77),
+        "half": Image.fromarray(np.dstack([rgb, np.full((6, 8), 128, np.uint8)])),
         "opaque": Image.fromarray(np.dstack([rgb, np.full((6, 8), 255, np.uint8)])),
     }
     for name, image in files.items():
         image.save(tmp_path / f"{name}.png")
         assert np.array_equal(read_image(tmp_path / f"{name}.png"), rgb), name
-    Image.fromarray(half).save(tmp_path / "half.png")
-    mixed = (rgb * (128 / 255) + 255 * (127 / 255)).round()
-    assert np.abs(read_image(tmp_path / "half.png") - mixed).max() <= 1
     Image.fromarray(grey.astype(np.float32)).save(tmp_path / "float.tif")
     with pytest.raises(UserError, match=r"float\.tif cannot be read \(its pixels are floating-point"):
         read_image(tmp_path / "float.tif")
@@ -70,3 +69,196 @@ def test_labels_in_colours(tmp_path: Path) -> None:
     Image.fromarray(np.full((6, 8, 3), 7, np.uint8)).save(tmp_path / "other.png")
     with pytest.raises(UserError, match=r"other\.png has 1 colours that are no class, first \[\[7, 7, 7\]\]"):
         read_label(tmp_path / "other.png", classes)
+
+
+GREY = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
+COLOURED = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+
+
+def with_tag(path: Path, array: np.ndarray, tag: int, value: int) -> Path:
+    """Save an array as a TIFF, then set a tag: photometric 262, orientation 274, extra samples 338."""
+    Image.fromarray(array).save(path, tiffinfo={274: 1})
+    data = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, start)
+    (entry,) = (
+        at for at in range(start + 2, start + 2 + 12 * count, 12) if data[at : at + 2] == struct.pack("<H", tag)
+    )
+    struct.pack_into("<H", data, entry + 8, value)
+    path.write_bytes(data)
+    return path
+
+
+def rgb16(path: Path, array: np.ndarray) -> Path:
+    assert cv2.imwrite(str(path), array[..., ::-1] if array.ndim == 3 and array.shape[2] == 3 else array)
+    return path
+
+
+def deep(array: np.ndarray, factor: int = 16) -> np.ndarray:
+    return array.astype(np.uint16) * factor
+
+
+PICTURES: dict[str, tuple[Any, np.ndarray, dict[str, int], tuple[float, float] | None]] = {
+    "near infrared as alpha.png": (np.dstack([COLOURED, GREY]), COLOURED, {"alpha": 1}, None),
+    "alpha 0 everywhere.png": (np.dstack([COLOURED, 0 * GREY]), COLOURED, {"alpha": 1}, None),
+    "opaque.png": (np.dstack([COLOURED, 0 * GREY + 255]), COLOURED, {}, None),
+    "12 of 16 bits.png": (deep(GREY), GREY // 16, {"dark": 235 * 16}, None),
+    "12 bits, range.png": (deep(GREY), GREY, {}, (0, 4095)),
+    "8 of 16 bits, range.png": (deep(GREY, 1), GREY, {}, (0, 255)),
+    "above the range.png": (deep(GREY, 256), np.minimum(GREY.astype(int) * 16, 255), {"beyond": 1}, (0, 4095)),
+    "colours of 12 bits.png": (deep(COLOURED), COLOURED // 16, {"dark": 4095}, None),
+    "colours of 12 bits.tif": (deep(COLOURED), COLOURED, {}, (0, 4095)),
+    "float.tif": (GREY.astype(np.float32) / 256, GREY, {}, (0.0, 1.0)),
+    "8 bits keep theirs.png": (COLOURED, COLOURED, {}, (0, 4095)),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_bits_and_bands(name: str, tmp_path: Path) -> None:
+    stored, expected, notes, value_range = PICTURES[name]
+    if stored.dtype == np.uint16 and stored.ndim == 3:
+        rgb16(tmp_path / name, stored)
+    else:
+        Image.fromarray(stored).save(tmp_path / name)
+    image, found = read_picture(tmp_path / name, value_range)
+    wanted = expected if expected.ndim == 3 else np.repeat(expected[..., None], 3, axis=2)
+    assert image.dtype == np.uint8 and np.array_equal(image, wanted)
+    assert found == notes or (
+        "dark" in notes and found.keys() == notes.keys() and found["dark"] >> 8 == notes["dark"] >> 8
+    )
+
+
+def test_tiffs_of_many_kinds(tmp_path: Path) -> None:
+    four = np.dstack([COLOURED, GREY])
+    for extra in (0, 1, 2):  # unspecified, associated and unassociated alpha: the colours are taken as they are
+        image, notes = read_picture(with_tag(tmp_path / "four.tif", four, 338, extra))
+        assert np.array_equal(image, COLOURED) and list(notes) == ["alpha" if extra else "bands"]
+    for array in (GREY, deep(GREY, 257)):  # white is zero
+        image = read_image(with_tag(tmp_path / "white.tif", array, 262, 0))
+        assert np.array_equal(image[..., 0], 255 - GREY)
+    image, notes = read_picture(with_tag(tmp_path / "turned.tif", COLOURED, 274, 6))
+    assert np.array_equal(image, np.rot90(COLOURED, -1)) and notes == {"turned": 1}
+    assert read_size(tmp_path / "turned.tif") == (8, 6)
+    pages = [Image.fromarray(COLOURED), Image.fromarray(255 - COLOURED), Image.fromarray(COLOURED[::2, ::2])]
+    for further, expected in ((pages[1:], {"several": 1}), (pages[2:], {})):  # smaller ones are previews
+        pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=further)
+        image, notes = read_picture(tmp_path / "pages.tif")
+        assert np.array_equal(image, COLOURED) and notes == expected
+
+
+def test_more_pixels_than_pillow_allows(tmp_path: Path) -> None:
+    Image.new("1", (20_000, 9_000)).save(tmp_path / "large.png")
+    assert read_size(tmp_path / "large.png") == (9_000, 20_000)
+    assert read_image(tmp_path / "large.png").shape == (9_000, 20_000, 3)
+
+
+IDS = np.random.default_rng(1).integers(0, 3, (6, 8), dtype=np.uint8)
+ALPHA = np.full((6, 8), 255, np.uint8)
+HALF = np.where(IDS == 1, 255, 0).astype(np.uint8)
+READ_AS_IDS = {
+    "equal channels": np.dstack([IDS] * 3),
+    "with alpha": np.dstack([IDS] * 3 + [ALPHA]),
+    "grey with alpha": np.dstack([IDS, ALPHA]),
+    "16 bits": deep(IDS, 1),
+    "32 bits": IDS.astype(np.int32),
+    "whole numbers": IDS.astype(np.float32),
+    "equal channels of 16 bits": np.dstack([deep(IDS, 1)] * 3),
+}
+NO_IDS = {
+    "different channels": (np.dstack([IDS, 0 * IDS, 0 * IDS]), "with different channels"),
+    "transparent in places": (np.dstack([IDS] * 3 + [HALF]), "transparent in places"),
+    "above the classes": (deep(IDS, 257), r"has ids \[257, 514\]"),
+    "below 0": (IDS.astype(np.int32) - 1, r"has ids \[-1\]"),
+    "parts": (IDS / np.float32(2), "no whole numbers"),
+}
+
+
+@pytest.mark.parametrize("ending", [".tif", ".png", ".bmp", ".gif"])
+def test_ids_in_any_form_that_keeps_them(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"label{ending}"
+    for name, array in {"grey": IDS, **READ_AS_IDS}.items():
+        if array.dtype == np.uint16 and array.ndim == 3 and ending in (".png", ".tif"):
+            rgb16(path, array)
+        elif (
+            ending == ".tif"
+            or (array.dtype == np.uint8 and array.ndim == 2)
+            or (ending == ".png" and array.dtype.kind == "u")
+        ):
+            Image.fromarray(array).save(path)
+        else:
+            continue  # what Pillow cannot write
+        assert np.array_equal(read_label(path, CLASSES), IDS), name
+    if ending == ".tif":
+        for name, (array, message) in NO_IDS.items():
+            Image.fromarray(array).save(path)
+            with pytest.raises(UserError, match=message):
+                assert read_label(path, CLASSES) is name
+
+
+def test_labels_that_lost_their_ids_are_refused(tmp_path: Path) -> None:
+    picture, path = Image.fromarray(IDS), tmp_path / "label.png"
+    for format_, options, message in (
+        ("JPEG", {}, "is a JPEG picture, which changes ids"),
+        ("WEBP", {}, "is a WEBP picture"),
+        ("TIFF", {"compression": "jpeg"}, "is a TIFF with JPEG compression picture"),
+        ("TIFF", {"save_all": True, "append_images": [picture]}, "holds several pictures"),
+    ):
+        picture.save(path, format=format_, **options)
+        with pytest.raises(UserError, match=message):
+            read_label(path, CLASSES)
+    with pytest.raises(UserError, match="white is zero"):
+        read_label(with_tag(tmp_path / "label.tif", IDS, 262, 0), CLASSES)
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n")
+    for read in (lambda: read_label(path, CLASSES), lambda: read_image(path)):
+        with pytest.raises(UserError, match=r"label\.png is a pointer of Git LFS; `git lfs pull` fetches the file"):
+            read()
+
+
+def test_exif_of_labels(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(IDS).save(tmp_path / "label.png", exif=exif)
+    label = read_label(tmp_path / "label.png", CLASSES)
+    assert np.array_equal(label, np.rot90(IDS, -1))
+    with pytest.raises(UserError, match=r"is 8x6, its image 6x8 .*If EXIF turns the image, turn the label too"):
+        require_size(label, (6, 8), tmp_path / "label.png")
+
+
+def test_masks_of_one_bit_stand_for_0_and_255(tmp_path: Path) -> None:
+    Image.fromarray(HALF > 0).save(tmp_path / "label.png")
+    classes = Classes(CLASSES.names[:2], CLASSES.colours[:2], ignore_ids=(), file_ids=(0, 255))
+    assert np.array_equal(read_label(tmp_path / "label.png", classes), HALF // 255)
+
+
+BLACK_WHITE = Classes(("a", "b", "c"), ((0, 0, 0), (255, 255, 255), (128, 128, 128)), label_format="colours")
+GREYS = np.array([0, 255, 128], np.uint8)[IDS]
+COLOURS = {
+    "grey": (GREYS, None),
+    "grey with alpha": (np.dstack([GREYS, ALPHA]), None),
+    "16 bits": (deep(GREYS, 257), None),
+    "8 of 16 bits": (deep(GREYS, 1), None),
+    "colours of 16 bits": (np.dstack([deep(GREYS, 257)] * 3), None),
+    "transparent where black": (np.dstack([GREYS] * 3 + [GREYS]), None),
+    "alpha 0 everywhere": (np.dstack([GREYS] * 3 + [0 * GREYS]), None),
+    "transparent where white": (np.dstack([GREYS] * 3 + [255 - GREYS]), "colours under transparent pixels"),
+    "other 16 bits": (deep(GREYS, 4), "colours of 16 bits"),
+}
+
+
+@pytest.mark.parametrize("name", COLOURS)
+def test_colours_in_other_forms(name: str, tmp_path: Path) -> None:
+    (array, message), path = COLOURS[name], tmp_path / "label.png"
+    if array.dtype == np.uint16 and array.ndim == 3:
+        rgb16(path, array)
+    else:
+        Image.fromarray(array).save(path)
+    if message is None:
+        assert np.array_equal(read_label(path, BLACK_WHITE), IDS)
+    else:
+        with pytest.raises(UserError, match=message):
+            read_label(path, BLACK_WHITE)
+
+
+def test_colours_of_one_bit(tmp_path: Path) -> None:
+    Image.fromarray(HALF > 0).save(tmp_path / "label.png")
+    assert np.array_equal(read_label(tmp_path / "label.png", BLACK_WHITE), HALF // 255)

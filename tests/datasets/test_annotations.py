@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,11 @@ from PIL import Image
 from skimage.draw import disk, polygon
 
 from segsemi.commands.cli import main
+from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
 from segsemi.data.images import read_label
-from segsemi.datasets.annotations import Annotated, read_coco, read_labelme, write_labels
+from segsemi.datasets import annotations
+from segsemi.datasets.annotations import Annotated, Notes, find_pictures, fitting
 from segsemi.datasets.folder import read_classes
 
 HEIGHT, WIDTH = 40, 60
@@ -21,9 +24,21 @@ TRIANGLE = [[10.0, 5.0], [50.0, 10.0], [20.0, 35.0]]
 SQUARE = {"label": "pole", "points": [[1, 1], [5, 5]], "shape_type": "rectangle"}
 
 
-def labelme(path: Path, *shapes: dict) -> None:
+def read_labelme(source: Path) -> list[Annotated]:
+    return annotations.read_labelme(source, {}, Notes())
+
+
+def read_coco(source: Path, notes: Notes | None = None) -> list[Annotated]:
+    return annotations.read_coco(source, {}, notes or Notes())
+
+
+def write_labels(images: list[Annotated], out: Path, **options: Any) -> Classes:
+    return annotations.write_labels(images, out, **{"notes": Notes(), **options})
+
+
+def labelme(path: Path, *shapes: dict, **changes: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"shapes": shapes, "imageHeight": HEIGHT, "imageWidth": WIDTH}))
+    path.write_text(json.dumps({"shapes": shapes, "imageHeight": HEIGHT, "imageWidth": WIDTH, **changes}))
 
 
 def label_of(folder: Path, name: str) -> np.ndarray:
@@ -82,12 +97,13 @@ def coco(folder: Path, *, annotated: bool = True, **changes: object) -> Path:
     return folder / "instances.json"
 
 
-def test_coco_polygons_and_crowds(tmp_path: Path) -> None:
+def test_coco_polygons_and_crowds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["labels", "coco", str(coco(tmp_path)), "-o", str(tmp_path)]) == 0
     label = label_of(tmp_path, "b/pic")
     assert set(np.unique(label)) == {0, 1, 255}
-    assert (label[12:20, 20:30] == 0).all() and (label == 0).sum() == 80  # the smaller one on top
-    assert (label[8:30, 10:50] != 255).all() and (label[30:] == 255).all() and (label[2:6, 3:20] == 255).all()
+    assert (label[12:20, 20:30] == 0).all() and (label == 0).sum() == 80 + 4 * 17  # the smaller one on top
+    assert (label[8:30, 10:50] != 255).all() and (label[30:] == 255).all() and (label[2:6, 3:20] == 0).all()
+    assert "crowds count as their class (1): instances.json annotation 3 (person)" in capsys.readouterr().err
 
 
 def test_coco_compressed_masks(tmp_path: Path) -> None:
@@ -121,12 +137,16 @@ def test_labels_that_are_there_keep_their_meaning(tmp_path: Path) -> None:
     for _ in range(2):  # the same again is allowed
         write_labels(read_labelme(tmp_path / "one"), out)
     before = (out / "classes.json").read_text()
-    with pytest.raises(UserError, match=r"classes.json has other classes.*: cat, dog; begin --classes with these"):
-        write_labels(read_labelme(tmp_path / "two"), out)
-    assert (out / "classes.json").read_text() == before and not (out / "labels/b.png").exists()
     names = ["cat", "dog", "bird"]
-    classes = write_labels(read_labelme(tmp_path / "two"), out, names=names)
-    assert classes.names == tuple(names) and (label_of(out, "b") == 1).any()
+    with pytest.raises(UserError, match=r"classes.json has other classes.*: cat, dog; begin --classes with these"):
+        write_labels(read_labelme(tmp_path / "two"), out, names=["bird", "dog"])
+    assert (out / "classes.json").read_text() == before and not (out / "labels/b.png").exists()
+    for options in ({}, {"names": names}):  # new ones are added behind them
+        notes = Notes()
+        classes = write_labels(read_labelme(tmp_path / "two"), out, notes=notes, **options)
+        assert classes.names == tuple(names) and (label_of(out, "b") == 1).any()
+        assert "labels of an earlier export stay and count (1): labels/a.png" in str(notes)
+        assert ("cat, dog (1): bird" in str(notes)) == (not options)
     (out / "classes.json").write_text(json.dumps({"names": names, "colours": classes.colours, "ids": [7, 8, 9]}))
     with pytest.raises(UserError, match="has other classes"):
         write_labels(read_labelme(tmp_path / "two"), out, names=names)
@@ -143,12 +163,178 @@ def test_one_class_alone_is_refused(tmp_path: Path) -> None:
 def test_broken_labelme_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no JSON file of labelme"):
         read_labelme(tmp_path)
-    labelme(tmp_path / "a.json", {**SQUARE, "shape_type": "line"})
-    line = (tmp_path / "a.json").read_text()
-    for content, problem in ((line, "'pole' of type 'line'"), ("{", "JSONDecodeError")):
-        (tmp_path / "a.json").write_text(content)
-        with pytest.raises(UserError, match=rf"a\.json is no annotation of labelme \(.*{problem}"):
+    (tmp_path / "coco.json").write_text('{"images": []}')
+    with pytest.raises(UserError, match=r"JSON files without shapes are passed over \(1\): .*coco\.json"):
+        read_labelme(tmp_path)
+    labelme(tmp_path / "size.json", SQUARE, imageHeight=None)
+    (tmp_path / "cut.json").write_text("{")
+    (tmp_path / "gbk.json").write_bytes('{"shapes": ["中文"]}'.encode("gbk"))
+    problems = (
+        "cut.json is no annotation of labelme \\(JSONDecodeError",
+        "gbk.json .*not in UTF-8",
+        "size.json .*no imageH",
+    )
+    for problem in problems:  # all in one message
+        with pytest.raises(UserError, match=f"(?s){problem}"):
             read_labelme(tmp_path)
+
+
+PATCH = io.BytesIO()
+Image.fromarray(np.full((6, 9), 255, np.uint8)).save(PATCH, format="PNG")
+MASK = {"shape_type": "mask", "mask": base64.b64encode(PATCH.getvalue()).decode()}
+BOX = [[10, 10], [20, 10], [20, 15], [10, 15]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "rows", "columns"),
+    [
+        ({**MASK, "points": [[-4, -3], [4, 2]]}, slice(0, 3), slice(0, 5)),
+        ({**MASK, "points": [[57, 37], [65, 42]]}, slice(37, 40), slice(57, 60)),
+        ({**MASK, "points": [[-30, 5], [-22, 10]]}, None, None),  # outside, and on no other side
+        ({"shape_type": "rectangle", "points": BOX}, slice(10, 16), slice(10, 21)),
+        ({"shape_type": "rotation", "points": BOX}, slice(10, 16), slice(10, 21)),
+        ({"shape_type": None, "points": BOX}, slice(10, 16), slice(10, 21)),
+        ({"points": [[-50, -9], [70, -9], [70, 4], [-50, 4]]}, slice(0, 5), slice(0, 60)),
+        *(
+            ({"shape_type": kind, "points": BOX[:n]}, None, None)
+            for kind, n in (("point", 1), ("line", 2), ("linestrip", 3))
+        ),
+        ({"points": BOX[:2]}, None, None),
+        ({"points": [[0, 0], [2e8, 0], [2e8, 9]]}, None, None),
+        ({"points": [[0, 0], [None, 0], [9, 9]]}, None, None),
+        ({"points": [[0, 0], [float("nan"), 0], [9, 9]]}, None, None),
+        ({"points": BOX, "label": None}, None, None),
+        ({"shape_type": "mask", "points": BOX[:2], "mask": "bm8gUE5H"}, None, None),
+    ],
+)
+def test_stray_shapes_are_counted_and_refuse_nothing(
+    shape: dict, rows: slice | None, columns: slice, tmp_path: Path
+) -> None:
+    notes = Notes()
+    labelme(tmp_path / "a.json", {**SQUARE, "label": "zebra"}, {"label": "cat", **shape})
+    labelme(tmp_path / "b.json", {**SQUARE, "label": "cat"})
+    images = annotations.read_labelme(tmp_path, {}, notes)
+    write_labels(images, tmp_path, names=["cat", "zebra"])
+    expected = np.full((HEIGHT, WIDTH), 255)
+    expected[1:6, 1:6] = 1
+    if rows is not None:
+        expected[rows, columns] = 0
+    assert np.array_equal(label_of(tmp_path, "a"), expected)
+    assert ("shapes are passed over (1): a.json" in str(notes)) == (rows is None)
+
+
+def pictures(
+    folder: Path, *names: str, size: tuple[int, int] = (WIDTH, HEIGHT), orientation: int = 1
+) -> dict[str, Path]:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.new("RGB", size).save(folder / name, exif=exif)
+    return find_pictures(folder)
+
+
+@pytest.mark.parametrize(
+    ("json_name", "path", "there", "name"),
+    [
+        ("a.b.2024", "a.b.2024.png", ["images/a.b.2024.png", "images/a.png"], "a.b.2024"),
+        ("0001", "..\\images\\IMG 1.png", ["images/IMG 1.png", "images/IMG.png"], "IMG 1"),
+        ("0001", "x.png", ["images/0001.png", "images/x.png"], "0001"),  # said
+        ("e\u0301", "", ["images/\u00e9.png"], "\u00e9"),
+        ("cam/1", "1.png", ["images/cam/1.png", "unlabelled/1.png"], "cam/1"),
+    ],
+)
+def test_labelme_finds_its_image(json_name: str, path: str, there: list[str], name: str, tmp_path: Path) -> None:
+    found, notes = pictures(tmp_path, *there), Notes()
+    labelme(tmp_path / f"json/{json_name}.json", SQUARE, imagePath=path, imageHeight=None)
+    (image,) = annotations.read_labelme(tmp_path / "json", found, notes)
+    assert image[:3] == (name, HEIGHT, WIDTH)
+    assert ("another image in imagePath" in str(notes)) == (path == "x.png")
+
+
+@pytest.mark.parametrize(
+    ("file_name", "there", "name"),
+    [
+        ("images/x.png", ["images/x.png"], "x"),
+        ("images\\x.png", ["images/x.png"], "x"),
+        ("/data/upload/7/sub/x.png", ["images/sub/x.jpg", "images/x.png"], "sub/x"),
+        ("frame.0001", ["images/frame.0001.png", "images/frame.png"], "frame.0001"),
+        ("x 1.png", ["unlabelled/x 1.png", "images/x.png"], "x 1"),
+        ("y.png", ["images/x.png"], None),
+        ("images\\x.png", [], "x"),
+        ("frame.0001", [], "frame.0001"),
+    ],
+)
+def test_coco_finds_its_image(file_name: str, there: list[str], name: str | None, tmp_path: Path) -> None:
+    found, notes = pictures(tmp_path, *there), Notes()
+    path = coco(tmp_path, segmentation=[[20, 12, 30, 12, 30, 20, 20, 20]])
+    path.write_text(path.read_text().replace('"b/pic.jpg"', json.dumps(file_name)))
+    images = annotations.read_coco(path, found, notes)
+    if name is None:
+        with pytest.raises(UserError, match=r"no annotated image is in images/.*\n.*get no label \(1\): y"):
+            fitting(images, found, notes)
+    else:
+        assert [image.name for image in (fitting(images, found, notes) if found else images)] == [name]
+
+
+@pytest.mark.parametrize(
+    ("size", "orientation", "fits"), [((60, 40), 1, True), ((40, 60), 6, True), ((60, 40), 6, False)]
+)
+def test_an_image_of_another_size_than_its_annotation_is_named(
+    size: tuple[int, int], orientation: int, fits: bool, tmp_path: Path
+) -> None:
+    found, notes = pictures(tmp_path, "images/b/pic.jpg", size=size, orientation=orientation), Notes()
+    images = annotations.read_coco(coco(tmp_path), found, notes)
+    if fits:
+        assert fitting(images, found, notes) == images
+    else:
+        with pytest.raises(UserError, match=r"b/pic \(60x40, annotated at 40x60\)"):
+            fitting(images, found, notes)
+
+
+RING = [20, 12, 30, 12, 30, 20, 20, 20]
+POINTS = [[20, 12], [30, 12], [30, 20], [20, 20]]
+
+
+@pytest.mark.parametrize("change", [{"segmentation": RING}, {"segmentation": POINTS}, {"segmentation": [POINTS]},
+    {"segmentation": [RING, [1, 1, 4, 4]]}, {"image_id": "7", "category_id": 3.0}, {"iscrowd": 1}])  # fmt: skip
+def test_coco_dialects(change: dict, tmp_path: Path) -> None:
+    path = coco(tmp_path, **change)
+    for text in (path.read_text().encode("utf-8-sig"), path.read_text().encode("utf-16")):
+        path.write_bytes(text)
+        write_labels(read_coco(path), tmp_path, background="room")
+        label = label_of(tmp_path, "b/pic")
+        assert (label[12:20, 20:30] == 1).all() and (label == 1).sum() == 80
+
+
+def test_files_of_one_data_set_are_read_together(tmp_path: Path) -> None:
+    for name, ring in (("train", RING), ("valid", [1, 1, 5, 1, 5, 5, 1, 5])):
+        pictures(tmp_path, f"images/{name}/b/pic.jpg")
+        (tmp_path / f"json/{name}").mkdir(parents=True)
+        coco(tmp_path / f"json/{name}", segmentation=[ring])
+    (tmp_path / "json/info.json").write_text("{}")
+    images = annotations.read_coco(tmp_path / "json", find_pictures(tmp_path), Notes())
+    assert [(image.name, int(image.shapes[0][1]().sum())) for image in images] == [
+        ("train/b/pic", 80),
+        ("valid/b/pic", 16),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"id": 99', '"id": "7"', "image id 7 is 'b/pic.jpg' and 'new.jpg'; merged files"),
+        ('"id": 9,', '"id": 3,', "category id 3 is 'person' and 'sofa'"),
+        ("new.jpg", "b/pic.png", "2 images have the name 'b/pic'"),
+        ('"height": 40', '"height": null', "has no height and width"),
+        ('"categories"', '"classes"', "KeyError: 'categories'"),
+    ],
+)
+def test_coco_that_could_mean_two_things_is_refused(old: str, new: str, message: str, tmp_path: Path) -> None:
+    path = coco(tmp_path)
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=rf"instances\.json is no COCO file of masks \(.*{message}"):
+        read_coco(path)
 
 
 @pytest.mark.parametrize(
@@ -173,12 +359,26 @@ def test_images_without_a_file_of_their_own_are_refused(
     [
         ("image_id", 8, "has image_id 8, which the file does not explain"),
         ("category_id", 99, "has category_id 99, which the file does not explain"),
-        ("segmentation", [], "has no polygon"),
+        ("segmentation", [], "has no polygon, and a box alone is no mask"),
         ("segmentation", None, "has no polygon"),
         ("segmentation", [[1, 1, 4, 4]], "has no polygon"),  # which pycocotools takes for a box
-        ("segmentation", {"size": [2, 2], "counts": [4]}, r"has a mask of \(2, 2\), its image another size"),
+        ("segmentation", [[1, 1, 4, None, 4, 4]], "has a segmentation that is no list"),
+        ("segmentation", [[1, 1, 2e8, 4, 4, 4]], "has coordinates beyond"),
+        ("segmentation", [[1, 1, 4, 4, 9]], "has a polygon of 5 numbers"),
+        ("segmentation", [{"x": 1, "y": 2}], "has a segmentation that is no list"),
+        ("segmentation", [[100, 1, 200, 1, 200, 9]], "lies outside the image"),
+        ("segmentation", {"size": [2, 2], "counts": [4]}, r"has a mask of \[2, 2\], its image \[40, 60\]"),
+        *(
+            ("segmentation", {"size": [HEIGHT, WIDTH], "counts": counts}, "has run lengths that are not those of 40x60")
+            for counts in ([4], [-1, 2401], "1", "", "zz")
+        ),
     ],
 )
-def test_annotation_without_a_mask_is_refused(key: str, value: object, message: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=rf"instances\.json is no COCO file .*annotation 1 {message}"):
-        read_coco(coco(tmp_path, **{key: value}))  # type: ignore[arg-type]
+def test_annotation_without_a_mask_is_passed_over(key: str, value: object, message: str, tmp_path: Path) -> None:
+    path = coco(tmp_path, **{key: value})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=rf"instances\.json has no annotation with a mask.*\n.* annotation 1 {message}"):
+        read_coco(path)
+    content, notes = json.loads(path.read_text()), Notes()
+    content["annotations"].append({"id": 2, "image_id": 7, "category_id": 9, "segmentation": [RING]})
+    path.write_text(json.dumps(content))
+    assert len(read_coco(path, notes)[0].shapes) == 1 and "passed over (1): instances.json annotation 1" in str(notes)

@@ -1,6 +1,7 @@
 """Every known layout, written in miniature with its real file names and encodings."""
 
 import json
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -13,11 +14,13 @@ from scipy.io import savemat
 
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
+from segsemi.core.files import write_text
 from segsemi.data.images import read_label
 from segsemi.data.manifest import Row
 from segsemi.datasets import check_entries, find_dataset
 from segsemi.datasets.camvid import CAMVID
 from segsemi.datasets.cityscapes import CITYSCAPES, CITYSCAPES_TRAIN_IDS
+from segsemi.datasets.entries import id_of
 from segsemi.datasets.folder import read_classes
 from segsemi.datasets.split import split_rows
 from segsemi.datasets.voc import VOC
@@ -268,6 +271,126 @@ def test_hidden_files_are_no_images_and_linked_folders_are_searched_once(tmp_pat
     assert line.startswith(f"warning: {tmp_path}/root/images/b is a link")
 
 
+def test_leftovers_of_file_servers_are_no_images_and_other_files_are_counted(tmp_path: Path) -> None:
+    folder(tmp_path)
+    for path in (
+        "@eaDir/0.png/THUMB_M.jpg",
+        "$RECYCLE.BIN/R.png",
+        "__MACOSX/1.png",
+        "#recycle/2.png",
+        "lost+found/3.png",
+    ):
+        write_image(tmp_path / "images" / path)
+    for path in ("images/Thumbs.db", "images/.DS_Store", "labels/desktop.ini"):
+        (tmp_path / path).touch()
+    assert find_dataset("folder", tmp_path, val_fraction=0.25, seed=0).notes == []
+    for path in ("images/a/x.heic", "images/y.HEIC", "images/z.xml", "labels/a/8.jpg", "unlabelled/notes"):
+        (tmp_path / path).touch()
+    write_image(tmp_path / "images/a/1_mask.png")
+    found = find_dataset("folder", tmp_path, val_fraction=0.25, seed=0)
+    assert len(found.entries) == 13
+    for expected, note in zip(
+        [
+            r"3 files in .*images are passed over: 2 \.heic, 1 \.xml \(first x\.heic\)$",
+            r"1 files in .*labels are passed over: 1 \.jpg \(first 8\.jpg\); labels must be PNG, TIFF, BMP or GIF",
+            r"1 files in .*unlabelled are passed over: 1 without ending",
+            r"1 images look like labels \(first images/a/1_mask\.png\)",
+        ],
+        found.notes,
+        strict=True,
+    ):
+        assert re.search(expected, note)
+
+
+def test_names_in_composed_and_decomposed_unicode_are_the_same(tmp_path: Path) -> None:
+    folder(tmp_path)
+    composed, decomposed = "caf\u00e9", "cafe\u0301"
+    write_image(tmp_path / f"images/{decomposed}.png")
+    shutil.copy(tmp_path / "labels/a/0.png", tmp_path / f"labels/{composed}.png")
+    (tmp_path / "val.txt").write_text(f"{composed}\na/1\n", encoding="utf-16")
+    rows = {row.id: row for row in rows_of("folder", tmp_path)[1]}
+    assert rows[composed].subset == "val" and rows[composed].image == f"images/{decomposed}.png"
+    assert [row.id for row in split_rows([*rows.values()], ids=["a/2", "a/3.png"], seed=0).labelled] == ["a__2", "a__3"]
+    write_image(tmp_path / f"images/{composed}.png")
+    with pytest.raises(UserError, match="are the same image twice"):
+        rows_of("folder", tmp_path)
+
+
+@pytest.mark.parametrize("stem", ["a" * 245, "/".join(["b" * 62] * 4), "\u732b" * 80])
+def test_long_names_have_ids_that_fit_a_file_name(stem: str, tmp_path: Path) -> None:
+    folder(tmp_path)
+    write_image(tmp_path / f"unlabelled/{stem}.jpg")
+    (row,) = (row for row in rows_of("folder", tmp_path)[1] if stem in row.image)
+    assert len(row.id.encode()) <= 200 and row.id.startswith(stem[:60]) and row.id == id_of(stem) != id_of(stem + "c")
+    write_text(tmp_path / f"{'x' * 251}.txt", "as long as allowed")
+
+
+def test_labels_of_other_endings_and_of_images_in_unlabelled(tmp_path: Path) -> None:
+    folder(tmp_path)
+    with Image.open(tmp_path / "labels/a/0.png") as label:
+        for number, ending in ((0, "tif"), (1, "bmp"), (2, "gif")):
+            label.save(tmp_path / f"labels/a/{number}.{ending}")
+            (tmp_path / f"labels/a/{number}.png").unlink()
+        label.save(tmp_path / "labels/u0.png")
+    rows = {row.id: row for row in rows_of("folder", tmp_path)[1]}
+    assert [Path(rows[f"a__{number}"].label).suffix for number in range(4)] == [".tif", ".bmp", ".gif", ".png"]
+    assert (
+        rows["u0"].label == "labels/u0.png" and rows["u0"].image == "unlabelled/u0.jpg" and rows["u0"].subset != "extra"
+    )
+
+
+def test_suffix_of_labels(tmp_path: Path) -> None:
+    folder(tmp_path)
+    for path in (tmp_path / "labels/a").iterdir():
+        path.rename(path.with_name(f"{path.stem}_mask.png"))
+    hint = r'labels/a/0_mask\.png has no image .*\(8 labels have none\); .* write "label_suffix": "_mask" into classes\.json'
+    with pytest.raises(UserError, match=hint):
+        rows_of("folder", tmp_path)
+    before = {path.name: path for path in (tmp_path / "labels/a").iterdir()}
+    shutil.copy(before["0_mask.png"], tmp_path / "labels/a/8.png")  # not a label then
+    (tmp_path / "classes.json").write_text(json.dumps({**THREE, "label_suffix": "_mask"}))
+    rows = {row.id: row.label for row in rows_of("folder", tmp_path)[1]}
+    assert rows["a__0"] == "labels/a/0_mask.png" and rows["a__8"] == ""
+
+
+def test_copies_go_into_one_subset(tmp_path: Path) -> None:
+    """As in NEU_Seg: images that occur several times, one of them among the unlabelled ones."""
+    folder(tmp_path, labelled=40)
+    for copy, original in ((1, 0), (2, 0), (4, 3), (6, 5), (8, 7)):
+        shutil.copy(tmp_path / f"images/a/{original}.png", tmp_path / f"images/a/{copy}.png")
+    shutil.copy(tmp_path / "images/a/9.png", tmp_path / "unlabelled/9.png")
+    for seed in range(10):
+        found = find_dataset("folder", tmp_path, val_fraction=0.25, seed=seed)
+        rows = check_entries(tmp_path, found.entries, found.classes, warn=lambda _: None)
+        subset = {row.id: row.subset for row in rows}
+        assert subset["a__0"] == subset["a__1"] == subset["a__2"] and subset["a__9"] == "train"
+        assert 9 <= Counter(subset.values())["val"] <= 10
+    (tmp_path / "val.txt").write_text("a/0\na/3\na/9\n")
+    with pytest.raises(
+        UserError, match=r"0\.png \(val\) and .*2\.png \(train\); .*3\.png .*; .*9\.png \(val\) and unlabelled/9"
+    ):
+        rows_of("folder", tmp_path)
+
+
+def test_what_is_odd_is_said_once_with_a_number(tmp_path: Path) -> None:
+    folder(tmp_path)
+    for number in (0, 1):
+        write(tmp_path / f"labels/a/{number}.png", np.full((6, 8), 255, np.uint8))
+        write(tmp_path / f"images/a/{number}.png", RNG.integers(0, 99, (6, 8, 4), dtype=np.uint8))
+    write(tmp_path / "unlabelled/u0.png", RNG.integers(0, 900, (6, 8)).astype(np.uint16))
+    (tmp_path / "unlabelled/u0.jpg").unlink()
+    said: list[str] = []
+    rows_of("folder", tmp_path, warn=said.append)
+    assert said == [
+        "warning: 2 of 12 images (first images/a/0.png) have an alpha channel, which is ignored: "
+        "the colours are taken as they are",
+        "warning: 1 of 12 images (first unlabelled/u0.png) have 16 bits but no value above 1023, so they look nearly black; "
+        'if that is their range, write "range": [0, 1023] into classes.json',
+        "warning: 2 of 12 images (first images/a/0.png) have a label without a pixel of any class, "
+        "from which nothing can be learnt",
+    ]
+
+
 @pytest.mark.parametrize(
     ("lists", "expected"),
     [
@@ -275,6 +398,14 @@ def test_hidden_files_are_no_images_and_linked_folders_are_searched_once(tmp_pat
         ({"train": "a/3\n"}, {"a__3": "train", "a__4": "val"}),
         ({"train": "a/3\n", "val": "a/0\n"}, {"a__3": "train", "a__0": "val", "a__4": None, "a__8": "extra"}),
         ({"val": "a/2 words\na/3.png labels/a/3.png\n"}, {"a__2 words": "val", "a__2": "train", "a__3": "val"}),
+        (
+            {"val": 'images\\\\a\\\\0.png\n"a/1.png","labels/a/1.png"\n'},
+            {"a__0": "val", "a__1": "val", "a__2": "train"},
+        ),
+        (
+            {"val": "'a/2 words.png'\nC:\\\\mine\\\\a\\\\0.png;1\n"},
+            {"a__2 words": "val", "a__0": "val", "a__2": "train"},
+        ),
         ({"val": "\ufeffimages/a/0.png\n", "test": "/elsewhere/0.png\n"}, {"a__0": "val", "0": "test"}),  # the longest
     ],
 )
@@ -345,6 +476,11 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         r"'a/1' is in val\.txt and in train\.txt",
     ),
     "empty list": (text("val.txt", "\n"), r"val\.txt is empty"),
+    "a wrong range": (wrong(range=[9, 2]), r"range must be \[low, high\], found \[9\.0, 2\.0\]"),
+    "another encoding": (
+        lambda root: (root / "classes.json").write_bytes('{"names": ["\u4e2d\u6587"]}'.encode("gbk")),
+        r"classes\.json is wrong \(it is not in UTF-8",
+    ),
     "one name twice": (lambda root: write_image(root / "unlabelled/a/1.png"), r"have one name"),
     "ids beyond the classes": (
         lambda root: write(root / "labels/a/2.png", np.full((6, 8), 3, np.uint8)),

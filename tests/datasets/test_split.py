@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from segsemi.core.classes import Classes, write_label_png
 from segsemi.core.errors import UserError
@@ -167,6 +168,46 @@ def test_corrected_labels_count_as_labelled(tmp_path: Path) -> None:
 def test_wrong_corrected_label_is_refused(tmp_path: Path, name: str, width: int, value: int, message: str) -> None:
     write_label_png(tmp_path / f"{name}.png", np.full((6, width), value, dtype=np.uint8), CLASSES)
     with pytest.raises(UserError, match=message):
+        read_corrected(tmp_path, rows_of(4), CLASSES)
+
+
+FILE_IDS = Classes(CLASSES.names, CLASSES.colours, ignore_ids=(0,), file_ids=(1, 2, 3))
+MASKS = Classes(("a", "b"), ((0, 0, 0), (255, 255, 255)), ignore_ids=(), file_ids=(0, 255))
+BLACK_WHITE = Classes(("a", "b"), ((0, 0, 0), (255, 255, 255)), label_format="colours")
+
+
+@pytest.mark.parametrize(
+    ("classes", "ids", "message"),
+    [
+        (FILE_IDS, [1, 2], "could hold the ids 0..2 of pseudo labels or what classes.json says"),
+        (FILE_IDS, [0, 1], "could hold"),
+        (FILE_IDS, [2, 3], r"has ids \[3\] outside"),
+        (MASKS, [0, 255], "could hold"),
+        (BLACK_WHITE, [0, 255], "could hold"),
+        (BLACK_WHITE, [0, 1], None),
+        (CLASSES, [0, 2, 255], None),
+    ],
+)
+def test_corrected_ids_that_could_be_two_things(
+    classes: Classes, ids: list[int], message: str | None, tmp_path: Path
+) -> None:
+    label = np.resize(np.array(ids, np.uint8), (6, 8))
+    Image.fromarray(label).save(tmp_path / "t0001.png")
+    if message is None:
+        assert read_corrected(tmp_path, rows_of(4), classes)
+    else:
+        with pytest.raises(UserError, match=message):
+            read_corrected(tmp_path, rows_of(4), classes)
+    written = np.minimum(label, len(classes) - 1)
+    write_label_png(tmp_path / "t0001.png", written, classes)  # the palette says what they mean
+    assert read_corrected(tmp_path, rows_of(4), classes)
+
+
+@pytest.mark.parametrize("name", ["t0001.tif", "sub/t0001.png"])
+def test_corrected_label_that_would_be_ignored_is_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / name).touch()
+    with pytest.raises(UserError, match=f"{name} is no corrected label"):
         read_corrected(tmp_path, rows_of(4), CLASSES)
 
 

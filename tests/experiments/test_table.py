@@ -60,8 +60,8 @@ def test_table_has_the_mean_the_deviation_and_the_paired_gain() -> None:
     assert shown["gain on base"].tolist() == ["", *(gain(row, "base") for row in list(MIOU)[1:]), "", "+1.00"]
     ladder = ["", gain("better", "base"), gain("noisy", "better"), *[""] * 4, "+1.00"]
     assert shown["gain on the row before"].tolist() == ladder
-    # of the same column, whatever unlabelled images the student had
-    stronger = ["", gain("better", "alone"), gain("noisy", "longer"), *[""] * 5]
+    # of the same column, whatever unlabelled images the student had; `alone` has as many steps as `longer`, and is better
+    stronger = ["", gain("better", "alone"), gain("noisy", "alone"), *[""] * 5]
     assert shown["gain on the stronger supervised baseline"].tolist() == stronger
 
     assert numbers["miou"][0] == 53.0 and numbers["deviation"][0] == pytest.approx(spread)
@@ -86,12 +86,17 @@ def test_figure_has_the_names(along: str | None) -> None:
 
 
 def test_page_has_all_tables_with_their_figures(tmp_path: Path) -> None:
+    folder = tmp_path / "experiments"
+    folder.mkdir()
     for name, title in (("größe 2", "A < B"), ("b", "Other")):
         table = f"# {title}\n\n| a | b |\n|:--|:--|\n| <i> | 5 |\n\n![x]({quote(name)}.svg)\n"
-        (tmp_path / f"{name}.md").write_text(table)
-        (tmp_path / f"{name}.svg").write_text(f"<svg><text>figure of {title[0]}</text></svg>")
-    (tmp_path / "README.md").write_text("# Not a table\n")
-    page = write_page(tmp_path).read_text()
+        (folder / f"{name}.md").write_text(table)
+        (folder / f"{name}.svg").write_text(f"<svg><text>figure of {title[0]}</text></svg>")
+    (folder / "README.md").write_text("# Not a table\n")
+    assert "index.html" not in write_page(folder).read_text()
+    (tmp_path / "index.html").touch()
+    page = write_page(folder).read_text()
+    assert page.count('<a href="../index.html">') == 1  # the report of a run, if there is one
     for part in ("<h1>A &lt; B</h1>", "<svg><text>figure of A</text></svg>", "<h1>Other</h1>", "figure of O"):
         assert page.count(part) == 1, part
     assert page.count("&lt;i&gt;</td>") == 2

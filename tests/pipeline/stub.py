@@ -18,7 +18,7 @@ def main() -> None:
         os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
     stage = YAML(typ="safe").load(Path("dvc.yaml"))["stages"][name]
     body = stage.get("do", stage)
-    for out in [*body["outs"], *body.get("metrics", []), *body.get("plots", [])]:
+    for out in [*body.get("outs", []), *body.get("metrics", []), *body.get("plots", [])]:
         path = Path((out if isinstance(out, str) else next(iter(out))).replace("${key}", key))
         files = [path] if path.suffix else [path / "model.json", path / "model.safetensors"]
         for file in files:

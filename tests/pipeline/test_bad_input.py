@@ -6,10 +6,13 @@ Values of params have a table of their own in test_config.py; a full disk and la
 import ast
 import importlib
 import json
+import os
 import re
 import shutil
 import socket
+import struct
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -59,6 +62,17 @@ def palette_png(path: str, value: int) -> None:
     image = Image.fromarray(np.full((48, 64), value, dtype=np.uint8))
     image.putpalette([90] * 768)
     image.save(path)
+
+
+def bomb(path: str) -> None:
+    """Write the beginning of a PNG of more than 2**30 pixels."""
+    header, data = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 1, 0, 0, 0, 0), b"IDAT"
+    chunks = [struct.pack(">I", len(part) - 4) + part + struct.pack(">I", zlib.crc32(part)) for part in (header, data)]
+    Path(path).write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+
+
+def link(path: str) -> None:
+    Path(path).symlink_to("/nowhere/x.png")
 
 
 def cut(path: str, length: int = 300) -> None:
@@ -111,7 +125,7 @@ CASES = {
     ),
     "image bomb": Case(
         r"image data/raw/tiny/train/0001\.png cannot be read .*decompression bomb",
-        lambda: Image.new("1", (20_000, 20_000)).save(f"{T}/0001.png"),
+        lambda: bomb(f"{T}/0001.png"),
     ),
     "label of another size": Case(
         r"label data/raw/tiny/trainannot/0000\.png is 48x65, its image 48x64",
@@ -119,13 +133,40 @@ CASES = {
     ),
     "ids beyond the classes": Case(r"0000\.png has ids \[34\] outside 0\.\.10", lambda: full(f"{A}/0000.png", 34)),
     "RGB where ids are expected": Case(
-        r"0000\.png has mode RGB; expected an 8-bit PNG of class ids",
-        lambda: full(f"{A}/0000.png", 0, shape=(48, 64, 3)),
+        r"0000\.png has mode RGB with different channels; expected class ids in one channel",
+        lambda: array(f"{A}/0000.png", np.full((48, 64, 3), [0, 1, 2], np.uint8)),
     ),
     "palette of an editor": Case(  # its ids are positions in a palette of the editor's own
         r"0000\.png has ids \[200\] outside 0\.\.10", lambda: palette_png(f"{A}/0000.png", 200)
     ),
-    "16-bit label": Case(r"0000\.png has mode I;16", lambda: full(f"{A}/0000.png", 3, "uint16")),
+    "a label of 16 bits": Case(
+        r"0000\.png has ids \[771\] outside 0\.\.10", lambda: full(f"{A}/0000.png", 771, "uint16")
+    ),
+    "a pointer of Git LFS": Case(
+        r"label data/raw/tiny/trainannot/0001\.png is a pointer of Git LFS; `git lfs pull`",
+        lambda: Path(f"{A}/0001.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+    ),
+    "a link that leads nowhere": Case(
+        r"1 link leads nowhere, first data/raw/tiny/train/x\.png", lambda: link(f"{T}/x.png")
+    ),
+    "links that lead nowhere, before dvc reads them": Case(
+        r"2 links lead nowhere, first data/raw/tiny/test",
+        lambda: [link(f"{CAMVID}/test"), link(f"{T}/x.png")],
+        before=(),
+        stage="check_params",
+        absent="data/params_checked.txt",
+    ),
+    "a data set of dvc's own": Case(
+        r"dvc refuses a data set with data/raw/tiny/\.dvcignore in it; set data\.root to a folder below",
+        lambda: Path(f"{CAMVID}/.dvcignore").touch(),
+        before=(),
+        stage="check_params",
+        absent="data/params_checked.txt",
+    ),
+    "a name in another encoding": Case(
+        r"1 names are no UTF-8, first data/raw/tiny/train/\ufffd.*; rename them",
+        lambda: Path(f"{T}/0001.png").rename(os.fsdecode(os.fsencode(T) + b"/\xe9.png")),
+    ),
     "masks of 0 and 255": Case(
         r'data/raw/mine: the labels hold background and ignored pixels alone; for masks of 0 and 255 write "ids": \[0, 255\]',
         lambda: all_labels(lambda label: 255 * label, f"{FOLDER}/labels"),
@@ -190,12 +231,9 @@ CASES = {
         r"model\.encoder_weights.*data/none\.pth",
         lambda: Project(Path()).set_params({"model": {"encoder_weights": "data/none.pth"}}),
     ),
-    "no unlabelled image": Case(
-        r"student_1: there is no pseudo image to train on; lower split\.fraction, add unlabelled images",
+    "no unlabelled image": at_split(
+        r"no image is unlabelled, so students have none to learn from: lower split\.fraction",
         params={"split": {"fraction": 1.0}},
-        before=(*TEACHER, "pseudo_label --teacher teacher --student student_1"),
-        stage="train_student --teacher teacher --student student_1",
-        absent="models/student_1",
     ),
     # model files
     "a model cut short": Case(
@@ -280,6 +318,34 @@ def test_a_class_without_labelled_pixel_is_a_warning(
     assert run("check_params", monkeypatch) == run("prepare", monkeypatch) == 0
     said = capsys.readouterr()
     assert "warning: class 4 (pavement) has no pixel in train" in said.out + said.err
+
+
+def test_all_broken_files_are_named_at_once(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.set_params(MINE)
+    for index in range(25):
+        Path(f"{FOLDER}/images/u{index:02d}.png").write_text("no image")
+    assert run("check_params", monkeypatch) == 0 and run("prepare", monkeypatch) == 1
+    said = capsys.readouterr().err
+    lines = said[said.index("error: ") :].splitlines()
+    assert lines[0] == "error: 25 files are wrong:" and sum("u0" in line or "u1" in line for line in lines) == 20
+    assert lines[21:] == [
+        "  and 5 more; data/prepared/errors.txt lists all of them",
+        "  data.skip_broken: true in params.yaml skips broken images that have no label",
+    ]
+    assert len(Path("data/prepared/errors.txt").read_text().splitlines()) == 25
+    array(f"{FOLDER}/images/fine.png", np.zeros((48, 64, 3), np.uint8))
+    project.set_params({"data": {"skip_broken": True}, "split": {"fraction": 1.0}})
+    assert run("prepare", monkeypatch) == run("split", monkeypatch) == 0
+    said = capsys.readouterr()
+    assert (
+        "data.skip_broken: 25 broken unlabelled images are skipped, first: image data/raw/mine/images/u00" in said.out
+    )
+    assert "1 unlabelled, 1 validation, 0 test, 25 skipped images" in said.out
+    cut(f"{FOLDER}/labels/0.png", 50)
+    assert run("prepare", monkeypatch) == 1  # what has a label is never skipped
+    assert "error: label data/raw/mine/labels/0.png cannot be read" in capsys.readouterr().err
 
 
 def test_no_stage_uses_the_network(

@@ -64,7 +64,7 @@ def test_first_run_runs_every_stage_and_writes_what_the_contract_says(
 def test_hidden_labels_and_loader_workers_change_no_model(finished: Project) -> None:
     models = {"train_teacher", "pseudo_label@student_1", "train_student@student_1"}
     before = locked(finished)
-    quality = finished.bytes_of("data/evaluated/student_1_pseudo_labels.json")
+    quality = finished.bytes_of("data/evaluated/student_1_pseudo_labels/quality.json")
     for line in finished.bytes_of("data/split/hidden.csv").decode().splitlines()[1:]:
         label = finished.folder / RAW / line.split(",")[1]
         with Image.open(label) as image:
@@ -72,7 +72,7 @@ def test_hidden_labels_and_loader_workers_change_no_model(finished: Project) -> 
         Image.fromarray(wrong).save(label)
     measured = {"pseudo_quality@student_1", "pseudo_quality@student_2"}
     assert set(finished.repro()) == {"prepare", "split", "report"} | measured
-    assert finished.bytes_of("data/evaluated/student_1_pseudo_labels.json") != quality
+    assert finished.bytes_of("data/evaluated/student_1_pseudo_labels/quality.json") != quality
     finished.set_params({"machine": {"workers": 2}})
     ran = finished.repro("--force", "train_student@student_1")  # not only unchanged for dvc: made again
     assert models < set(ran)
@@ -140,4 +140,5 @@ def test_dvc_compares_an_experiment_of_one_round_fewer_with_the_commit(finished:
     assert not [name for name in shown if name.startswith(("segsemi/", "stages/", "models/", "data/"))], shown
     finished.run("dvc", "plots", "diff", "HEAD", "workspace", "-o", "plots")
     drawn = finished.bytes_of("plots/index.html").decode()
+    assert all(f"<p>reports/{name}" in drawn for name in ("examples", "pseudo_labels", "saug.png"))
     assert all(part in drawn for part in ("validation during training", "IoU of each class", "workspace", "HEAD"))

@@ -88,11 +88,11 @@ def test_one_round_more_and_the_baseline_rerun_nothing_else(project: Project, st
     output = project.run("dvc", "exp", "run", *changes, LAUNCH=launcher(tmp_path, stub))
     baseline = {"count_steps@supervised", "train_supervised@supervised", "evaluate_baseline@supervised"}
     third = {f"{stage}@student_3" for stage in ROUND}
-    assert set(ran_stages(output)) == {"check_params", *third, *baseline, "report"}
+    assert set(ran_stages(output)) == {"check_params", "split", *third, *baseline, "report"}
     assert launched(output) == {"pseudo_label", "train_student", "train_supervised"}
     assert project.bytes_of("data/steps/supervised.txt") == b"9\n"  # 3 of the teacher and 2 of each student
     project.set_params({"rounds": {"student_4": "student_3"}})  # the baseline's number of steps stays the same
-    assert set(project.repro("train_supervised@supervised")) == {"check_params", "count_steps@supervised"}
+    assert set(project.repro("train_supervised@supervised")) == {"check_params", "split", "count_steps@supervised"}
 
 
 def test_all_labels_and_no_round_is_plain_supervised_training(project: Project) -> None:

@@ -103,10 +103,7 @@ def formula(method: str, student: Tiny, teacher: Tiny, recipe: Recipe) -> Tensor
             outside = torch.where(box, ignored[partner], ignored[own])
             q = student(image[None]).softmax(1)[0]
             label = target.argmax(0)
-            if recipe.soft:
-                loss = (q - target).square().sum(0)
-            else:
-                loss = -q.gather(0, label[None])[0].log()
+            loss = (q - target).square().sum(0) if recipe.soft else -q.gather(0, label[None])[0].log()
             counted = (target.max(0).values >= recipe.threshold) & ~outside
             valid, sure = valid + (~outside).sum(), sure + counted.sum()
             rows.append((loss * (~outside if recipe.confidence == "batch" else counted)).sum())

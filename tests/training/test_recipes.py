@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import ROOT
-
 import segsemi.training.recipes as recipes
+from conftest import ROOT
+from segsemi.training.recipes import student_recipe, supervised_recipe, train_model
+
 from segsemi.core.classes import write_label_png
 from segsemi.core.config import Params, load_params
 from segsemi.core.errors import UserError
@@ -21,7 +22,6 @@ from segsemi.datasets.split import split_rows, write_split
 from segsemi.models.build import Architecture, build_model
 from segsemi.models.saving import load_description, save_model
 from segsemi.training.loop import History
-from segsemi.training.recipes import student_recipe, supervised_recipe, train_model
 
 NETWORK = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
 

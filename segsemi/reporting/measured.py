@@ -1,0 +1,70 @@
+"""The measurements of one model, as the stages wrote them."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from segsemi.core.paths import evaluated_folder, model_folder, quality_folder
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All measurements of one model.
+
+    Attributes:
+        teacher: the name of the model that made its pseudo labels; None for the teacher and supervised baselines.
+        loss: what its training loss consists of, in words.
+        evaluated: the folder that stage evaluate wrote.
+        metrics: metrics.json of that folder.
+        image_mious: mIoU of each image by its id; NaN where no pixel of the truth has a class.
+        training: `steps_in_all` and `images_in_all`, those of its teachers included, and `keep`, as model.json has them.
+        curve: the training curve, columns step, loss, lr, val_miou.
+        bn: bn.csv, the statistics of both batch norms of each layer; None without DSBN.
+        pseudo: the folder that stage pseudo_quality wrote; None without pseudo labels.
+        quality: quality.json of that folder; empty without pseudo labels.
+    """
+
+    name: str
+    teacher: str | None
+    loss: str
+    evaluated: Path
+    metrics: dict[str, Any]
+    image_mious: pd.Series
+    training: dict[str, Any]
+    curve: pd.DataFrame
+    bn: pd.DataFrame | None
+    pseudo: Path | None
+    quality: dict[str, Any]
+
+
+def read_measured(name: str, teacher: str | None, loss: str) -> Measured:
+    """Read one model's evaluation, training curve and, for a student, the quality of the labels it learnt from."""
+    evaluated, model = evaluated_folder(name), model_folder(name)
+    pseudo = None if teacher is None else quality_folder(name)
+    image_mious = pd.read_csv(
+        evaluated / "images.csv",
+        dtype={"id": str},
+        keep_default_na=False,
+        na_values={"miou": [""]},  # an id may be "NA"
+    )
+    return Measured(
+        name=name,
+        teacher=teacher,
+        loss=loss,
+        evaluated=evaluated,
+        metrics=json.loads((evaluated / "metrics.json").read_text()),
+        image_mious=image_mious.set_index("id")["miou"],
+        training=json.loads((model / "model.json").read_text())["training"],
+        curve=pd.read_csv(model / "curve.csv"),
+        bn=pd.read_csv(model / "bn.csv") if (model / "bn.csv").exists() else None,
+        pseudo=pseudo,
+        quality=json.loads((pseudo / "quality.json").read_text()) if pseudo else {},
+    )
+
+
+def percent(share: float | None) -> float | None:
+    """Return a share as a percentage with two decimals; None stays None."""
+    return None if share is None else round(100 * share, 2)
