@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segsemi.augment.weak import FILL, weak_augment
-from segsemi.core.resize import resize_pair, scaled_to_short_side
+from segsemi.core.resize import resize_pair
 
 INK = 200  # value of the one channel that stands for a pixel's class; no channel: ignored
 
@@ -155,18 +155,3 @@ def test_shrinking_averages_the_image() -> None:
     small, none = resize_pair(image, None, 16, 16)
     assert none is None
     assert np.abs(small.astype(int) - 50).max() <= 1
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "short_side", "expected"),
-    [
-        (720, 960, 360, (360, 480)),
-        (960, 720, 360, (480, 360)),
-        (375, 1242, 160, (160, 530)),
-        (100, 200, 100, (100, 200)),
-        (100, 200, 500, (100, 200)),  # never enlarged
-        (100, 200, None, (100, 200)),
-    ],
-)
-def test_scaled_to_short_side(height: int, width: int, short_side: int | None, expected: tuple[int, int]) -> None:
-    assert scaled_to_short_side(height, width, short_side) == expected
