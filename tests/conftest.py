@@ -16,7 +16,7 @@ import torch
 from filelock import FileLock
 from PIL import Image
 from ruamel.yaml import YAML
-from small_training import Data, small_data
+from small_training import Data, small_data  # imports segsemi, which makes timm and smp importable in all tests
 
 from segsemi.datasets import scenes
 

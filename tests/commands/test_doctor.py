@@ -2,17 +2,19 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT
+from dvc.utils.hydra import apply_overrides
 from PIL import Image
 from ruamel.yaml import YAML
 
 from segsemi.commands.cli import main
 from segsemi.commands.doctor import split_lines
-from segsemi.core.config import load_values, parse_params
+from segsemi.core.config import load_params, load_values
 from segsemi.data.manifest import Row
 from segsemi.datasets import DataSet
 from segsemi.datasets.scenes import CLASSES as SCENES
@@ -51,28 +53,24 @@ def test_doctor_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
-    ("extra", "changes", "expected"),
+    ("overrides", "extra", "expected"),
     [
-        (0, {}, ["split: 1 labelled and 7 unlabelled images"]),
-        (0, {"split": {"fraction": 1.0}}, ["split: 8 labelled and 0 unlabelled images", "no unlabelled"]),
+        ([], 0, ["split: 1 labelled and 7 unlabelled images"]),
+        (["split.fraction=1"], 0, ["split: 8 labelled and 0 unlabelled images", "no unlabelled"]),
+        (["split.fraction=1", "student.batch_pseudo=0", "student.bn=fixed"], 0, ["split: 8 labelled and 0 unlabelled"]),
         (
-            0,
-            {"split": {"fraction": 1.0}, "student": {"batch_pseudo": 0, "bn": "fixed"}},
-            ["split: 8 labelled and 0 unlabelled images"],
-        ),
-        (
+            ["evaluate.subset=test"],
             1,
-            {"evaluate": {"subset": "test"}},
-            ["split: 1 labelled and 8 unlabelled images", "evaluate.subset is test, where no image has a label"],
+            ["split: 1 labelled and 8 unlabelled images", "is test, where no image has a label"],
         ),
     ],
 )
 def test_doctor_tells_what_the_split_will_be(
-    extra: int, changes: dict[str, dict[str, object]], expected: list[str]
+    overrides: list[str], extra: int, expected: list[str], tmp_path: Path
 ) -> None:
-    values = load_values(ROOT / "params.yaml")
-    params = parse_params({**values, **{name: {**values[name], **changed} for name, changed in changes.items()}})
+    path = shutil.copy(ROOT / "params.yaml", tmp_path)
+    apply_overrides(path, overrides)
     subsets = ["train"] * 8 + ["extra"] * extra + ["val"]
     entries = [Row(str(i), subset, f"{i}.jpg", f"{i}.png") for i, subset in enumerate(subsets)]
-    lines = list(split_lines(params, DataSet(SCENES, entries)))
+    lines = list(split_lines(load_params(path), DataSet(SCENES, entries)))
     assert len(lines) == len(expected) and all(part in line for part, line in zip(expected, lines, strict=True))

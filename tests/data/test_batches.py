@@ -19,7 +19,7 @@ from small_training import AUGMENT, CPU, LABELLED, PSEUDO, Data, a_recipe, small
 from segsemi.augment.strong import StrongAugment
 from segsemi.core.classes import write_label_png
 from segsemi.core.config import SAUG_OPERATIONS
-from segsemi.core.errors import UserError
+from segsemi.core.errors import UserError, explain
 from segsemi.core.recipe import Recipe
 from segsemi.data.batches import Sample, StepBatches, labelled_samples
 from segsemi.data.images import read_image, read_label
@@ -111,23 +111,18 @@ def test_strong_augmentation_changes_the_image_and_never_the_label(data: Data) -
             assert np.array_equal(own.images[0, :, :48].permute(1, 2, 0).numpy(), image) == (not strong)
 
 
-def test_pseudo_labels_are_read_as_we_write_them(data: Data) -> None:
-    """Not as the data set's own label files, whose ids may be others."""
-    classes = replace(CLASSES, file_ids=tuple(range(10, 21)))
-    pseudo = StepBatches(a_recipe(1, parts=(PSEUDO,)), *data, classes, Runtime(CPU))
-    assert 3 in pseudo[0][0].targets
-    with pytest.raises(UserError, match="outside"):
-        StepBatches(a_recipe(1, parts=(LABELLED,)), *data, classes, Runtime(CPU))[0]
-
-
-def test_corrected_labels_come_after_the_labelled_ones_and_are_read_as_written(data: Data, tmp_path: Path) -> None:
+def test_labels_that_we_wrote_are_read_as_written(data: Data, tmp_path: Path) -> None:
+    """Not as the data set's own label files, whose ids may be others. Corrected labels come after the labelled ones."""
     rows = [Row(s.id, "train", str(s.image), str(s.label), 48, 64, "", "") for s in data.labelled]
     write_label_png(tmp_path / "corrected/x.png", np.full((48, 64), 7, dtype=np.uint8), CLASSES)
     samples = labelled_samples(rows[:1], Path("/"), [replace(rows[1], label="corrected/x.png")], tmp_path)
     assert [sample.id for sample in samples] == ["train_0000", "train_0001"]
-    shifted = replace(CLASSES, file_ids=tuple(range(100, 111)))  # the data set's own ids
-    batches = StepBatches(a_recipe(1, parts=(LABELLED,)), samples[1:], [], shifted, Runtime(CPU))
-    assert set(batches[0][0].targets.unique().tolist()) <= {7, 255}
+    shifted = replace(CLASSES, file_ids=tuple(range(100, 111)))
+    corrected, pseudo = StepBatches(a_recipe(1), samples[1:], data.pseudo, shifted, Runtime(CPU))[0]
+    for batch, written in ((corrected, 7), (pseudo, 3)):
+        assert set(batch.targets.unique().tolist()) <= {written, 255}
+    with pytest.raises(UserError, match="outside"):
+        StepBatches(a_recipe(1), *data, shifted, Runtime(CPU))[0]
 
 
 @pytest.mark.parametrize(("processes", "pieces"), [(4, 1), (1, 4)])
@@ -193,30 +188,13 @@ def test_batches_depend_on_seed_and_name_not_on_workers_start_or_cache(data: Dat
     assert not same(make(a_recipe(6, seed=6), *data)) and not same(make(a_recipe(6, name="student_2"), *data))
 
 
-FAILING = """
-import pickle, sys, torch
-from segsemi.core.errors import run_stage
-from segsemi.data.loaders import load_items
-from segsemi.data.manifest import Row
-from segsemi.runtime.distributed import Runtime
-def main():
-    batches = pickle.load(open(sys.argv[1], 'rb'))
-    for batch in load_items(batches, range(6), Runtime(torch.device("cpu"), workers=2)):
-        kept = batch
-if __name__ == '__main__':
-    run_stage(main)
-"""
-
-
-def test_an_error_of_a_loader_process_ends_the_run_with_one_line(data: Data, tmp_path: Path) -> None:
+def test_an_error_of_a_loader_process_is_one_line(data: Data, tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_text("no image")
-    samples = [replace(sample, image=broken) for sample in data.labelled]
-    (tmp_path / "batches").write_bytes(pickle.dumps(make(a_recipe(6), samples, data.pseudo)))
-    command = [sys.executable, "-c", FAILING, str(tmp_path / "batches")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT)
-    assert done.returncode == 1 and f"image {broken} cannot be read" in done.stderr
-    assert "Traceback" not in done.stderr
+    batches = make(a_recipe(6), [replace(sample, image=broken) for sample in data.labelled], data.pseudo)
+    with pytest.raises(UserError) as raised:
+        list(load_items(batches, range(6), Runtime(CPU, workers=2)))
+    assert (explain(raised.value) or "").startswith(f"image {broken} cannot be read")
 
 
 LOADING = """

@@ -81,6 +81,7 @@ def ran(project: Project, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(runs, "_wait_for", run)
     monkeypatch.setattr(runs, "check_ready", lambda _: None)
     monkeypatch.setattr(runs, "queued_runs", set)
+    monkeypatch.setattr("segsemi.experiments.table.dots", lambda *_: "<svg/>")  # slow; test_table.py has the figures
     return names
 
 

@@ -129,14 +129,7 @@ def test_a_grid_of_the_users_own_is_checked(text: str, message: str, tmp_path: P
         cells(str(path))
 
 
-def test_steps_in_all_count_the_teachers_too() -> None:
-    table = {cell.row: cell for cell in cells("table1", columns=["1/8"], extra=["teacher.steps=5", "student.steps=3"])}
-    assert {row: cell.steps_in_all for row, cell in table.items()} == {
-        "baseline": 5,
-        **dict.fromkeys(["ST", "+ SAUG", "+ DSBN", "+ SCL", "labels only, as many steps as + SCL"], 8),
-        **dict.fromkeys(["+ ITER", "labels only, as many steps as + ITER"], 11),
-        "all labels": 5,
-    }
-    # A new network that learns from labels alone has nothing from the teacher beside it.
-    alone = {cell.row: cell.steps_in_all for cell in cells("table3", extra=["teacher.steps=5"])}
-    assert alone["1/8 labels"] == 5 and alone["7/8 pseudo labels"] == 10
+def test_steps_in_all_count_a_teacher_only_where_something_of_it_is_used() -> None:
+    """A new network that learns from labels alone has nothing from the teacher beside it."""
+    steps = {cell.row: cell.steps_in_all for cell in cells("table3", extra=["teacher.steps=5"])}
+    assert steps["1/8 labels"] == 5 and steps["7/8 pseudo labels"] == 10

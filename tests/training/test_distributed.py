@@ -15,19 +15,14 @@ import safetensors.torch
 import torch
 import two_processes
 from small_training import ALONE, a_recipe, new_model
+from timm.layers import BatchNormAct2d
 from torch import nn
 
-from segsemi.models.torchvision_ops import import_torchvision
-
-import_torchvision()  # before timm
-
-from timm.layers import BatchNormAct2d  # noqa: E402
-
-from segsemi.core.config import MachineParams  # noqa: E402
-from segsemi.core.errors import UserError  # noqa: E402
-from segsemi.dsbn import convert_dsbn, strip_dsbn  # noqa: E402
-from segsemi.runtime.distributed import Runtime, start_runtime  # noqa: E402
-from segsemi.training.step import _check_share, synchronised  # noqa: E402
+from segsemi.core.config import MachineParams
+from segsemi.core.errors import UserError
+from segsemi.dsbn import convert_dsbn, strip_dsbn
+from segsemi.runtime.distributed import Runtime, start_runtime
+from segsemi.training.step import _check_share, synchronised
 
 ROOT = Path(__file__).parents[2]
 
