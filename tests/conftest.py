@@ -16,11 +16,13 @@ import torch
 from filelock import FileLock
 from PIL import Image
 from ruamel.yaml import YAML
-from small_training import Data, small_data  # imports segsemi, which makes timm and smp importable in all tests
+from small_training import Data, small_data
 
 from segsemi.datasets import scenes
+from segsemi.models.torchvision_ops import import_torchvision
 
 torch.set_num_threads(1)
+import_torchvision()  # before test modules import timm or smp
 
 ROOT = Path(__file__).parents[1]
 RAW = "data/raw/tiny"
