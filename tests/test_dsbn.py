@@ -187,16 +187,6 @@ def test_a_shared_batch_norm_stays_shared() -> None:
     assert list(network.state_dict()) == keys
 
 
-def test_converting_twice_changes_nothing(net: nn.Module) -> None:
-    convert_dsbn(net)
-    for module in norms(net):
-        randomise(module.parallel, seed=1)
-    modules, state = list(net.modules()), copy.deepcopy(net.state_dict())
-    assert convert_dsbn(net) is net
-    assert list(map(id, net.modules())) == list(map(id, modules))
-    assert all(torch.equal(value, state[key]) for key, value in net.state_dict().items())
-
-
 @pytest.mark.parametrize("train", [True, False])
 def test_type_mode_and_trainability_are_kept(train: bool) -> None:
     """Of a batch norm that is the whole network, too."""
