@@ -87,7 +87,6 @@ def test_an_edit_of_code_reruns_the_stages_that_use_it(project: Project, edited:
         (["machine.workers=2"], set()),
         (["pseudo_label.scales=[1.0]"], ROUNDS | {"report"}),
         (["student.lr=0.1"], ROUNDS - {"pseudo_label@student_1", "pseudo_quality@student_1"} | {"report"}),
-        # plain supervised training
         (["split.fraction=1", "~rounds.student_1", "~rounds.student_2"], {"split", *WITHOUT_ROUNDS}),
     ],
 )

@@ -18,8 +18,9 @@ import os, runpy, signal, sys
 from pathlib import Path
 
 files_left, replace = int(sys.argv[1]), Path.replace
-import segsemi.training.loop
-segsemi.training.loop.CHECKPOINT_SECONDS = -1.0  # after every step
+if sys.argv[2] == "stages.train_student":  # others do not import this: it would give them another work folder
+    import segsemi.training.loop
+    segsemi.training.loop.CHECKPOINT_SECONDS = -1.0  # after every step
 
 def counted(self, target):  # every file is written beside its place, then renamed
     global files_left
