@@ -13,10 +13,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from segsemi.training.recipes import student_recipe
 
 from benchmarks.ratios import peak
 from segsemi.core.config import load_params
+from segsemi.core.recipe import student_recipe
 from segsemi.data.batches import StepBatches, labelled_samples, pseudo_samples
 from segsemi.data.manifest import read_rows, write_rows
 from segsemi.datasets import check_entries, find_dataset

@@ -25,11 +25,11 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from segsemi.training.recipes import student_recipe
 from torch import Tensor
 
 from segsemi.core.classes import write_label_png
 from segsemi.core.config import load_params
+from segsemi.core.recipe import student_recipe
 from segsemi.data.batches import PartBatch, StepBatches, labelled_samples, pseudo_samples
 from segsemi.data.images import read_image
 from segsemi.data.loaders import load_items
@@ -111,8 +111,8 @@ class Bench:
 
 
 def whole(batch: list[PartBatch], device: torch.device) -> tuple[Tensor, Tensor]:
-    images, targets = zip(*(own.to(device) for own in batch), strict=True)
-    return torch.cat(images), torch.cat(targets).long()
+    views, targets = zip(*(own.to(device) for own in batch), strict=True)
+    return torch.cat([images for (images,) in views]), torch.cat(targets).long()
 
 
 def student_step(bench: Bench) -> tuple[float, float]:

@@ -19,8 +19,10 @@ from ruamel.yaml import YAML
 from small_training import Data, small_data
 
 from segsemi.datasets import scenes
+from segsemi.models.torchvision_ops import import_torchvision
 
 torch.set_num_threads(1)
+import_torchvision()  # before test modules import timm or smp
 
 ROOT = Path(__file__).parents[1]
 RAW = "data/raw/tiny"

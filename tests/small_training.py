@@ -12,6 +12,7 @@ from segsemi.core.classes import write_label_png
 from segsemi.core.config import AugmentParams, Part
 from segsemi.core.recipe import Recipe
 from segsemi.data.batches import Sample, StepBatches, labelled_samples, pseudo_samples
+from segsemi.data.manifest import Row
 from segsemi.datasets import check_entries, find_dataset, scenes
 from segsemi.models.build import Architecture, SegmentationModel, build_model
 from segsemi.runtime.distributed import Runtime
@@ -65,11 +66,16 @@ def new_model() -> SegmentationModel:
     return copy.deepcopy(built_model())
 
 
+def scene_rows(raw: Path, train: int, val: int, height: int, width: int) -> list[Row]:
+    """Write embedded scenes into `raw` and return their rows, those of train first."""
+    scenes.write(raw, train=train, val=val, height=height, width=width, seed=0)
+    entries = find_dataset("synthetic", raw, val_fraction=0.2, seed=0).entries
+    return check_entries(raw, entries, scenes.CLASSES, warn=lambda _: None)
+
+
 def small_data(raw: Path, images: int = 2, height: int = 64, width: int = 64) -> Data:
     """As many labelled images and as many pseudo-labelled ones, written into `raw`."""
-    scenes.write(raw, train=2 * images, val=1, height=height, width=width, seed=0)
-    found = find_dataset("synthetic", raw, val_fraction=0.2, seed=0)
-    rows = check_entries(raw, found.entries, found.classes, warn=lambda _: None)[: 2 * images]
+    rows = scene_rows(raw, 2 * images, 1, height, width)[: 2 * images]
     for row in rows[images:]:
         label = np.full((height, width), 3, dtype=np.uint8)
         write_label_png(raw / "pseudo" / f"{row.id}.png", label, scenes.CLASSES)

@@ -1,53 +1,41 @@
 """Evaluation against counting in a loop, and its state after a stop."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 from sklearn.metrics import jaccard_score
+from small_training import ALONE, ARCHITECTURE, scene_rows
 
 import segsemi.evaluate
 from segsemi.core.errors import UserError
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
-from segsemi.datasets import check_entries, find_dataset, scenes
+from segsemi.datasets.scenes import CLASSES
 from segsemi.evaluate import write_evaluation
 from segsemi.inference import predict_image
-from segsemi.models.build import Architecture, SegmentationModel, build_model
-from segsemi.runtime.distributed import Runtime
+from segsemi.models.build import SegmentationModel, build_model
 
 
 @pytest.fixture
 def val(tmp_path: Path) -> list[Row]:
     """Six labelled images in `tmp_path`/raw."""
-    raw = tmp_path / "raw"
-    scenes.write(raw, train=1, val=6, height=48, width=64, seed=0)
-    entries = find_dataset("synthetic", raw, val_fraction=0.2, seed=0).entries
-    rows = check_entries(raw, entries, scenes.CLASSES, warn=lambda _: None)
-    return [row for row in rows if row.subset == "val"]
+    return scene_rows(tmp_path / "raw", 1, 6, 48, 64)[1:]
 
 
 def network(short_side: int | None = None) -> SegmentationModel:
-    architecture = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16, short_side=short_side)
-    return build_model(architecture, scenes.CLASSES, encoder_weights="none", seed=0).eval()
+    architecture = replace(ARCHITECTURE, short_side=short_side)
+    return build_model(architecture, CLASSES, encoder_weights="none", seed=0).eval()
 
 
 def evaluate(model: SegmentationModel, rows: list[Row], root: Path, out: str, **changes: object) -> Path:
     """Write the evaluation to root/OUT, with the state of a stopped run in root/work_OUT."""
     options: dict = {"scales": [1.0], "flip": False, "window": None, "progress": "model", **changes}
-    write_evaluation(
-        model,
-        rows,
-        root / "raw",
-        scenes.CLASSES,
-        root / out,
-        work=root / f"work_{out}",
-        runtime=Runtime(torch.device("cpu")),
-        **options,
-    )
+    options |= {"work": root / f"work_{out}", "runtime": ALONE}
+    write_evaluation(model, rows, root / "raw", CLASSES, root / out, **options)
     return root / out
 
 
@@ -58,10 +46,7 @@ def test_evaluation_counts_every_labelled_pixel(short_side: int | None, val: lis
     out = evaluate(model, val, tmp_path, "out", scales=[0.75, 1.0], flip=True, window=32)
     expected, images = np.zeros((11, 11), int), pd.read_csv(out / "images.csv").set_index("id")
     for row in val:
-        image, label = (
-            read_image(tmp_path / "raw" / row.image),
-            read_label(tmp_path / "raw" / row.label, scenes.CLASSES),
-        )
+        image, label = read_image(tmp_path / "raw" / row.image), read_label(tmp_path / "raw" / row.label, CLASSES)
         best = predict_image(model, image, (0.75, 1.0), True, 32).argmax(0).numpy()
         with Image.open(out / f"predictions/{row.id}.png") as written:
             assert np.array_equal(np.asarray(written), best)
@@ -72,7 +57,7 @@ def test_evaluation_counts_every_labelled_pixel(short_side: int | None, val: lis
             if truth != 255:
                 expected[truth, prediction] += 1
     cells = pd.read_csv(out / "confusion.csv").pivot(index="truth", columns="prediction", values="pixels")
-    names = list(scenes.CLASSES.names)
+    names = list(CLASSES.names)
     assert cells.loc[names, names].to_numpy().tolist() == expected.tolist()
 
 

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Sequence
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -81,15 +81,6 @@ def test_equals_the_loop(network: nn.Module, size: tuple[int, int], scales: tupl
     assert (result >= 0).all()
 
 
-def test_a_mirrored_image_gets_mirrored_probabilities(network: nn.Module) -> None:
-    x, scales = images(1, 3, 17, 23), (0.75, 1.0, 1.5)
-    straight = predict_probabilities(network, x, scales, flip=True)
-    mirrored = predict_probabilities(network, x.flip(-1), scales, flip=True)
-    torch.testing.assert_close(mirrored, straight.flip(-1), rtol=0, atol=1e-5)
-    without = predict_probabilities(network, x.flip(-1), scales)  # the network itself is not symmetric
-    assert (without - predict_probabilities(network, x, scales).flip(-1)).abs().max() > 0.05
-
-
 def test_autocast_is_for_the_network_alone() -> None:
     """Softmax, resizing and the mean of the views are float32 where machine.precision is bf16, on a CPU too."""
     network, x = Small().float().eval(), images(1, 3, 8, 9).float()
@@ -125,45 +116,31 @@ def model() -> SegmentationModel:
     return build()
 
 
-@pytest.mark.parametrize("size", [(32, 48), (33, 47), (16, 65), (1, 1)])
-def test_any_image_size_gives_logits_of_that_size(model: SegmentationModel, size: tuple[int, int]) -> None:
-    """As if the image had been continued in the mean colour, to the right and below."""
-    x = images(2, 3, *size).float()
-    height, width = (-(-side // 16) * 16 for side in size)
-    canvas = torch.full((2, 3, height, width), 0.5)
-    canvas[..., : size[0], : size[1]] = x
-    with torch.no_grad():
-        result = model(x)
-        expected = model.network((canvas - 0.5) / 0.5)[..., : size[0], : size[1]]
-    assert result.shape == (2, 4, *size)
-    torch.testing.assert_close(result, expected)
-
-
 @pytest.mark.parametrize(
-    ("decoder", "encoder", "stride"),
+    ("decoder", "encoder", "stride", "sizes"),
     [
-        ("DeepLabV3Plus", "tf_efficientnet_lite0", 8),
-        ("DeepLabV3", "resnet18", 16),
-        ("Unet", "tf_efficientnet_lite0", 32),
-        ("FPN", "resnet18", 32),
+        ("DeepLabV3Plus", "tf_efficientnet_lite0", 16, [(32, 48), (33, 47), (16, 65), (1, 1)]),
+        ("DeepLabV3Plus", "tf_efficientnet_lite0", 8, [(37, 70)]),
+        ("DeepLabV3", "resnet18", 16, [(37, 70)]),
+        ("Unet", "tf_efficientnet_lite0", 32, [(37, 70)]),
+        ("FPN", "resnet18", 32, [(37, 70)]),
     ],
 )
-def test_other_networks_take_odd_sizes_too(decoder: str, encoder: str, stride: int) -> None:
-    model = build(decoder=decoder, encoder=encoder, output_stride=stride)
-    assert model.padding_multiple == stride
-    with torch.no_grad():
-        assert model(images(1, 3, 37, 70).float()).shape == (1, 4, 37, 70)
-
-
-def test_normalisation_is_that_of_the_architecture() -> None:
-    plain = build()
+def test_any_image_size_gives_logits_of_that_size(
+    decoder: str, encoder: str, stride: int, sizes: list[tuple[int, int]]
+) -> None:
+    """As if the image had been continued in the mean colour, to the right and below, and then normalised."""
     mean, std = (0.1, 0.2, 0.3), (0.5, 0.6, 0.7)
-    other = SegmentationModel(Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16, mean, std), CLASSES)
-    other.load_state_dict(plain.state_dict())
-    x = images(1, 3, 32, 32).float()
-    moved = (x - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
-    with torch.no_grad():
-        torch.testing.assert_close(other.eval()(x), plain(moved * 0.5 + 0.5), rtol=1e-3, atol=1e-4)
+    model = build(decoder=decoder, encoder=encoder, output_stride=stride, mean=mean, std=std)
+    for size in sizes:
+        x = images(2, 3, *size).float()
+        height, width = (-(-side // stride) * stride for side in size)
+        canvas = torch.tensor(mean).view(3, 1, 1).repeat(2, 1, height, width)
+        canvas[..., : size[0], : size[1]] = x
+        normalised = (canvas - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+        with torch.no_grad():
+            result, expected = model(x), model.network(normalised)
+        torch.testing.assert_close(result, expected[..., : size[0], : size[1]])
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -177,9 +154,8 @@ def test_image_is_predicted_from_bytes(model: SegmentationModel) -> None:
         result = predict_image(model, image, scales, flip)
         assert result.shape == (4, 33, 41) and result.dtype == torch.float32
         torch.testing.assert_close(result, predict_probabilities(model, x, scales, flip)[0], rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(
-        predict_image(model, image[:, ::-1]), predict_image(model, image[:, ::-1].copy())
-    )  # a view
+    view = image[:, ::-1]
+    torch.testing.assert_close(predict_image(model, view), predict_image(model, view.copy()))
 
 
 @pytest.mark.parametrize(
@@ -213,26 +189,18 @@ def test_short_side_keeps_things_in_their_places() -> None:
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "side"), [(20, 30, 64), (64, 64, 64), (65, 64, 64), (100, 333, 64), (7, 9, 1)]
+    ("height", "width", "side"), [(20, 30, 64), (64, 64, 64), (65, 64, 64), (100, 333, 64), (7, 9, 1), (1000, 1, 321)]
 )
-def test_windows_cover_every_pixel_and_stay_inside(height: int, width: int, side: int) -> None:
-    seen = np.zeros((height, width), int)
-    for rows, columns in windows(height, width, side):
-        part = seen[rows, columns]
-        assert part.shape == (min(side, height), min(side, width))
-        part += 1
-    assert seen.min() >= 1
-    if min(height, width) <= side < max(height, width):
-        assert seen.max() <= 3
-
-
-@pytest.mark.parametrize(("length", "side"), [(65, 64), (100, 64), (333, 64), (1000, 321), (8, 7)])
-def test_neighbouring_windows_overlap_by_a_third_or_more(length: int, side: int) -> None:
-    rows = [rows for rows, _ in windows(length, 1, side)]
-    overlaps = [first.stop - second.start for first, second in pairwise(rows)]
-    assert rows[0].start == 0 and rows[-1].stop == length and min(overlaps) >= side // 3
-    # and no window more than that takes
-    assert len(rows) == 1 + -(-(length - side) // (side * 2 // 3))
+def test_windows_cover_every_pixel_and_overlap_by_a_third_or_more(height: int, width: int, side: int) -> None:
+    """With no window more than that takes."""
+    found = [((rows.start, rows.stop), (columns.start, columns.stop)) for rows, columns in windows(height, width, side)]
+    parts = [sorted(set(ends)) for ends in zip(*found, strict=True)]
+    assert found == list(product(*parts))
+    for ends, length in zip(parts, (height, width), strict=True):
+        inside = min(side, length)
+        assert ends[0][0] == 0 and ends[-1][1] == length and {stop - start for start, stop in ends} == {inside}
+        assert len(ends) == 1 + -(-(length - inside) // max(1, side * 2 // 3))
+        assert all(stop - start >= side // 3 for (_, stop), (start, _) in pairwise(ends))
 
 
 def test_windows_of_a_pointwise_network_change_nothing() -> None:
@@ -245,28 +213,16 @@ def test_windows_of_a_pointwise_network_change_nothing() -> None:
 
 
 @pytest.mark.parametrize("short_side", [None, 32])
-def test_predict_is_the_class_of_predict_image(short_side: int | None) -> None:
-    model, image = build(short_side, encoder_weights="imagenet"), photo(50, 61)
-    labels = model.predict(image)
-    assert labels.dtype == np.uint8
-    assert np.array_equal(labels, predict_image(model, image).argmax(0).numpy()) and len(np.unique(labels)) > 1
-    assert np.array_equal(labels, predict_label(model, image))
-
-
-def test_predict_label_averages_what_it_is_told_to() -> None:
+def test_predicted_label_is_the_class_of_predict_image(short_side: int | None) -> None:
     """Scales, flip and windows each change some pixel here, so none of them may be dropped on the way."""
-    model, image = build(encoder_weights="imagenet"), photo(50, 61)
-    seen = {predict_label(model, image).tobytes()}
-    for scales, flip, window in [
-        ((1.0,), True, None),
-        ((0.5,), False, None),
-        ((0.5, 1.0), True, None),
-        ((1.0,), False, 32),
-    ]:
-        label = predict_label(model, image, scales, flip, window)
-        assert np.array_equal(label, predict_image(model, image, scales, flip, window).argmax(0).numpy())
+    model, image = build(short_side, encoder_weights="imagenet"), photo(50, 61)
+    seen = set()
+    for options in [((1.0,), False), ((1.0,), True), ((0.5,), False), ((0.5, 1.0), True), ((1.0,), False, 32)]:
+        label = predict_label(model, image, *options)
+        assert label.dtype == np.uint8
+        assert np.array_equal(label, predict_image(model, image, *options).argmax(0).numpy())
         seen.add(label.tobytes())
-    assert len(seen) == 5
+    assert len(seen) == 5 and model.predict(image).tobytes() in seen
 
 
 def test_probabilities_are_computed_where_the_images_are() -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import segsemi.losses
-from segsemi.losses import cross_entropy, self_correction_loss, symmetric_cross_entropy
+from segsemi.losses import cross_entropy, self_correction_loss, squared_error, symmetric_cross_entropy
 
 Loss = Callable[..., Tensor]
 A_PAPER, A_RELEASED = -4.0, math.log(1e-4)
@@ -36,9 +36,19 @@ LOSSES: dict[str, Loss] = {
 def test_params_name_the_right_losses() -> None:
     logits, target = example()
     own = {"scl": "paper", "scl_detached": "detached", "scl_released": "released", "sce": "sce", "ce": "ce"}
-    assert set(segsemi.losses.LOSSES) == set(own)
-    for name, loss in segsemi.losses.LOSSES.items():
-        assert float(loss(logits, target)) == float(LOSSES[own[name]](logits, target))
+    assert set(segsemi.losses.LOSSES) == {*own, "mse"}
+    for name, reference in own.items():
+        assert float(segsemi.losses.LOSSES[name](logits, target)) == float(LOSSES[reference](logits, target))
+
+
+def test_squared_error_is_that_of_the_probabilities() -> None:
+    """Of class ids the target is one-hot, and ignored pixels do not count."""
+    logits, target = example()
+    p, soft = logits.softmax(1), torch.rand_like(logits).softmax(1)
+    assert float(squared_error(logits, soft)) == pytest.approx(float((p - soft).square().sum(1).mean()), rel=1e-12)
+    one_hot = F.one_hot(torch.where(target == 255, 0, target), 5).movedim(-1, 1)
+    expected = (p - one_hot).square().sum(1)[target != 255].mean()
+    assert float(squared_error(logits, target)) == pytest.approx(float(expected), rel=1e-12)
 
 
 def example(seed: int = 0, spread: float = 2.0) -> tuple[Tensor, Tensor]:

@@ -6,24 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
+from small_training import ALONE, ARCHITECTURE
 
 from segsemi.core.classes import Classes, write_label_png
 from segsemi.data.manifest import Row
 from segsemi.datasets.scenes import CLASSES as SCENES
 from segsemi.inference import predict_image
-from segsemi.models.build import Architecture, SegmentationModel, build_model
+from segsemi.models.build import SegmentationModel, build_model
 from segsemi.pseudo_label import write_pseudo_labels
 from segsemi.pseudo_quality import write_quality
-from segsemi.runtime.distributed import Runtime
-
-ALONE = Runtime(torch.device("cpu"))
 
 
 def network(classes: Classes) -> SegmentationModel:
-    architecture = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
-    return build_model(architecture, classes, encoder_weights="imagenet", seed=0).eval()
+    return build_model(ARCHITECTURE, classes, encoder_weights="imagenet", seed=0).eval()
 
 
 def test_labels_are_the_most_probable_classes_over_scales_and_flips(tmp_path: Path) -> None:
@@ -34,9 +30,8 @@ def test_labels_are_the_most_probable_classes_over_scales_and_flips(tmp_path: Pa
         rows.append(Row(name, "train", f"{name}.png", "", *size, "", ""))
     out, work = tmp_path / "out", tmp_path / "work"
     work.mkdir()
-    write_pseudo_labels(
-        model, rows, tmp_path, out, scales=[0.5, 1.0], flip=True, work=work, runtime=ALONE, progress="test"
-    )
+    options = {"scales": [0.5, 1.0], "flip": True, "work": work, "runtime": ALONE, "progress": "test"}
+    write_pseudo_labels(model, rows, tmp_path, out, **options)
     with (out / "summary.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["id"] for line in lines] == ["b", "a"]

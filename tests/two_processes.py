@@ -1,6 +1,6 @@
-"""Run by test_distributed, alone and under torchrun: one training, whose curve and model the first process writes.
+"""Called by test_distributed and, under torchrun, run by it: trainings whose curves and models the first process writes.
 
-python -m tests.two_processes OUT ACCUMULATE LOSS BN
+python -m tests.two_processes OUT
 """
 
 import json
@@ -11,14 +11,14 @@ from typing import Any
 import safetensors.torch
 import torch
 import torch.distributed as dist
-from small_training import AUGMENT, LABELLED, PSEUDO, Data, a_recipe, batches, new_model
+from small_training import AUGMENT, LABELLED, PSEUDO, Data, a_recipe, batches, new_model, scene_rows
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segsemi.core.config import MachineParams
 from segsemi.data.batches import labelled_samples
 from segsemi.data.images import LabelledPairs
-from segsemi.datasets import check_entries, find_dataset, scenes
+from segsemi.datasets import scenes
 from segsemi.runtime.distributed import Runtime, start_runtime
 from segsemi.training import step
 from segsemi.training.loop import train
@@ -66,35 +66,36 @@ def synchronised(network: nn.Module, runtime: Runtime) -> nn.Module:
     return network
 
 
-def main(out: Path, accumulate: int, loss: str, bn: str, runtime: Runtime) -> None:
-    raw = runtime.from_first(out.with_suffix(".raw"))
-    if runtime.first:
-        scenes.write(raw, train=8, val=3, height=64, width=96, seed=0)
-    runtime.wait()
-    found = find_dataset("synthetic", raw, val_fraction=0.2, seed=0)
-    rows = check_entries(raw, found.entries, found.classes, warn=lambda _: None)
-    train_rows, val_rows = rows[:8], rows[8:]
+CASES: tuple[dict[str, Any], ...] = (
+    {"accumulate": 2, "loss": "scl", "bn": "dsbn"},
+    {"accumulate": 1, "loss": "scl_released", "bn": "trainable"},
+)
+
+
+def main(out: Path, runtime: Runtime) -> None:
+    """Train once per case, each in a folder of its own in `out`."""
+    raw = out / "raw"
+    rows = runtime.from_first(scene_rows(raw, 8, 2, 64, 96) if runtime.first else [])
     # the true labels serve as pseudo labels
-    data = Data(labelled_samples(train_rows[:4], raw), labelled_samples(train_rows[4:], raw))
-    # 4 images of a kind in each piece: batch norm over 2 values, where the network pools to 1x1, multiplies rounding
-    parts = tuple(part._replace(images=4 * accumulate) for part in (LABELLED, PSEUDO))
+    data = Data(labelled_samples(rows[:4], raw), labelled_samples(rows[4:8], raw))
+    val = LabelledPairs(rows[8:], raw, scenes.CLASSES)
     augment = AUGMENT.model_copy(update={"scale_min": 0.5, "scale_max": 1.0})  # some padding
-    recipe = a_recipe(2, lr=3e-5, val_every=1, accumulate=accumulate, loss=loss, bn=bn, parts=parts, augment=augment)
-    model = new_model()  # lr: larger ones amplify rounding from step to step
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):  # processes draw other random numbers
-            module.p = 0.0
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    work = out.with_suffix(".work")
-    work.mkdir(exist_ok=True)
-    val = LabelledPairs(val_rows, raw, found.classes)
-    history = train(model, recipe, batches(data, recipe, runtime), val, runtime, work)
-    if runtime.first:
-        out.mkdir()
-        safetensors.torch.save_file(before, out / "before.safetensors")
-        (out / "curve.json").write_text(json.dumps([history.curve, history.bn]))
-        state = {name: value.contiguous() for name, value in model.state_dict().items()}
-        safetensors.torch.save_file(state, out / "model.safetensors")
+    for case in CASES:
+        # 4 images of a kind in each piece: batch norm over 2 values, where the network pools to 1x1, multiplies rounding
+        parts = tuple(part._replace(images=4 * case["accumulate"]) for part in (LABELLED, PSEUDO))
+        # lr: larger ones amplify rounding from step to step
+        recipe = a_recipe(2, lr=3e-5, val_every=1, parts=parts, augment=augment, **case)
+        model = new_model()
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):  # processes draw other random numbers
+                module.p = 0.0
+        folder = out / case["bn"]
+        folder.mkdir(exist_ok=True)
+        history = train(model, recipe, batches(data, recipe, runtime), val, runtime, folder)
+        if runtime.first:
+            (folder / "curve.json").write_text(json.dumps([history.curve, history.bn]))
+            state = {name: value.contiguous() for name, value in model.state_dict().items()}
+            safetensors.torch.save_file(state, folder / "model.safetensors")
 
 
 if __name__ == "__main__":
@@ -102,4 +103,4 @@ if __name__ == "__main__":
     step.synchronised = synchronised
     machine = MachineParams(device="cpu", workers=0, cache_mb=20, precision="fp32")
     with start_runtime(machine) as started:
-        main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4], started)
+        main(Path(sys.argv[1]), started)

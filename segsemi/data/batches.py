@@ -64,13 +64,6 @@ class PartBatch:
         views = tuple(view.pin_memory() for view in self.views)
         return replace(self, views=views, targets=self.targets.pin_memory())
 
-    def piece(self, index: int, count: int) -> PartBatch:
-        """Return the index-th of `count` equal pieces (N is a multiple of `count`)."""
-        own = len(self.ids) // count
-        rows = slice(index * own, (index + 1) * own)
-        views = tuple(view[rows] for view in self.views)
-        return replace(self, views=views, targets=self.targets[rows], ids=self.ids[rows])
-
 
 class StepBatches(Dataset[list[PartBatch]]):
     """Training batches: item s is that of step s, a function of (seed, name, s) only, in any worker or resumed run.

@@ -4,18 +4,22 @@ import numpy as np
 import pytest
 
 from segsemi.augment.weak import FILL, weak_augment
-from segsemi.core.resize import resize_pair, scaled_to_short_side
+from segsemi.core.resize import resize_pair
 
 INK = 200  # value of the one channel that stands for a pixel's class; no channel: ignored
 
 
+def rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
 def blobs(height: int, width: int, seed: int = 0) -> np.ndarray:
     """Ids 0..2 and 255 in random rectangles, asymmetric."""
-    rng = np.random.default_rng(seed)
+    chance = rng(seed)
     label = np.zeros((height, width), np.uint8)
     for number in range(12):
-        top, left = rng.integers(height), rng.integers(width)
-        label[top : top + rng.integers(3, 20), left : left + rng.integers(3, 20)] = (1, 2, 0, 255)[number % 4]
+        top, left = chance.integers(height), chance.integers(width)
+        label[top : top + chance.integers(3, 20), left : left + chance.integers(3, 20)] = (1, 2, 0, 255)[number % 4]
     return label
 
 
@@ -38,9 +42,7 @@ def read_back(image: np.ndarray) -> np.ndarray:
 def test_label_follows_the_image(scales: tuple[float, float], crop: int) -> None:
     for seed in range(5):
         label = blobs(53, 70, seed)
-        image, new = weak_augment(
-            painted(label), label, np.random.default_rng(seed), crop_size=crop, scale_range=scales
-        )
+        image, new = weak_augment(painted(label), label, rng(seed), crop_size=crop, scale_range=scales)
         assert image.shape == (crop, crop, 3) and new.shape == (crop, crop)
         assert image.dtype == new.dtype == np.uint8
         assert image.flags.c_contiguous and new.flags.c_contiguous
@@ -55,44 +57,39 @@ def test_padding_is_grey_and_ignored() -> None:
     """And a flip takes it from right to left."""
     label = np.zeros((20, 30), np.uint8)
     image, new = weak_augment(
-        painted(label), label, np.random.default_rng(0), crop_size=40, scale_range=(1, 1), flip=False, ignore_index=77
+        painted(label), label, rng(0), crop_size=40, scale_range=(1, 1), flip=False, ignore_index=77
     )
     inside = np.zeros((40, 40), bool)
     inside[:20, :30] = True
     np.testing.assert_array_equal(new, np.where(inside, 0, 77))
     assert (image[~inside] == FILL).all() and (image[inside] == (INK, 0, 0)).all()
-    pairs = [
-        weak_augment(painted(label), label, np.random.default_rng(s), crop_size=40, scale_range=(1, 1))
-        for s in range(9)
-    ]
+    pairs = [weak_augment(painted(label), label, rng(s), crop_size=40, scale_range=(1, 1)) for s in range(9)]
     assert {new[0, 0] for _, new in pairs} == {0, 255}
     assert all(np.array_equal(new == 255, (image == FILL).all(-1)) for image, new in pairs)
 
 
 def test_depends_on_its_generator_alone_and_leaves_its_inputs() -> None:
     """Also with views; and where nothing is to be done, the pair comes back."""
-    image, label = np.random.default_rng(0).integers(256, size=(48, 48, 3), dtype=np.uint8), blobs(48, 48)
+    image, label = rng(0).integers(256, size=(48, 48, 3), dtype=np.uint8), blobs(48, 48)
     kept = image.copy(), label.copy()
 
     def augmented(image: np.ndarray, label: np.ndarray, seed: int) -> bytes:
-        return b"".join(
-            part.tobytes() for part in weak_augment(image, label, np.random.default_rng(seed), crop_size=30)
-        )
+        return b"".join(part.tobytes() for part in weak_augment(image, label, rng(seed), crop_size=30))
 
     assert augmented(image, label, 5) == augmented(image, label, 5) != augmented(image, label, 6)
     views = image[:, ::-1], label[:, ::-1]
     assert augmented(*views, 5) == augmented(*(view.copy() for view in views), 5)
-    same = weak_augment(image, label, np.random.default_rng(3), crop_size=48, scale_range=(1.0, 1.0), flip=False)
+    same = weak_augment(image, label, rng(3), crop_size=48, scale_range=(1.0, 1.0), flip=False)
     for given, before, result in zip((image, label), kept, same, strict=True):
         np.testing.assert_array_equal(given, before)
         np.testing.assert_array_equal(result, before)
 
 
 def test_flips_half_of_the_images_and_only_left_to_right() -> None:
-    label, image = blobs(40, 40), np.random.default_rng(0).integers(256, size=(40, 40, 3), dtype=np.uint8)
+    label, image = blobs(40, 40), rng(0).integers(256, size=(40, 40, 3), dtype=np.uint8)
     flips = 0
     for seed in range(400):
-        new_image, new = weak_augment(image, label, np.random.default_rng(seed), crop_size=40, scale_range=(1, 1))
+        new_image, new = weak_augment(image, label, rng(seed), crop_size=40, scale_range=(1, 1))
         flipped = not np.array_equal(new_image, image)
         flips += flipped
         if flipped:
@@ -107,9 +104,7 @@ def test_crops_come_from_everywhere() -> None:
     image = np.repeat(label[..., None], 3, axis=2)
     corners = set()
     for seed in range(300):
-        new_image, new = weak_augment(
-            image, label, np.random.default_rng(seed), crop_size=5, scale_range=(1, 1), flip=False
-        )
+        new_image, new = weak_augment(image, label, rng(seed), crop_size=5, scale_range=(1, 1), flip=False)
         np.testing.assert_array_equal(new_image[..., 0], new)
         corner = int(new[0, 0])
         np.testing.assert_array_equal(new, label[corner // 9 :, corner % 9 :][:5, :5])
@@ -122,7 +117,7 @@ def test_scales_cover_their_range() -> None:
     label = np.zeros((40, 40), np.uint8)
     scales = []
     for seed in range(300):
-        _, new = weak_augment(painted(label), label, np.random.default_rng(seed), crop_size=90, scale_range=(0.5, 2.0))
+        _, new = weak_augment(painted(label), label, rng(seed), crop_size=90, scale_range=(0.5, 2.0))
         scales.append(np.sqrt((new == 0).sum()) / 40)
     assert 0.49 <= min(scales) < 0.55 and 1.95 < max(scales) <= 2.01
     thirds, _ = np.histogram(scales, bins=3, range=(0.49, 2.01))
@@ -155,18 +150,3 @@ def test_shrinking_averages_the_image() -> None:
     small, none = resize_pair(image, None, 16, 16)
     assert none is None
     assert np.abs(small.astype(int) - 50).max() <= 1
-
-
-@pytest.mark.parametrize(
-    ("height", "width", "short_side", "expected"),
-    [
-        (720, 960, 360, (360, 480)),
-        (960, 720, 360, (480, 360)),
-        (375, 1242, 160, (160, 530)),
-        (100, 200, 100, (100, 200)),
-        (100, 200, 500, (100, 200)),  # never enlarged
-        (100, 200, None, (100, 200)),
-    ],
-)
-def test_scaled_to_short_side(height: int, width: int, short_side: int | None, expected: tuple[int, int]) -> None:
-    assert scaled_to_short_side(height, width, short_side) == expected

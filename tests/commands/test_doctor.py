@@ -2,17 +2,19 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import ROOT
+from dvc.utils.hydra import apply_overrides
 from PIL import Image
 from ruamel.yaml import YAML
 
 from segsemi.commands.cli import main
 from segsemi.commands.doctor import cost_lines, split_lines
-from segsemi.core.config import load_values, parse_params
+from segsemi.core.config import load_params, load_values, parse_params
 from segsemi.data.manifest import Row
 from segsemi.datasets.scenes import CLASSES as SCENES
 from segsemi.datasets.split import split_as
@@ -51,23 +53,19 @@ def test_doctor_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
-    ("extra", "changes", "expected"),
+    ("overrides", "extra", "expected"),
     [
-        (0, {}, ["split: 1 labelled and 7 unlabelled images"]),
-        (0, {"split": {"fraction": 1.0}}, ["split: 8 labelled and 0 unlabelled images", "no image is unlabelled"]),
+        ([], 0, ["split: 1 labelled and 7 unlabelled images"]),
+        (["split.fraction=1"], 0, ["split: 8 labelled and 0 unlabelled images", "no image is unlabelled"]),
+        (["split.fraction=1", "student.batch_pseudo=0", "student.bn=fixed"], 0, ["split: 8 labelled and 0 unlabelled"]),
         (
-            0,
-            {"split": {"fraction": 1.0}, "student": {"batch_pseudo": 0, "bn": "fixed"}},
-            ["split: 8 labelled and 0 unlabelled images"],
-        ),
-        (
+            ["evaluate.subset=test"],
             1,
-            {"evaluate": {"subset": "test"}},
-            ["split: 1 labelled and 8 unlabelled images", "evaluate.subset is test, where no image has a label"],
+            ["split: 1 labelled and 8 unlabelled images", "is test, where no image has a label"],
         ),
         (
+            ["student.steps=100"],
             1000,
-            {"student": {"steps": 100}},
             [
                 "split: 1 labelled and 1007 unlabelled images",
                 "each round draws 400 pseudo-labelled images (student.steps x student.batch_pseudo) of 1007",
@@ -77,12 +75,13 @@ def test_doctor_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture
     ],
 )
 def test_doctor_tells_what_the_split_will_be(
-    extra: int, changes: dict[str, dict[str, object]], expected: list[str]
+    overrides: list[str], extra: int, expected: list[str], tmp_path: Path
 ) -> None:
-    values = load_values(ROOT / "params.yaml")
-    params = parse_params({**values, **{name: {**values[name], **changed} for name, changed in changes.items()}})
+    path = shutil.copy(ROOT / "params.yaml", tmp_path)
+    apply_overrides(path, overrides)
     subsets = ["train"] * 8 + ["extra"] * extra + ["val"] * (1 if extra == 1000 else 10)
     entries = [Row(str(i), subset, f"{i}.jpg", f"{i}.png") for i, subset in enumerate(subsets)]
+    params = load_params(path)
     lines = list(split_lines(params, split_as(entries, params.split, seed=0)))
     assert len(lines) == len(expected) and all(part in line for part, line in zip(expected, lines, strict=True))
 

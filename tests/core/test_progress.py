@@ -16,11 +16,6 @@ def test_a_log_gets_whole_lines_now_and_then(capsys: pytest.CaptureFixture[str])
     assert counts[0] == "teacher: 10/100 step" and counts[-1] == "teacher: 100/100 step" and len(counts) == 4
 
 
-def test_an_iterable_passes_through(capsys: pytest.CaptureFixture[str]) -> None:
-    assert list(progress_bar([3, 1, 2], desc="images", unit="image")) == [3, 1, 2]
-    assert capsys.readouterr().err.splitlines()[-2].strip().startswith("images: 3/3 image, ")
-
-
 def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     progress_bar(total=1, desc="teacher", unit="step").close()

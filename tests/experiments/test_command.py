@@ -81,6 +81,7 @@ def ran(project: Project, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(runs, "_wait_for", run)
     monkeypatch.setattr(runs, "check_ready", lambda _: None)
     monkeypatch.setattr(runs, "queued_runs", set)
+    monkeypatch.setattr("segsemi.experiments.table.dots", lambda *_: "<svg/>")  # slow; test_table.py has the figures
     return names
 
 
@@ -104,14 +105,14 @@ def test_what_is_finished_is_not_run_again(ran: list[str], capsys: pytest.Captur
     assert "0 runs to do" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("file", ["stages/train.py", "params.yaml"])
-def test_a_table_never_mixes_code_or_params(file: str, ran: list[str]) -> None:
-    command = [*COMMAND, "--rows", "CE | all"]
-    assert main(command) == 0 and table()["seeds"].tolist() == [2]
-    Path(file).write_text(Path(file).read_text().replace("momentum: 0.9", "momentum: 0.8") + "# more\n")
-    assert main([*command, "--collect"]) == 1  # nothing is finished
-    assert main([*command, "--seeds", "0"]) == 0 and len(ran) == 3
-    assert main([*command, "--collect"]) == 0 and table()["seeds"].tolist() == [1]
+def test_a_table_never_mixes_code_or_params(ran: list[str]) -> None:
+    command = [*COMMAND, "--rows", "CE | all", "--seeds", "0"]
+    for runs_so_far, file in enumerate(("", "stages/train.py", "params.yaml")):
+        if file:
+            Path(file).write_text(Path(file).read_text().replace("momentum: 0.9", "momentum: 0.8") + "# more\n")
+            assert main([*command, "--collect"]) == 1  # nothing is finished
+        assert main(command) == 0 and len(ran) == runs_so_far + 1
+        assert table()["seeds"].tolist() == [1]
 
 
 def test_a_change_meanwhile_stops_the_rest(ran: list[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,11 +15,10 @@ from torch import nn
 import segsemi.training.loop as loop
 from segsemi.core.errors import UserError
 from segsemi.core.recipe import Recipe
-from segsemi.data.batches import PartBatch
 from segsemi.models.build import SegmentationModel
 from segsemi.training.checkpoint import Progress, restore_training, save_training
 from segsemi.training.loop import train
-from segsemi.training.optimiser import make_optimizer, poly_factor
+from segsemi.training.optimiser import make_optimizer
 
 VAL = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8))]
 PLAIN = {"parts": (LABELLED,), "bn": "trainable", "loss": "ce"}
@@ -68,7 +67,8 @@ def test_best_checkpoint_is_the_model_of_that_step_also_after_a_stop(
     recipe, model = a_recipe(len(mious), val_every=1, keep="best", **PLAIN), new_model()
     with pytest.raises(KeyboardInterrupt):
         run(new_model(), data, tmp_path, recipe, VAL)
-    run(model, data, tmp_path, recipe, VAL)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2  # the measurement alone is made again
+    assert [row["val_miou"] for row in run(model, data, tmp_path, recipe, VAL)] == mious
     expected = states[mious.index(max(mious))]  # the earliest of equals
     for name, value in model.state_dict().items():
         assert torch.equal(value, expected[name]), name
@@ -116,15 +116,15 @@ def test_resumed_training_equals_an_unbroken_one(data: Data, tmp_path: Path, mon
     real, steps = loop.training_step, []
 
     def killed(*args: Any) -> torch.Tensor:
-        steps.append(args[2])
-        if args[2] == 3:
+        steps.append(args[3])
+        if args[3] == 3:
             raise KeyboardInterrupt
         return real(*args)
 
     monkeypatch.setattr(loop, "training_step", killed)
     with pytest.raises(KeyboardInterrupt):
         run(broken, data, tmp_path / "broken", a_recipe(4))
-    monkeypatch.setattr(loop, "training_step", lambda *args: steps.append(args[2]) or real(*args))
+    monkeypatch.setattr(loop, "training_step", lambda *args: steps.append(args[3]) or real(*args))
     assert run(resumed, data, tmp_path / "broken", a_recipe(4)) == curve
     assert steps == [0, 1, 2, 3, 3]
     for name, value in whole.state_dict().items():
@@ -136,14 +136,14 @@ def test_a_checkpoint_comes_once_a_minute_and_at_the_end_and_the_curve_has_the_m
 ) -> None:
     now, written = [0.0], []
 
-    def step(network: nn.Module, batch: object, number: int, *_: object) -> torch.Tensor:
+    def step(network: nn.Module, _: nn.Module, batch: object, number: int, *__: object) -> torch.Tensor:
         now[0] += 25.0
         loss = next(network.parameters()).sum() * 0.0 + number
         loss.backward()
         return loss.detach()
 
     monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(loop, "save_training", lambda *args: written.append(args[3].step))
+    monkeypatch.setattr(loop, "save_training", lambda *args: written.append(args[4].step))
     monkeypatch.setattr(loop, "training_step", step)
     monkeypatch.setattr(loop, "CURVE_EVERY", 4)
     curve = run(new_model(), data, tmp_path, a_recipe(10, **PLAIN))
@@ -157,8 +157,8 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_with_step_images_and_the_la
 ) -> None:
     real = loop.training_step
 
-    def broken(network: nn.Module, batch: list[PartBatch], step: int, *rest: Any) -> torch.Tensor:
-        loss = real(network, batch, step, *rest)
+    def broken(network: nn.Module, teacher: nn.Module, batch: Any, step: int, *rest: Any) -> torch.Tensor:
+        loss = real(network, teacher, batch, step, *rest)
         if step == 1 and where == "gradient":
             next(p for p in network.parameters() if p.grad is not None).grad.mul_(float("inf"))  # type: ignore[union-attr]
         return loss * float("nan") if step == 1 and where == "loss" else loss
@@ -171,23 +171,6 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_with_step_images_and_the_la
     if checkpoint:
         state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
         assert state["step"] == 1 and all(value.isfinite().all() for value in state["model"].values())
-
-
-def test_a_stop_during_validation_loses_no_step(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the curve is that of a training that was never stopped."""
-    recipe = a_recipe(2, val_every=1, **PLAIN)
-    expected = run(new_model(), data, tmp_path / "whole", recipe, VAL)
-    real = loop.predict_label
-
-    def stopped(*_: object) -> np.ndarray:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(loop, "predict_label", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        run(new_model(), data, tmp_path / "work", recipe, VAL)
-    assert torch.load(tmp_path / "work/checkpoint.pt", weights_only=True)["step"] == 1
-    monkeypatch.setattr(loop, "predict_label", real)
-    assert run(new_model(), data, tmp_path / "work", recipe, VAL) == expected
 
 
 @pytest.mark.parametrize("moment", [1, 2])  # the first step of two; after the last one, while its checkpoint is written
@@ -222,9 +205,9 @@ def test_a_checkpoint_of_another_device_keeps_this_ones_optimizer(tmp_path: Path
     there, here = (torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, fused=fused) for fused in (False, True))
     network(torch.randn(1, 3, 5, 5)).sum().backward()
     there.step()
-    save_training(tmp_path / "c.pt", network, there, Progress(1, [{"step": 1}], [0.5]))
+    save_training(tmp_path / "c.pt", network, network, there, Progress(1, [{"step": 1}], [0.5]))
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    assert restore_training(tmp_path / "c.pt", network, here) == Progress(1, [{"step": 1}], [0.5])
+    assert restore_training(tmp_path / "c.pt", network, network, here) == Progress(1, [{"step": 1}], [0.5])
     assert here.param_groups[0]["fused"] is True
     momentum = here.state[network[0].weight]["momentum_buffer"]
     assert torch.equal(momentum, there.state[network[0].weight]["momentum_buffer"])
@@ -257,7 +240,7 @@ def test_every_step_has_its_rate_and_its_mode(data: Data, tmp_path: Path, monkey
 
     monkeypatch.setattr(torch.optim.SGD, "step", step)
     monkeypatch.setattr(
-        loop, "training_step", lambda network, *rest: modes.append(network.training) or real(network, *rest)
+        loop, "training_step", lambda model, *rest: (real(model, *rest), modes.append(model.training))[0]
     )
     monkeypatch.setattr(loop, "CURVE_EVERY", 1)
     curve = run(new_model(), data, tmp_path, a_recipe(4, power=0.5, val_every=2, **PLAIN), VAL)
@@ -267,19 +250,3 @@ def test_every_step_has_its_rate_and_its_mode(data: Data, tmp_path: Path, monkey
         assert {(momentum, nesterov) for _, momentum, nesterov in own} == {(0.9, False)}
         assert point["lr"] == pytest.approx(0.01 * factor)
     assert modes == [True] * 4
-
-
-def test_poly_equals_torchs_schedule() -> None:
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
-    scheduler = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=40, power=0.9)
-    for step in range(40):
-        assert 0.01 * poly_factor(step, 40) == pytest.approx(scheduler.get_last_lr()[0], rel=1e-9)
-        optimizer.step()
-        scheduler.step()
-    assert poly_factor(40, 40) == 0 and poly_factor(3, 10, power=0.0) == 1
-
-
-@pytest.mark.parametrize(("step", "steps"), [(-1, 10), (11, 10), (0, 0)])
-def test_poly_outside_its_steps_is_refused(step: int, steps: int) -> None:
-    with pytest.raises(ValueError, match=f"step {step} is outside 0..{steps}"):
-        poly_factor(step, steps)

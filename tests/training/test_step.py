@@ -51,9 +51,9 @@ def test_parts_one_after_the_other_are_the_step_of_the_concatenated_batch(data: 
     recipe = a_recipe(1)
     model, reference = ready(recipe), ready(recipe)
     batch = batches(data, recipe)[0]
-    loss = training_step(model, batch, 0, recipe, ALONE)
+    loss = training_step(model, model, batch, 0, recipe, ALONE)
 
-    (images, targets), (pseudo_images, pseudo_targets) = (own.to(CPU) for own in batch)
+    ((images,), targets), ((pseudo_images,), pseudo_targets) = (own.to(CPU) for own in batch)
     with labelled_first(reference, 2):
         logits = reference(torch.cat([images, pseudo_images]).contiguous(memory_format=torch.channels_last))
     expected = cross_entropy(logits[:2], targets) + self_correction_loss(logits[2:], pseudo_targets)
@@ -72,22 +72,20 @@ def test_an_accumulated_step_is_the_step_of_the_whole_batch(data: Data) -> None:
     batch = batches(data, recipe)[0]
     for own in batch:
         own.targets[0], own.targets[1, :40] = 255, 255
-    pieces = [[own.piece(index, 2) for own in batch] for index in range(2)]
-    for whole, first, second in zip(batch, *pieces, strict=True):
-        assert len(first.ids) == len(second.ids) == 2 and first.ids + second.ids == whole.ids
-    loss = training_step(model, batch, 0, recipe, ALONE)
-    expected = torch.zeros(())
-    for part in zip(*pieces, strict=True):
-        logits = torch.cat([reference(own.to(CPU)[0]) for own in part])
-        targets = torch.cat([own.targets for own in part]).long()
-        expected = expected + F.cross_entropy(logits, targets, ignore_index=255)
+    seen = []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    loss = training_step(model, model, batch, 0, recipe, ALONE)
+    assert seen == [2, 2, 2, 2]
+    losses = [F.cross_entropy(reference(x), y.long(), ignore_index=255) for x, y in map(on_cpu, batch)]
+    expected = losses[0] + losses[1]
     expected.backward()
     assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
     assert_same_gradients(model, reference)
 
 
 def on_cpu(own: PartBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    return own.to(CPU)
+    (images,), targets = own.to(CPU)
+    return images, targets
 
 
 def test_parts_of_one_kind_count_by_their_images(data: Data) -> None:
@@ -96,7 +94,7 @@ def test_parts_of_one_kind_count_by_their_images(data: Data) -> None:
     recipe = a_recipe(1, bn="fixed", parts=(weak, Part("strong labelled", False, True, True, 3)))
     model, reference = ready(recipe), ready(recipe)
     batch = batches(data, recipe)[0]
-    loss = training_step(model, batch, 0, recipe, ALONE)
+    loss = training_step(model, model, batch, 0, recipe, ALONE)
     losses = [F.cross_entropy(reference(x), y.long(), ignore_index=255) for x, y in map(on_cpu, batch)]
     expected = (losses[0] + 3 * losses[1]) / 4
     expected.backward()
@@ -109,7 +107,7 @@ def test_images_go_through_together_only_where_one_batch_norm_sees_all(bn: str, 
     recipe, seen = a_recipe(1, bn=bn), []
     model = ready(recipe)
     model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
-    training_step(model, batches(data, recipe)[0], 0, recipe, ALONE)
+    training_step(model, model, batches(data, recipe)[0], 0, recipe, ALONE)
     assert seen == passes
 
 
@@ -119,7 +117,7 @@ def test_dropout_follows_from_the_step_and_the_process(data: Data) -> None:
     batch = batches(data, recipe)[0]
 
     def loss(step: int, runtime: Runtime = ALONE) -> float:
-        return float(training_step(model, batch, step, recipe, runtime))
+        return float(training_step(model, model, batch, step, recipe, runtime))
 
     assert loss(3) == loss(3) != loss(4)
     assert loss(3, Runtime(CPU, rank=1)) != loss(3)
@@ -139,7 +137,7 @@ def test_a_step_computes_on_its_device_alone_and_waits_for_it_nowhere(
     model = new_model()
     network = training_network(model, recipe, meta)
     set_train_mode(model, recipe)
-    value = training_step(network, batch, 0, recipe, meta)
+    value = training_step(network, model, batch, 0, recipe, meta)
     assert value.is_meta and value.shape == () and get_total_norm(gradients(model).values()).is_meta
     with pytest.raises(RuntimeError, match="meta"):
         float(value)
@@ -156,7 +154,7 @@ def test_weights_and_images_have_the_memory_format_of_the_device(
     network = training_network(model, recipe, ALONE)
     set_train_mode(model, recipe)
     model.register_forward_pre_hook(lambda _, x: seen.append(x[0].is_contiguous(memory_format=memory_format)))
-    training_step(network, batches(data, recipe)[0], 0, recipe, ALONE)
+    training_step(network, model, batches(data, recipe)[0], 0, recipe, ALONE)
     assert seen == [True, True]
     assert all(p.is_contiguous(memory_format=memory_format) for p in model.parameters() if p.ndim == 4)
 
@@ -171,8 +169,8 @@ def test_a_step_in_bfloat16_stays_near_float32(data: Data) -> None:
     recipe = a_recipe(1)
     batch = batches(data, recipe)[0]
     model = ready(recipe)
-    exact = float(training_step(ready(recipe), batch, 0, recipe, Runtime(CPU, "fp32")))
-    rounded = float(training_step(model, batch, 0, recipe, Runtime(CPU, "bf16")))
+    exact = float(training_step(ready(recipe), model, batch, 0, recipe, Runtime(CPU, "fp32")))
+    rounded = float(training_step(model, model, batch, 0, recipe, Runtime(CPU, "bf16")))
     assert all(value.dtype == torch.float32 for value in gradients(model).values())
     assert rounded == pytest.approx(exact, rel=0.02) and rounded != exact
 
@@ -182,6 +180,6 @@ def test_a_step_with_fast_atrous_convolutions_is_the_step_without(data: Data) ->
     model, reference = ready(recipe), ready(recipe)
     batch = batches(data, recipe)[0]
     with fast_atrous_convolutions(model):
-        loss = training_step(model, batch, 0, recipe, ALONE)
-    assert float(loss) == pytest.approx(float(training_step(reference, batch, 0, recipe, ALONE)), rel=1e-5)
+        loss = training_step(model, model, batch, 0, recipe, ALONE)
+    assert float(loss) == pytest.approx(float(training_step(reference, reference, batch, 0, recipe, ALONE)), rel=1e-5)
     assert_same_gradients(model, reference)

@@ -8,22 +8,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-import segsemi.training.recipes as recipes
 from conftest import ROOT
-from segsemi.training.recipes import student_recipe, supervised_recipe, train_model
+from small_training import ARCHITECTURE, scene_rows
 
 from segsemi.core.classes import write_label_png
 from segsemi.core.config import Params, load_params
 from segsemi.core.errors import UserError
 from segsemi.core.paths import CLASSES, SPLIT, VAL, model_files, model_folder, pseudo_folder
+from segsemi.core.recipe import student_recipe, supervised_recipe
 from segsemi.data.manifest import write_rows
-from segsemi.datasets import check_entries, find_dataset, scenes
+from segsemi.datasets import scenes
 from segsemi.datasets.split import split_rows, write_split
-from segsemi.models.build import Architecture, build_model
+from segsemi.models.build import build_model
 from segsemi.models.saving import load_description, save_model
 from segsemi.training.loop import History
-
-NETWORK = Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16)
+from segsemi.training.train import train_model
 
 
 @pytest.fixture
@@ -31,9 +30,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Two labelled images, one with a corrected label and two with pseudo labels, and a teacher; in a folder of their own."""
     monkeypatch.chdir(tmp_path)
     folder = Path("raw")
-    scenes.write(folder, train=5, val=2, height=48, width=64, seed=0)
-    entries = find_dataset("synthetic", folder, val_fraction=0.2, seed=0).entries
-    rows = check_entries(folder, entries, scenes.CLASSES, warn=lambda _: None)
+    rows = scene_rows(folder, 5, 2, 48, 64)
     scenes.CLASSES.save(CLASSES)
     names = [row.id for row in rows if row.subset == "train"]
     label = np.zeros((48, 64), np.uint8)
@@ -42,7 +39,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write_split(split_rows(rows, ids=names[:2], corrected=corrected, seed=0), SPLIT, corrected)
     for name in names[3:]:
         write_label_png(pseudo_folder("student_1") / f"{name}.png", label, scenes.CLASSES)
-    teacher = build_model(NETWORK, scenes.CLASSES, encoder_weights="none", seed=5)
+    teacher = build_model(ARCHITECTURE, scenes.CLASSES, encoder_weights="none", seed=5)
     save_model(teacher, model_folder("teacher"), {"steps_in_all": 5, "images_in_all": 40})
     return folder
 
@@ -72,7 +69,7 @@ def seen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> SimpleNamespace:
         return History([{"step": 6, "loss": 0.5, "lr": 0.1}], [{"layer": "a", "mean_shift": 2.0}])
 
     monkeypatch.setattr("segsemi.runtime.distributed.work_folder", work_folder)
-    monkeypatch.setattr(recipes, "train", train)
+    monkeypatch.setattr("segsemi.training.train.train", train)
     return found
 
 
@@ -105,7 +102,7 @@ def test_student_learns_from_labels_corrections_and_pseudo_labels_with_its_teach
     assert [sample.id for sample in labelled] == names[:3]
     assert labelled[2].label == SPLIT / "corrected" / f"{names[2]}.png"
     assert [sample.label for sample in pseudo] == [pseudo_folder("student_1") / f"{name}.png" for name in names[3:]]
-    teacher = build_model(NETWORK, scenes.CLASSES, encoder_weights="none", seed=5)
+    teacher = build_model(ARCHITECTURE, scenes.CLASSES, encoder_weights="none", seed=5)
     for ours, expected in zip(seen.model.parameters(), teacher.parameters(), strict=True):
         assert ours.equal(expected)
     ((stage, settings, inputs),) = seen.folders
