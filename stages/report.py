@@ -49,7 +49,7 @@ def main() -> None:
     settings = {
         "rounds": params.rounds,
         "baselines": {**params.baselines, "baseline_budget": params.baseline_budget},
-        "consistency": params.consistency.model_dump(exclude_none=True),
+        "consistency": params.consistency.model_dump(exclude_none=True),  # type: ignore[attr-defined]
         "split": dict(params.split),
         "model": dict(params.model),
         "augment": dict(params.augment),

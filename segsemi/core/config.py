@@ -85,6 +85,8 @@ class SplitParams(Section):
     corrected: Text
     extra: Literal["unlabelled", "labelled", "unused"]
     unlabelled_ratio: PositiveFloat | None
+    exclude: list[str]
+    val: list[str]
 
 
 class ModelParams(Section):

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 
@@ -44,6 +45,8 @@ def split_rows(
     corrected: Collection[str] = (),
     extra: str = "unlabelled",
     unlabelled_ratio: float | None = None,
+    exclude: Sequence[str] = (),
+    val: Sequence[str] = (),
     seed: int,
 ) -> Split:
     """Choose the labelled images: by `ids` if there are any, else `count`, else round(fraction * number of train images).
@@ -55,10 +58,13 @@ def split_rows(
         extra: images of the subset extra are `unlabelled`; or `labelled`: those with labels count as training images,
             the others are unlabelled; or `unused`.
         unlabelled_ratio: number of unlabelled images for each labelled one (paper, Figure 3); None: all.
+        exclude, val: patterns of ids, such as `train_0016E5*`: training images to leave out, and those that become the
+            validation set in the place of the data set's own.
 
     Raises:
         UserError: there are not as many images as asked for, no labelled one would be left, or an id is unknown.
     """
+    rows = list(_regrouped(rows, exclude, val))
     if extra == "labelled" and not any(row.subset == "extra" for row in rows):
         raise UserError(
             "split.extra is labelled, but there are no extra images (SBD, unlabelled/); set it to unlabelled"
@@ -86,8 +92,27 @@ def split_rows(
             raise UserError(f"{wanted} unlabelled images, there are {len(unlabelled)}; lower it")
         order = np.random.default_rng([seed, 1]).permutation(len(unlabelled))
         unlabelled = [unlabelled[index] for index in sorted(order[:number])]
-    val, test, skipped = ([row for row in rows if row.subset == subset] for subset in (*HELD_OUT, SKIPPED))
-    return Split(labelled, mended, unlabelled, val, test, skipped)
+    held_out, test, skipped = ([row for row in rows if row.subset == subset] for subset in (*HELD_OUT, SKIPPED))
+    return Split(labelled, mended, unlabelled, held_out, test, skipped)
+
+
+def _regrouped(rows: Sequence[Row], exclude: Sequence[str], val: Sequence[str]) -> Iterator[Row]:
+    """Yield the rows without the training images to exclude, and with those that become validation images."""
+
+    def like(row: Row, patterns: Sequence[str]) -> bool:
+        return row.subset not in (*HELD_OUT, SKIPPED) and any(fnmatchcase(row.id, pattern) for pattern in patterns)
+
+    for key, patterns in (("exclude", exclude), ("val", val)):
+        for pattern in patterns:
+            if not any(like(row, [pattern]) for row in rows):
+                raise UserError(
+                    f"split.{key}: no training image has an id like {pattern!r}; see data/prepared/manifest.csv"
+                )
+    for row in rows:
+        if like(row, val) and row.label:
+            yield replace(row, subset="val")
+        elif not like(row, [*exclude, *val]) and not (val and row.subset == "val"):
+            yield row
 
 
 def plan_warnings(split: Split, *, rounds: Collection[str], steps: int, batch_pseudo: int) -> Iterator[str]:

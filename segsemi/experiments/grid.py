@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from segsemi.core.config import TEACHER, Budget, Params, Section, budget_of, load_values, parse, parse_params
-from segsemi.core.consistency import SUPERVISED
+from segsemi.core.consistency import METHODS, SUPERVISED
 from segsemi.core.errors import UserError
 from segsemi.core.files import yaml_names
 from segsemi.datasets.entries import read_lines
@@ -28,7 +28,7 @@ class GridRow(Section):
     Attributes:
         model: the name of the model that is measured.
         rounds: number of students trained in turn, from student_1 on; 0: the teacher alone.
-        baseline: the student beside which a model `supervised` is trained on labels alone, with its `baseline_budget`.
+        baseline: the student whose budget a comparison method gets: `model` if that is one, else `supervised`.
         set: overrides, as for `dvc exp run -S`; `section.key=${section.key}` takes the value of another param.
     """
 
@@ -185,7 +185,9 @@ def _rounds(values: dict[str, Any], row: GridRow) -> Iterator[str]:
     chain = [TEACHER, *(f"student_{number + 1}" for number in range(row.rounds))]
     wanted = {
         "rounds": dict(zip(chain[1:], chain[:-1], strict=True)),
-        "baselines": {} if row.baseline is None else {SUPERVISED: row.baseline},
+        "baselines": {}
+        if row.baseline is None
+        else {SUPERVISED if row.model not in METHODS else row.model: row.baseline},
     }
     for section, names in wanted.items():
         yield from (f"~{section}.{name}" for name in values[section] if name not in names)

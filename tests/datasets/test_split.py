@@ -218,3 +218,15 @@ def test_missing_folder_and_two_corrected_labels_of_one_image_are_refused(tmp_pa
         (tmp_path / f"t0001.{ending}").touch()
     with pytest.raises(UserError, match=r"t0001\.PNG and .*t0001\.png are labels of the same image"):
         read_corrected(tmp_path, rows_of(4), CLASSES)
+
+
+def test_patterns_leave_training_images_out_and_choose_another_validation_set() -> None:
+    """As for frames of another drive; the data set's own validation images are then in no part."""
+    rows = [Row(f"{drive}_{i}", "train", f"{drive}_{i}.png", "l.png") for drive in "abc" for i in range(4)]
+    rows += [Row(f"a_{i}", "val", f"v{i}.png", "l.png") for i in range(7, 9)]
+    split = split_rows(rows, count=2, exclude=["b_*", "a_3"], val=["c_[01]"], seed=0)
+    assert ids(split.val) == ["c_0", "c_1"]
+    assert sorted(ids(split.labelled) + ids(split.unlabelled)) == ["a_0", "a_1", "a_2", "c_2", "c_3"]
+    for key in ("exclude", "val"):
+        with pytest.raises(UserError, match=rf"split.{key}: no training image has an id like 'z\*'; see"):
+            split_rows(rows, seed=0, **{key: ["z*"]})
