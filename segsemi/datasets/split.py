@@ -58,7 +58,7 @@ def split_rows(
         extra: images of the subset extra are `unlabelled`; or `labelled`: those with labels count as training images,
             the others are unlabelled; or `unused`.
         unlabelled_ratio: number of unlabelled images for each labelled one (paper, Figure 3); None: all.
-        exclude, val: patterns of ids, such as `train_0016E5*`: training images to leave out, and those that become the
+        exclude, val: patterns of ids, such as `0016E5*`: training images to leave out, and those that become the
             validation set in the place of the data set's own.
 
     Raises:
