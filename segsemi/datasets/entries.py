@@ -35,7 +35,7 @@ class DataSet(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """What one entry's files hold.
+    """The content of one entry's files.
 
     Attributes:
         row: with size and hashes.
