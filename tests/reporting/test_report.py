@@ -116,7 +116,7 @@ def test_files_of_the_report_have_the_numbers(report: Path) -> None:
         "student_1": {"miou": 38.5, "dice": 60.0, "pixel_accuracy": 90.0, "pseudo_label_miou": 41.5},
         "supervised": {"miou": 41.0, "dice": 60.0, "pixel_accuracy": 90.0},
     }
-    assert "| student_1  | 600            | 38.50  | -1.50 " in (report / "table.md").read_text()
+    assert "| student_1  | 600            | 4800            | 38.50  | -1.50 " in (report / "table.md").read_text()
     per_class = pd.read_csv(report / "per_class.csv").set_index(["model", "class"])
     assert per_class.loc[("student_1", NAMES[2])].dropna().to_dict() == {"iou": 36.5, "dice": 61.0, "precision": 62.0}
     assert per_class["iou"][:, "fence"].isna().all()
