@@ -104,6 +104,11 @@ class StepBatches(Dataset[list[PartBatch]]):
                 f"{name}: {part.images} {part.name} images per batch do not divide among {self.count} processes with "
                 f"{accumulate} pieces each; change the batch size, accumulate or the number of processes"
             )
+        if part.pseudo and self.recipe.mix != "none" and part.images < 2 * self.count:
+            raise UserError(
+                f"{name}: mix {self.recipe.mix} needs 2 {part.name} images in each of {self.count} processes, found "
+                f"{part.images} in all; raise the batch size, or set mix to none"
+            )
         if not there:
             raise UserError(
                 f"{name}: there is no {part.name} image to train on; lower split.fraction, add unlabelled images, or set "

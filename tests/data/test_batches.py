@@ -131,6 +131,11 @@ def test_a_batch_that_does_not_divide_is_refused(processes: int, pieces: int, da
         StepBatches(a_recipe(1, accumulate=pieces), *data, CLASSES, Runtime(CPU, count=processes))
 
 
+def test_mixing_without_a_partner_is_refused(data: Data) -> None:
+    with pytest.raises(UserError, match="student_1: mix cutmix needs 2 pseudo images in each of 2 processes, found 2"):
+        StepBatches(a_recipe(1, mix="cutmix"), *data, CLASSES, Runtime(CPU, count=2))
+
+
 def test_a_part_without_images_is_refused_and_one_with_few_is_warned_of(
     data: Data, capsys: pytest.CaptureFixture[str]
 ) -> None:
