@@ -1,11 +1,13 @@
-# make demo: everything from nothing to the report. make test: the tests. All of these make .venv/ first if needed.
+# make install: the environment, .venv/. make demo: everything from nothing to the report. make test: the tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 # Stages run `python` and `dvc` by name; these must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test unit pipeline lint docs clean
+.PHONY: install demo test unit pipeline lint docs clean
+
+install: $(VENV)/.ready
 
 demo: $(VENV)/.ready
 	dvc repro

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import importlib.metadata
 import os
 import sys
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "segsemi", description="Semi-supervised semantic segmentation: all commands beside `dvc repro`."
     )
+    version = f"segsemi {importlib.metadata.version('segsemi')}"
+    parser.add_argument("--version", action="version", version=version)
     parser.add_argument("-v", "--verbose", action="store_true", help="show the traceback of an error")
     shtab.add_argument_to(parser, help='print a shell\'s completion script: eval "$(segsemi --print-completion bash)"')
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
