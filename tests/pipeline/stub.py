@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-REAL = ("check_params", "prepare", "split", "count_steps")
+REAL = ("check_params", "prepare", "split", "plan_baseline")
 
 
 def main() -> None:

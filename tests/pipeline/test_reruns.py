@@ -101,13 +101,14 @@ def test_one_round_more_and_the_baseline_rerun_nothing_else(project: Project, st
     changes = ["+rounds.student_3=student_2", "+baselines.supervised=student_3"]
     apply_overrides(project.folder / "params.yaml", changes)
     output = project.run("dvc", "repro", LAUNCH=launcher(tmp_path, stub))
-    baseline = {"count_steps@supervised", "train_supervised@supervised", "evaluate_baseline@supervised"}
+    baseline = {"plan_baseline@supervised", "train_baseline@supervised", "evaluate_baseline@supervised"}
     third = {f"{stage}@student_3" for stage in ROUND}
     assert set(ran_stages(output)) == {"check_params", "split", *third, *baseline, "report"}
-    assert launched(output) == {"pseudo_label", "train_student", "train_supervised"}
-    assert project.bytes_of("data/steps/supervised.txt") == b"9\n"  # 3 of the teacher and 2 of each student
+    assert launched(output) == {"pseudo_label", "train_student", "train_baseline"}
+    recipe = json.loads(project.bytes_of("data/recipes/supervised.json"))
+    assert recipe["steps"] == BUDGET  # as many images as the teacher and two students had
     project.set_params({"rounds": {"student_4": "student_3"}})  # the baseline's number of steps stays the same
-    assert set(project.repro("train_supervised@supervised")) == {"check_params", "split", "count_steps@supervised"}
+    assert set(project.repro("train_baseline@supervised")) == {"check_params", "split", "plan_baseline@supervised"}
 
 
 def test_launch_starts_the_long_stages_and_leaves_no_trace(stubbed: tuple[Path, str]) -> None:
