@@ -96,4 +96,4 @@ def test_doctor_estimates_pseudo_labels_and_evaluation(monkeypatch: pytest.Monke
     pseudo = 0.01 * 2 * (0.5**2 + 0.75**2 + 1 + 1.5**2 + 1.75**2) * 5350 * 2 / 60
     evaluation = 0.01 * 60 * (3 + 2 + 4) / 60  # three models, and val_every: twice the teacher and twice each student
     assert f"in 2 rounds {pseudo:.0f} minutes, evaluation {evaluation:.0f} minutes" in lines[-2]
-    assert f"in all: {(100 + 440) / 60 + pseudo + evaluation:.0f} minutes" in lines[-1]
+    assert f"in all: {(100 + 360) / 60 + pseudo + evaluation:.0f} minutes" in lines[-1]
