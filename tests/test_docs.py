@@ -105,7 +105,7 @@ def test_examples_of_extensions_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/extending.md").read_text(), flags=re.DOTALL)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     names: dict[str, object] = {}
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     for number, block in enumerate(blocks, start=1):
         exec(compile(block, f"docs/extending.md, block {number}", "exec"), names)
 
