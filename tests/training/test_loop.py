@@ -107,11 +107,14 @@ def test_dsbn_keeps_strong_images_out_of_the_standard_statistics(data: Data, tmp
         torch.testing.assert_close(both, alone, rtol=1e-4, atol=1e-4)
 
 
-def test_resumed_training_equals_an_unbroken_one(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.9, "mix": "cutmix"}], ids=["paper", "ema, cutmix"])
+def test_resumed_training_equals_an_unbroken_one(
+    changes: dict[str, Any], data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)  # after every step
     monkeypatch.setattr(loop, "CURVE_EVERY", 2)
     whole, broken, resumed = new_model(), new_model(), new_model()
-    curve = run(whole, data, tmp_path / "whole", a_recipe(4))
+    curve = run(whole, data, tmp_path / "whole", a_recipe(4, **changes))
 
     real, steps = loop.training_step, []
 
@@ -123,9 +126,9 @@ def test_resumed_training_equals_an_unbroken_one(data: Data, tmp_path: Path, mon
 
     monkeypatch.setattr(loop, "training_step", killed)
     with pytest.raises(KeyboardInterrupt):
-        run(broken, data, tmp_path / "broken", a_recipe(4))
+        run(broken, data, tmp_path / "broken", a_recipe(4, **changes))
     monkeypatch.setattr(loop, "training_step", lambda *args: steps.append(args[3]) or real(*args))
-    assert run(resumed, data, tmp_path / "broken", a_recipe(4)) == curve
+    assert run(resumed, data, tmp_path / "broken", a_recipe(4, **changes)) == curve
     assert steps == [0, 1, 2, 3, 3]
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
