@@ -6,24 +6,20 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from small_training import AUGMENT, CPU, a_recipe
+from small_training import ALONE, AUGMENT, LABELLED, PSEUDO, a_recipe
 from torch import Tensor, nn
 
 from segsemi.augment.mix import classmix_masks, cutmix_masks
-from segsemi.core.config import Part
 from segsemi.core.consistency import METHODS
 from segsemi.core.recipe import Recipe
 from segsemi.core.seeds import derive_rng
 from segsemi.data.batches import PartBatch
-from segsemi.runtime.distributed import Runtime
 from segsemi.training.average import update_average
 from segsemi.training.examples import Examples, examples_of
 from segsemi.training.perturb import perturbed_features
 from segsemi.training.step import training_step
 
-ALONE = Runtime(CPU)
-LABELLED = Part("labelled", pseudo=False, strong=False, parallel=False, images=2)
-UNLABELLED = Part("unlabelled", pseudo=True, strong=True, parallel=True, images=3)
+UNLABELLED = PSEUDO._replace(name="unlabelled", images=3)
 
 
 class Tiny(nn.Module):
