@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from benchmarks.ratios import peak
-from segsemi.core.config import load_params
+from segsemi.core.config import PseudoLabelParams, load_params
 from segsemi.core.recipe import student_recipe
 from segsemi.data.batches import StepBatches, labelled_samples, pseudo_samples
 from segsemi.data.manifest import read_rows, write_rows
@@ -67,9 +67,9 @@ def measure(images: int) -> list[float]:
         split = timed(lambda: write_split(split_rows(rows, count=8, seed=0), lists), images)
         after_split, unlabelled = 1024 * peak(runtime.device), read_rows(lists / "unlabelled.csv")
         model = SegmentationModel(Architecture("DeepLabV3Plus", "tf_efficientnet_lite0", 16), found.classes).eval()
-        how = {"scales": [1.0], "flip": False, "runtime": runtime, "progress": f"{images} images"}
+        once = PseudoLabelParams(scales=[1.0], flip=False)
         label = timed(
-            lambda: write_pseudo_labels(model, unlabelled, root, pseudo, work=work, **how),  # type: ignore[arg-type]
+            lambda: write_pseudo_labels(model, unlabelled, root, pseudo, once, work=work, runtime=runtime),
             len(unlabelled),
         )
         params = load_params()

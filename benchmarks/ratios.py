@@ -151,7 +151,7 @@ def atrous(bench: Bench) -> tuple[float, float]:
 
 def pseudo_labels(bench: Bench) -> tuple[float, float]:
     """Images read, 5 scales with flips, PNGs written; against the ten bare forward passes, two of a scale in a batch."""
-    model, rows, settings = bench.model().eval(), bench.unlabelled[:4], bench.params.pseudo_label.model_dump()
+    model, rows, how = bench.model().eval(), bench.unlabelled[:4], bench.params.pseudo_label
     ready: list[Tensor] = []
 
     def record(images: Tensor) -> Tensor:
@@ -159,12 +159,12 @@ def pseudo_labels(bench: Bench) -> tuple[float, float]:
         return torch.zeros(len(images), 2, *images.shape[-2:], device=images.device)
 
     for row in rows:
-        predict_probabilities(record, model.as_batch(read_image(bench.folder / row.image)), **settings)  # type: ignore[arg-type]
+        predict_probabilities(record, model.as_batch(read_image(bench.folder / row.image)), how.scales, how.flip)  # type: ignore[arg-type]
 
     def ours() -> None:
         with tempfile.TemporaryDirectory() as work:
-            how = settings | {"work": Path(work), "runtime": bench.runtime, "progress": "pseudo labels"}
-            write_pseudo_labels(model, rows, bench.folder, Path(work) / "out", **how)
+            out = Path(work) / "out"
+            write_pseudo_labels(model, rows, bench.folder, out, how, work=Path(work), runtime=bench.runtime)
 
     @torch.inference_mode()
     def bare() -> None:
@@ -176,15 +176,14 @@ def pseudo_labels(bench: Bench) -> tuple[float, float]:
 
 
 def evaluation(bench: Bench) -> tuple[float, float]:
-    """Images and labels read, pixels counted; against the bare forward passes. Without the report's example pictures."""
+    """Images and labels read, pixels counted; against the bare forward passes."""
     model, rows = bench.model().eval(), bench.labelled + bench.unlabelled
     ready = [model.as_batch(read_image(bench.folder / row.image)) for row in rows]
-    settings = bench.params.evaluate.model_dump(exclude={"subset"}) | {"examples": 0}
 
     def ours() -> None:
         with tempfile.TemporaryDirectory() as work:
-            how = settings | {"work": Path(work), "runtime": bench.runtime, "progress": "evaluation"}
-            write_evaluation(model, rows, bench.folder, scenes.CLASSES, Path(work) / "out", **how)
+            folders = bench.folder, scenes.CLASSES, Path(work) / "out"
+            write_evaluation(model, rows, *folders, bench.params.evaluate, work=Path(work), runtime=bench.runtime)
 
     @torch.inference_mode()
     def bare() -> None:

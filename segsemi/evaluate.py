@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from segsemi.core.classes import Classes, write_label_png
+from segsemi.core.config import EvaluateParams
 from segsemi.core.errors import UserError
 from segsemi.core.files import has_content, write_csv, write_json
 from segsemi.core.progress import progress_bar
@@ -28,19 +29,17 @@ def write_evaluation(
     root: Path,
     classes: Classes,
     out: Path,
+    settings: EvaluateParams,
     *,
-    scales: Sequence[float],
-    flip: bool,
-    window: int | None,
     work: Path,
     runtime: Runtime,
-    progress: str,
 ) -> None:
     """Evaluate on `rows`, at the labels' own size.
 
     Writes to `out`: metrics.json, confusion.csv, images.csv (metrics of each image) and predictions/ID.png (class ids).
 
     Args:
+        out: the folder of the model's results.
         work: a folder for the state of an interrupted run, which goes on from there.
 
     Raises:
@@ -57,9 +56,10 @@ def write_evaluation(
         images, confusion.matrix[:] = counted["images"], counted["matrix"]
     start = len(images)
     loader = load_items(pairs, range(start, len(rows)), runtime)
-    bar = progress_bar(loader, initial=start, total=len(rows), desc=f"evaluate {progress}", unit="image")
+    bar = progress_bar(loader, initial=start, total=len(rows), desc=f"evaluate {out.name}", unit="image")
+    how = settings.scales, settings.flip, settings.window
     for row, (image, label) in zip(rows[start:], bar, strict=True):
-        prediction, own = predict_label(model, image, scales, flip, window), ConfusionMatrix(len(classes))
+        prediction, own = predict_label(model, image, *how), ConfusionMatrix(len(classes))
         own.update(prediction, label)
         confusion.matrix += own.matrix
         write_label_png(work / "predictions" / f"{row.id}.png", prediction, classes)

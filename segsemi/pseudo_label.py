@@ -10,17 +10,16 @@ import numpy as np
 import torch
 
 from segsemi.core.classes import Classes, write_label_png
+from segsemi.core.config import PseudoLabelParams
 from segsemi.core.files import write_csv, write_json
 from segsemi.core.pictures import save_png
 from segsemi.core.progress import progress_bar
 from segsemi.data.images import Images
 from segsemi.data.loaders import load_items
-from segsemi.data.manifest import Row, evenly_spread
+from segsemi.data.manifest import Row
 from segsemi.inference import predict_image
 from segsemi.models.build import SegmentationModel
 from segsemi.runtime.distributed import Runtime
-
-EXAMPLES = 4  # images whose confidence is kept pixel by pixel, for the report
 
 
 def write_pseudo_labels(
@@ -28,59 +27,55 @@ def write_pseudo_labels(
     rows: Sequence[Row],
     root: Path,
     out: Path,
+    settings: PseudoLabelParams,
     *,
-    scales: Sequence[float],
-    flip: bool,
     work: Path,
     runtime: Runtime,
-    progress: str,
 ) -> None:
     """Write out/ID.png, 8-bit palette PNGs of the most probable class at the image's own size, and out/summary.csv.
 
-    For EXAMPLES images also out/confidence/ID.png: the probability of that class in 8 bits, 255 for 1.
+    Also out/confidence/ID.png: the probability of that class in 8 bits, 255 for 1.
     The files are made in `work`, where those of an interrupted run are found again, and copied to `out` at the end.
 
     Args:
         model: in eval mode, on runtime.device.
         rows: unlabelled images, perhaps none; their paths start at `root`. Each process labels its share, and the first one
             copies the files of all.
-        progress: the name of the progress bar.
+        out: the folder of the student that learns from them.
 
     Raises:
         UserError: an image is missing or broken.
     """
-    own, shown = runtime.share_of(rows), {row.id for row in evenly_spread(rows, EXAMPLES)}
+    own = runtime.share_of(rows)
     todo = [row for row in own if not (work / f"{row.id}.json").exists()]
-    bar = progress_bar(
-        todo, desc=progress, unit="image", total=len(own), initial=len(own) - len(todo), silent=not runtime.first
-    )
+    name, done = f"pseudo labels for {out.name}", len(own) - len(todo)
+    bar = progress_bar(todo, desc=name, unit="image", total=len(own), initial=done, silent=not runtime.first)
     images = load_items(Images(todo, root, model.classes.value_range), range(len(todo)), runtime)
     with ThreadPoolExecutor(max_workers=1) as writer:  # compresses one PNG while the network computes the next
         written: Future[None] | None = None
         for row, image in zip(bar, images, strict=True):
             with runtime.autocast():
-                confidence, label = predict_image(model, image, scales, flip).max(dim=0)
-            if row.id in shown:
-                sure = (255 * confidence).round().to(torch.uint8).cpu().numpy()
-                save_png(work / "confidence" / f"{row.id}.png", sure)
-            ids, mean = label.to(torch.uint8).cpu().numpy(), float(confidence.mean())
+                confidence, label = predict_image(model, image, settings.scales, settings.flip).max(dim=0)
+            ids, sure = (values.to(torch.uint8).cpu().numpy() for values in (label, (255 * confidence).round()))
             if written is not None:
                 written.result()
-            written = writer.submit(_write, work, row.id, ids, mean, model.classes)
+            written = writer.submit(_write, work, row.id, ids, sure, float(confidence.mean()), model.classes)
         if written is not None:
             written.result()
     runtime.wait()
     if not runtime.first:
         return
     (out / "confidence").mkdir(parents=True, exist_ok=True)
-    for name in [*(row.id for row in rows), *(f"confidence/{name}" for name in sorted(shown))]:
-        shutil.copyfile(work / f"{name}.png", out / f"{name}.png")
+    for row in rows:
+        for name in (f"{row.id}.png", f"confidence/{row.id}.png"):
+            shutil.copyfile(work / name, out / name)
     classes = _columns(model.classes)
     write_csv(out / "summary.csv", ["id", "confidence", *classes], _summary(rows, work, classes))
 
 
-def _write(work: Path, name: str, ids: np.ndarray, confidence: float, classes: Classes) -> None:
+def _write(work: Path, name: str, ids: np.ndarray, sure: np.ndarray, confidence: float, classes: Classes) -> None:
     write_label_png(work / f"{name}.png", ids, classes)
+    save_png(work / "confidence" / f"{name}.png", sure)
     shares = np.bincount(ids.ravel(), minlength=len(classes)) / ids.size
     write_json(work / f"{name}.json", {"confidence": confidence, "shares": shares.tolist()})  # last: marks it done
 

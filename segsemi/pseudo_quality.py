@@ -9,10 +9,12 @@ import numpy as np
 import pandas as pd
 
 from segsemi.core.classes import Classes
-from segsemi.core.files import visible_pngs, write_json
+from segsemi.core.files import write_json
 from segsemi.data.images import read_label
-from segsemi.data.manifest import Row
+from segsemi.data.manifest import Row, evenly_spread
 from segsemi.metrics import ConfusionMatrix
+
+EXAMPLES = 4
 
 
 def write_quality(
@@ -20,8 +22,7 @@ def write_quality(
 ) -> dict[str, Any]:
     """Compare pseudo labels with the labels that the network learnt from, and with those that training never sees.
 
-    Writes to `out`: quality.json, and those pseudo labels whose confidence is known pixel by pixel, ID.png and
-    confidence/ID.png.
+    Writes to `out`: quality.json, and EXAMPLES of the pseudo labels, ID.png and confidence/ID.png, for the report.
 
     Args:
         pseudo: the folder of ID.png, summary.csv and confidence/.
@@ -34,7 +35,7 @@ def write_quality(
         `ConfusionMatrix.summary`, if there are hidden labels.
     """
     quality: dict[str, Any] = {"images": len(hidden)}
-    summary = pd.read_csv(pseudo / "summary.csv", dtype={"id": str}, na_filter=False).drop(columns="id")
+    summary = pd.read_csv(pseudo / "summary.csv", dtype={"id": str}, na_filter=False).set_index("id")
     if len(summary):
         counts = np.zeros(256)
         for row in labelled:
@@ -53,7 +54,7 @@ def write_quality(
         quality |= confusion.summary(classes.names)
     write_json(out / "quality.json", quality)
     (out / "confidence").mkdir(exist_ok=True)
-    for path in visible_pngs(pseudo / "confidence"):
-        shutil.copyfile(path, out / "confidence" / path.name)
-        shutil.copyfile(pseudo / path.name, out / path.name)
+    for name in evenly_spread(list(summary.index), EXAMPLES):
+        for path in (f"{name}.png", f"confidence/{name}.png"):
+            shutil.copyfile(pseudo / path, out / path)
     return quality

@@ -17,14 +17,13 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="name of the model")
     args = parser.parse_args()
     params = load_params()
-    images, settings = (
-        evaluation_list(params.evaluate.subset),
-        params.evaluate.model_dump(exclude={"subset", "examples"}),
-    )
+    settings, images = params.evaluate, evaluation_list(params.evaluate.subset)
     inputs = [*model_files(args.model), images, CLASSES]
     with (
         start_runtime(params.machine) as runtime,
-        runtime.work_folder(f"evaluate-{args.model}", settings, inputs) as work,
+        runtime.work_folder(
+            f"evaluate-{args.model}", settings.model_dump(exclude={"subset", "examples"}), inputs
+        ) as work,
     ):
         write_evaluation(
             load_model(model_folder(args.model)).to(runtime.device),
@@ -32,10 +31,9 @@ def main() -> None:
             data_root(params.data),
             Classes.load(CLASSES),
             evaluated_folder(args.model),
-            **settings,
+            settings,
             work=work,
             runtime=runtime,
-            progress=args.model,
         )
 
 

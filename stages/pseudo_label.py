@@ -17,20 +17,19 @@ def main() -> None:
     parser.add_argument("--student", required=True, help="name of the model that will learn from them")
     args = parser.parse_args()
     params = load_params()
-    settings, inputs = params.pseudo_label.model_dump(), [*model_files(args.teacher), UNLABELLED]
+    inputs = [*model_files(args.teacher), UNLABELLED]
     with (
         start_runtime(params.machine) as runtime,
-        runtime.work_folder(f"pseudo-{args.student}", settings, inputs) as work,
+        runtime.work_folder(f"pseudo-{args.student}", params.pseudo_label.model_dump(), inputs) as work,
     ):
         write_pseudo_labels(
             load_model(model_folder(args.teacher)).to(runtime.device),
             read_rows(UNLABELLED),
             data_root(params.data),
             pseudo_folder(args.student),
-            **settings,
+            params.pseudo_label,
             work=work,
             runtime=runtime,
-            progress=f"pseudo labels for {args.student}",
         )
 
 

@@ -11,6 +11,7 @@ from sklearn.metrics import jaccard_score
 from small_training import ALONE, ARCHITECTURE, scene_rows
 
 import segsemi.evaluate
+from segsemi.core.config import EvaluateParams
 from segsemi.core.errors import UserError
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
@@ -33,9 +34,11 @@ def network(short_side: int | None = None) -> SegmentationModel:
 
 def evaluate(model: SegmentationModel, rows: list[Row], root: Path, out: str, **changes: object) -> Path:
     """Write the evaluation to root/OUT, with the state of a stopped run in root/work_OUT."""
-    options: dict = {"scales": [1.0], "flip": False, "window": None, "progress": "model", **changes}
-    options |= {"work": root / f"work_{out}", "runtime": ALONE}
-    write_evaluation(model, rows, root / "raw", CLASSES, root / out, **options)
+    settings = EvaluateParams(
+        **{"subset": "val", "scales": [1.0], "flip": False, "window": None, "examples": 0, **changes}
+    )
+    work = root / f"work_{out}"
+    write_evaluation(model, rows, root / "raw", CLASSES, root / out, settings, work=work, runtime=ALONE)
     return root / out
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from small_training import ALONE, ARCHITECTURE
 
 from segsemi.core.classes import Classes, write_label_png
+from segsemi.core.config import PseudoLabelParams
 from segsemi.data.manifest import Row
 from segsemi.datasets.scenes import CLASSES as SCENES
 from segsemi.inference import predict_image
@@ -30,8 +31,8 @@ def test_labels_are_the_most_probable_classes_over_scales_and_flips(tmp_path: Pa
         rows.append(Row(name, "train", f"{name}.png", "", *size, "", ""))
     out, work = tmp_path / "out", tmp_path / "work"
     work.mkdir()
-    options = {"scales": [0.5, 1.0], "flip": True, "work": work, "runtime": ALONE, "progress": "test"}
-    write_pseudo_labels(model, rows, tmp_path, out, **options)
+    settings = PseudoLabelParams(scales=[0.5, 1.0], flip=True)
+    write_pseudo_labels(model, rows, tmp_path, out, settings, work=work, runtime=ALONE)
     with (out / "summary.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["id"] for line in lines] == ["b", "a"]
@@ -55,7 +56,8 @@ def test_classes_named_like_other_columns(tmp_path: Path) -> None:
     work.mkdir()
     model = network(Classes(("id", "confidence"), ((0, 0, 0), (9, 9, 9))))
     rows = [Row("a", "train", "a.png", "", 16, 24, "", "")]
-    write_pseudo_labels(model, rows, tmp_path, out, scales=[1.0], flip=False, work=work, runtime=ALONE, progress="test")
+    settings = PseudoLabelParams(scales=[1.0], flip=False)
+    write_pseudo_labels(model, rows, tmp_path, out, settings, work=work, runtime=ALONE)
     header, line = (out / "summary.csv").read_text().splitlines()
     assert header == "id,confidence,class id,class confidence"
     name, confidence, *shares = line.split(",")
@@ -70,10 +72,10 @@ def test_quality_counts_all_images_and_passes_over_what_is_no_class_on_either_si
     for name, (label, pseudo) in pairs.items():
         write_label_png(tmp_path / f"{name}_label.png", np.array(label, np.uint8), SCENES)
         write_label_png(tmp_path / f"pseudo/{name}.png", np.array(pseudo, np.uint8), SCENES)
+        write_label_png(tmp_path / f"pseudo/confidence/{name}.png", np.full((2, 2), 9, np.uint8), SCENES)
     (tmp_path / "pseudo/summary.csv").write_text(
         "id,confidence," + ",".join(SCENES.names) + "\na,0.5,1,0" + ",0" * 9 + "\nb,0.75,0,1" + ",0" * 9 + "\n"
     )
-    write_label_png(tmp_path / "pseudo/confidence/b.png", np.full((2, 2), 9, np.uint8), SCENES)
     rows = [Row(name, "train", "", f"{name}_label.png", 2, 2, "", "") for name in pairs]
     out = tmp_path / "out"
     found = write_quality(tmp_path / "pseudo", rows[:1], rows, tmp_path, SCENES, out)
@@ -82,7 +84,9 @@ def test_quality_counts_all_images_and_passes_over_what_is_no_class_on_either_si
     assert found["confidence"] == 0.625 and list(found["pseudo_labels"].values())[:3] == [0.5, 0.5, 0.0]
     assert list(found["labels"].values())[:3] == [pytest.approx(1 / 3, abs=1e-6), pytest.approx(2 / 3, abs=1e-6), 0.0]
     assert json.loads((out / "quality.json").read_text()) == found
-    assert {path.relative_to(out).as_posix() for path in out.rglob("*.png")} == {"b.png", "confidence/b.png"}
+    assert {path.relative_to(out).as_posix() for path in out.rglob("*.png")} == {
+        *("a.png", "b.png", "confidence/a.png", "confidence/b.png"),
+    }
     assert "miou" not in write_quality(tmp_path / "pseudo", rows, [], tmp_path, SCENES, out)
     (tmp_path / "pseudo/summary.csv").write_text("id,confidence," + ",".join(SCENES.names) + "\n")
     assert write_quality(tmp_path / "pseudo", rows, [], tmp_path, SCENES, out) == {"images": 0}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from segsemi.core.config import MachineParams
-from segsemi.data.batches import labelled_samples
+from segsemi.data.batches import labelled_samples, unlabelled_samples
 from segsemi.data.images import LabelledPairs
 from segsemi.datasets import scenes
 from segsemi.runtime.distributed import Runtime, start_runtime
@@ -69,6 +69,15 @@ def synchronised(network: nn.Module, runtime: Runtime) -> nn.Module:
 CASES: tuple[dict[str, Any], ...] = (
     {"accumulate": 2, "loss": "scl", "bn": "dsbn"},
     {"accumulate": 1, "loss": "scl_released", "bn": "trainable"},
+    {
+        "accumulate": 1,
+        "bn": "separate",
+        "strong": "colour",
+        "targets": "ema",
+        "ema": 0.9,
+        "confidence": "batch",
+        "threshold": 0.2,
+    },
 )
 
 
@@ -77,7 +86,11 @@ def main(out: Path, runtime: Runtime) -> None:
     raw = out / "raw"
     rows = runtime.from_first(scene_rows(raw, 8, 2, 64, 96) if runtime.first else [])
     # the true labels serve as pseudo labels
-    data = Data(labelled_samples(rows[:4], raw), labelled_samples(rows[4:8], raw))
+    labelled, pseudo, unlabelled = (
+        labelled_samples(rows[:4], raw),
+        labelled_samples(rows[4:8], raw),
+        unlabelled_samples(rows[4:8], raw),
+    )
     val = LabelledPairs(rows[8:], raw, scenes.CLASSES)
     augment = AUGMENT.model_copy(update={"scale_min": 0.5, "scale_max": 1.0})  # some padding
     for case in CASES:
@@ -91,6 +104,7 @@ def main(out: Path, runtime: Runtime) -> None:
                 module.p = 0.0
         folder = out / case["bn"]
         folder.mkdir(exist_ok=True)
+        data = Data(labelled, unlabelled if recipe.targets == "ema" else pseudo)
         history = train(model, recipe, batches(data, recipe, runtime), val, runtime, folder)
         if runtime.first:
             (folder / "curve.json").write_text(json.dumps([history.curve, history.bn]))

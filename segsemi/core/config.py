@@ -23,6 +23,7 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Model = TypeVar("Model", bound=BaseModel)
 Scales = Annotated[list[PositiveFloat], Field(min_length=1)]
@@ -192,7 +193,8 @@ class StudentParams(OptimParams):
     bn: BatchNorm
     loss: Literal["scl", "scl_detached", "scl_released", "sce", "ce"]
     mix: Mix
-    ema: Annotated[float, Field(ge=0, lt=1)]
+    ema: Decay
+    threshold: Decay
 
     @property
     def parts(self) -> list[Part]:
@@ -347,9 +349,7 @@ def batch_images(params: Params, baseline: str) -> int:
     """Return the images that go forward and backward through the network in a step of a baseline."""
     if baseline == SUPERVISED:
         return params.teacher.batch_size
-    method = method_of(params, baseline)
-    passes = method.views + (method.perturb == "dropout")
-    return params.student.batch_labelled + passes * params.student.batch_pseudo
+    return params.student.batch_labelled + method_of(params, baseline).passes * params.student.batch_pseudo
 
 
 def method_of(params: Params, baseline: str) -> Consistency:

@@ -1,4 +1,4 @@
-"""The switches of methods that make their targets while they train, and the published methods as settings of them.
+"""The switches of methods that learn from unlabelled images, and the published online methods as settings of them.
 
 Facts and differences from the published code: docs/methods.md.
 """
@@ -15,34 +15,44 @@ Mix = Literal["none", "cutmix", "cutmix_half", "classmix"]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Consistency(Section):
-    """One online method.
+class Switches(Section):
+    """How unlabelled images are learnt from; the defaults are those of training on stored labels.
 
     Attributes:
-        targets: whose predictions of the weak view are learnt: the EMA model's, or the student's own.
         ema: decay of the exponential moving average of the weights; 0: none. Where there is one, it is measured and kept.
         mix: how strong views are mixed with those of a partner, and their targets with them.
         views: strong views of each image.
         perturb: features that the decoder gets: `dropout` (another pass of the weak view), `complementary` (of two views).
         soft: the targets are probabilities; else the most probable class.
         threshold, confidence: `pixel`: targets below the threshold do not count; `batch`: all count by the share that is above.
-        loss, weight: on targets, beside cross entropy on labels.
+        loss, weight: on (pseudo) targets. Labels have cross entropy.
         strong: the augmentation of the strong views.
-        bn: batch norm of weak labelled and strong unlabelled images.
+        bn: `trainable`: one pass and one batch norm for all images; `separate`: a pass for each part; `dsbn`: and its own
+            batch norm; `fixed`: running statistics stay and normalise.
     """
 
+    ema: Share = 0.0
+    mix: Mix = "none"
+    views: Literal[1, 2] = 1
+    perturb: Literal["none", "dropout", "complementary"] = "none"
+    soft: bool = False
+    threshold: Share = 0.0
+    confidence: Literal["pixel", "batch"] = "pixel"
+    loss: Loss = "ce"
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    strong: Literal["none", "colour", "saug"] = "saug"
+    bn: BatchNorm = "trainable"
+
+    @property
+    def passes(self) -> int:
+        """Return how often each unlabelled image goes forward and backward through the network in a step."""
+        return self.views + (self.perturb == "dropout")
+
+
+class Consistency(Switches):
+    """One online method; `targets`: whose predictions of the weak view it learns, the EMA model's or the student's own."""
+
     targets: Literal["ema", "student"]
-    ema: Share
-    mix: Mix
-    views: Literal[1, 2]
-    perturb: Literal["none", "dropout", "complementary"]
-    soft: bool
-    threshold: Share
-    confidence: Literal["pixel", "batch"]
-    loss: Loss
-    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    strong: Literal["none", "colour", "saug"]
-    bn: BatchNorm
 
 
 def _constrained(field: Any) -> Any:

@@ -12,21 +12,17 @@ from segsemi.core.config import (
     baseline_steps,
     method_of,
 )
-from segsemi.core.consistency import SUPERVISED, BatchNorm, Loss, Mix
+from segsemi.core.consistency import SUPERVISED, Switches
 
 
-class Recipe(OptimParams):
+class Recipe(OptimParams, Switches):
     """Everything that decides what a model learns, apart from its network and its images; names as in params.yaml.
 
     Attributes:
         name: the name of the model, from which its random numbers derive.
         augment: weak augmentation of all images.
         parts: the kinds of images in a batch.
-        bn: `trainable`: one pass and one batch norm for all images; `separate`: a pass for each part; `dsbn`: and its own
-            batch norm; `fixed`: running statistics stay and normalise.
-        loss: the loss on pseudo labels. Labels have cross entropy.
-        targets: where pseudo labels come from: `stored` by an earlier stage, or predicted in each step, see `Consistency`,
-            as for ema, mix, views, perturb, soft, threshold, confidence, weight and strong.
+        targets: where pseudo labels come from: `stored` by an earlier stage, or predicted in each step, see `Consistency`.
         saug_ops, saug_replace, saug_without: strong augmentation, SAUG, of the parts that have it.
     """
 
@@ -34,18 +30,7 @@ class Recipe(OptimParams):
     seed: int
     augment: AugmentParams
     parts: tuple[Part, ...]
-    bn: BatchNorm = "trainable"
-    loss: Loss = "ce"
     targets: Literal["stored", "ema", "student"] = "stored"
-    ema: float = 0.0
-    mix: Mix = "none"
-    views: int = 1
-    perturb: Literal["none", "dropout", "complementary"] = "none"
-    soft: bool = False
-    threshold: float = 0.0
-    confidence: Literal["pixel", "batch"] = "pixel"
-    weight: float = 1.0
-    strong: Literal["none", "colour", "saug"] = "saug"
     saug_ops: int = 0
     saug_replace: bool = True
     saug_without: tuple[str, ...] = ()
@@ -53,8 +38,7 @@ class Recipe(OptimParams):
     @property
     def batch_images(self) -> int:
         """Return the images that go forward and backward through the network in a step."""
-        passes = self.views + (self.perturb == "dropout")
-        return sum(part.images * (passes if part.pseudo else 1) for part in self.parts)
+        return sum(part.images * (self.passes if part.pseudo else 1) for part in self.parts)
 
 
 def supervised_recipe(name: str, teacher: TeacherParams, augment: AugmentParams, seed: int) -> Recipe:
@@ -70,10 +54,7 @@ def student_recipe(name: str, student: StudentParams, augment: AugmentParams, se
         seed=seed,
         augment=augment,
         parts=tuple(student.parts),
-        bn=student.bn,
-        loss=student.loss,
-        mix=student.mix,
-        ema=student.ema,
+        **student.model_dump(include={"bn", "loss", "mix", "ema", "threshold"}),
         **_shared(student),
         **_saug(student),
     )

@@ -29,13 +29,15 @@ from segsemi.runtime.distributed import Runtime
 class Sample:
     """One training image and the label to learn from, by path; None: the target is predicted while training.
 
-    `written`: the label has class ids as this project writes them, not as the data set does.
+    `written`: the label has class ids as this project writes them, not as the data set does. `confidence`: that of a pseudo
+    label, in 8 bits, 255 for 1.
     """
 
     id: str
     image: Path
     label: Path | None
     written: bool = False
+    confidence: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,8 @@ class StepBatches(Dataset[list[PartBatch]]):
         classes = self.classes.as_written() if sample.written else self.classes
         image = read_image(sample.image, classes.value_range)
         label = read_label(sample.label, classes) if sample.label else np.zeros(image.shape[:2], np.uint8)
+        if self.recipe.threshold > 0 and sample.confidence is not None:
+            label[read_image(sample.confidence)[..., 0] < 255 * self.recipe.threshold] = self.classes.ignore_index
         size = scaled_to_short_side(image.shape[0], image.shape[1], self.recipe.augment.short_side)
         small, small_label = resize_pair(image, label, *size)
         assert small_label is not None
@@ -214,8 +218,11 @@ def labelled_samples(
 
 
 def pseudo_samples(rows: Sequence[Row], root: Path, pseudo: Path) -> list[Sample]:
-    """Return unlabelled rows with pseudo/ID.png as their labels."""
-    return [Sample(row.id, root / row.image, pseudo / f"{row.id}.png", written=True) for row in rows]
+    """Return unlabelled rows with pseudo/ID.png as their labels and pseudo/confidence/ID.png as their confidence."""
+    return [
+        Sample(row.id, root / row.image, pseudo / f"{row.id}.png", True, pseudo / "confidence" / f"{row.id}.png")
+        for row in rows
+    ]
 
 
 def unlabelled_samples(rows: Sequence[Row], root: Path) -> list[Sample]:

@@ -8,11 +8,14 @@ import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
+from typing import TypeVar
 
 import numpy as np
 
 from segsemi.core.errors import UserError
 from segsemi.core.files import write_csv
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def read_rows(path: Path) -> list[Row]:
     return rows
 
 
-def evenly_spread(rows: Sequence[Row], count: int) -> list[Row]:
+def evenly_spread(rows: Sequence[Item], count: int) -> list[Item]:
     """Return at most `count` of the rows, from the first to the last, in their order."""
     return [rows[index] for index in np.linspace(0, len(rows) - 1, num=min(count, len(rows)), dtype=int)]
 

@@ -50,7 +50,7 @@ def examples_of(
     images, however few are above the threshold. A part counts by its images among those of its kind.
 
     Args:
-        teacher: predicts the targets, in eval mode, where the recipe does not take stored ones.
+        teacher: predicts the targets, where the recipe does not take stored ones; it is set to eval mode for that.
     """
     images = Counter[bool]()
     for own in batch:
@@ -85,7 +85,7 @@ def _predicted(
     """Return the strong views, mixed, with the teacher's predictions of the weak ones; and these, with perturb `dropout`."""
     (*strong, weak), padding = own.to(runtime.device)
     with torch.no_grad(), runtime.autocast():
-        logits = teacher(weak.contiguous(memory_format=training_format(runtime.device)))
+        logits = teacher.eval()(weak.contiguous(memory_format=training_format(runtime.device)))
     probabilities = logits.float().softmax(dim=1)  # (N, C, H, W)
     confidence, ids = probabilities.max(dim=1)
     ignored = padding == IGNORE_INDEX

@@ -59,7 +59,7 @@ def train(
         UserError: the loss or its gradient is not finite; keep: best without a class in the validation labels.
     """
     network = training_network(model, recipe, runtime)
-    average = copy.deepcopy(model).eval() if recipe.ema else model  # what is measured and kept
+    average = copy.deepcopy(model) if recipe.ema else model  # what is measured and kept
     optimizer = make_optimizer(model, recipe)
     checkpoint, best = work / "checkpoint.pt", work / "best.pt"
     progress = restore_training(checkpoint, model, average, optimizer)
@@ -81,7 +81,7 @@ def train(
             set_learning_rate(optimizer, progress.step, recipe)
             optimizer.zero_grad(set_to_none=True)
             batch = next(loader)
-            loss = training_step(network, average.eval(), batch, progress.step, recipe, runtime)
+            loss = training_step(network, average, batch, progress.step, recipe, runtime)
             norm = get_total_norm([p.grad for p in model.parameters() if p.grad is not None])  # equal in all processes
             facts = runtime.mean(torch.stack([loss, norm, torch.full_like(loss, float(stopping()))]))
             loss_value, norm_value, stop = facts.tolist()  # the one place where a GPU is waited for
@@ -106,7 +106,8 @@ def train(
     runtime.wait()
     if recipe.keep == "best":
         restore_training(best, model, average, optimizer)
-    model.load_state_dict(average.state_dict())
+    if average is not model:
+        model.load_state_dict(average.state_dict())
     history = History(progress.curve, bn_statistics(model.network))
     strip_dsbn(model.network)
     model.eval()

@@ -33,14 +33,14 @@ def training_step(
 
     Args:
         network: as `training_network` returns it.
-        teacher: predicts the targets, in eval mode, where the recipe does not take stored ones.
+        teacher: predicts the targets where the recipe does not take stored ones.
         step: the number of the step, from which the random numbers of dropout and mixing follow.
 
     Returns:
         The loss, a scalar. The mean over the processes is the loss of the whole batch.
     """
     examples = examples_of(batch, teacher, step, recipe, runtime)
-    set_train_mode(network, recipe)  # the teacher may be the network itself
+    set_train_mode(network, recipe)  # after a validation, or where the network was its own teacher
     passes = list(_passes(examples, recipe))
     total = torch.zeros((), device=runtime.device)
     for index, parts in enumerate(passes):

@@ -20,6 +20,7 @@ from segsemi.augment.strong import StrongAugment
 from segsemi.core.classes import write_label_png
 from segsemi.core.config import SAUG_OPERATIONS
 from segsemi.core.errors import UserError
+from segsemi.core.pictures import save_png
 from segsemi.core.recipe import Recipe
 from segsemi.data.batches import Sample, StepBatches, labelled_samples
 from segsemi.data.images import read_image, read_label
@@ -51,6 +52,19 @@ def test_a_batch_has_all_parts_and_pseudo_labels_come_from_the_pngs(data: Data) 
     assert pseudo.views[0].dtype == targets.dtype == torch.uint8 and targets.shape == (2, 64, 64)
     assert set(pseudo.targets.unique().tolist()) <= {3, 255}
     assert set(pseudo.ids) == {"train_0002", "train_0003"} and set(labelled.ids) == {"train_0000", "train_0001"}
+
+
+def test_pseudo_labels_below_the_threshold_are_ignored(data: Data) -> None:
+    """From the confidence beside the pseudo label, in 8 bits; labels of the data set have none."""
+    for sample in data.pseudo:
+        sure = np.full((48, 64), 255, np.uint8)
+        sure[:16] = round(0.7 * 255)
+        assert sample.confidence is not None
+        save_png(sample.confidence, sure)
+    for threshold, ignored in ((0.0, 16), (0.69, 16), (0.71, 32)):
+        labelled, pseudo = make(a_recipe(1, augment=WITHOUT_CHANGE, threshold=threshold), *data)[0]
+        assert [int((label == 255).sum()) // 64 for label in pseudo.targets] == [ignored] * 2, threshold
+        assert torch.equal(labelled.targets, make(a_recipe(1, augment=WITHOUT_CHANGE), *data)[0][0].targets)
 
 
 def test_weak_and_strong_parts_of_the_same_images_leave_the_cache_as_it_is(data: Data) -> None:

@@ -50,7 +50,7 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     two_processes.main(tmp_path / "one", ALONE)
     start_on_two_machines("tests.two_processes", tmp_path / "two")
     before = {name: value.detach() for name, value in new_model().named_parameters()}
-    for bn in ("dsbn", "trainable"):
+    for bn in ("dsbn", "trainable", "separate"):
         folders = [tmp_path / name / bn for name in ("one", "two")]
         (one, one_bn), (two, two_bn) = (json.loads((folder / "curve.json").read_text()) for folder in folders)
         assert len(one) == 2

@@ -176,11 +176,12 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_with_step_images_and_the_la
         assert state["step"] == 1 and all(value.isfinite().all() for value in state["model"].values())
 
 
-@pytest.mark.parametrize("moment", [1, 2])  # the first step of two; after the last one, while its checkpoint is written
+# the first step of two; after the last one, while its checkpoint is written
+@pytest.mark.parametrize(("moment", "changes"), [(1, {}), (2, {}), (1, {"ema": 0.9})])
 def test_a_signal_stops_after_the_step_and_nothing_is_trained_anew(
-    moment: int, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    moment: int, changes: dict[str, Any], data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = a_recipe(2, **PLAIN)
+    recipe = a_recipe(2, **PLAIN, **changes)
     expected = run(new_model(), data, tmp_path / "whole", recipe)
     real, real_step = loop.save_training, loop.training_step
 
