@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: test workers share the cores
 
+import importlib
 import re
 import shutil
 import subprocess
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from dvc.repo import Repo
 from filelock import FileLock
+from networkx import ancestors, topological_sort
 from PIL import Image
 from ruamel.yaml import YAML
 from small_training import Data, small_data
@@ -112,7 +115,7 @@ def copy_project(folder: Path) -> Project:
     return project
 
 
-def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], str]) -> tuple[Path, str]:
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], str | None]) -> tuple[Path, str]:
     """Return a folder that `make` filled, and what it returned; the test workers share both, so no test may change them."""
     base = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -121,27 +124,45 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     with FileLock(base / f"{name}.lock"):
         if not output.exists():
             shutil.rmtree(folder, ignore_errors=True)  # of a worker in which it failed
-            output.write_text(make(folder))
+            output.write_text(make(folder) or "")
     return folder, output.read_text()
 
 
-def run_all(project: Project, **variables: str) -> str:
-    """Run the whole pipeline, commit the result and return what dvc printed."""
-    output = project.run("dvc", "repro", **variables)
-    project.commit()
-    return output
+def run_stages(project: Project, *targets: str) -> None:
+    """Run the commands of dvc.yaml, all or those up to the `targets`, in this process, which has torch already, and commit.
+
+    What dvc itself does with the stages is tested with its own processes (test_reruns.py, test_tutorial.py).
+    """
+    with pytest.MonkeyPatch.context() as patch, Repo(project.folder) as repo:
+        patch.chdir(project.folder)
+        patch.setenv("DVC_ROOT", str(project.folder))
+        graph = repo.index.graph.reverse()  # from what is read to what is written
+        ends = [stage for stage in graph if not targets or stage.name in targets]
+        wanted = set(ends).union(*(ancestors(graph, stage) for stage in ends))
+        for stage in topological_sort(graph.subgraph(wanted)):
+            module, *arguments = stage.cmd.partition(" -m ")[2].split()
+            patch.setattr(sys, "argv", [module, *arguments])
+            for out in stage.outs:
+                out.remove(ignore_remove=True)
+            importlib.import_module(module).main()
+        repo.commit(force=True)
 
 
 @pytest.fixture(scope="session")
-def first_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The folder in which the whole tiny pipeline ran, and what dvc printed."""
-    return made_once(tmp_path_factory, "first_run", lambda folder: run_all(copy_project(folder)))
+def first_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder in which the whole tiny pipeline ran."""
+
+    def make(folder: Path) -> None:
+        run_stages(project := copy_project(folder))
+        project.commit()
+
+    return made_once(tmp_path_factory, "first_run", make)[0]
 
 
 @pytest.fixture
-def finished(first_run: tuple[Path, str], tmp_path: Path) -> Project:
+def finished(first_run: Path, tmp_path: Path) -> Project:
     """The test's own copy of the project in which the whole tiny pipeline ran."""
-    return Project(shutil.copytree(first_run[0], tmp_path / "project", symlinks=True))
+    return Project(shutil.copytree(first_run, tmp_path / "project", symlinks=True))
 
 
 @pytest.fixture(scope="session")
