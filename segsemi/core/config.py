@@ -194,6 +194,7 @@ class StudentParams(OptimParams):
     loss: Literal["scl", "scl_detached", "scl_released", "sce", "ce"]
     mix: Mix
     ema: Decay
+    targets: Literal["stored", "ema"]
     threshold: Decay
 
     @property
@@ -211,6 +212,8 @@ class StudentParams(OptimParams):
 
     @model_validator(mode="after")
     def _groups(self) -> StudentParams:
+        if self.targets == "ema" and self.ema == 0:
+            raise ValueError("targets: ema needs an average of the weights: set ema, such as 0.99")
         _check_pieces(self.accumulate, batch_labelled=self.batch_labelled, batch_pseudo=self.batch_pseudo)
         pool = len(set(SAUG_OPERATIONS) - set(self.saug_without))
         if pool == 0:

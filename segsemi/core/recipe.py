@@ -54,7 +54,7 @@ def student_recipe(name: str, student: StudentParams, augment: AugmentParams, se
         seed=seed,
         augment=augment,
         parts=tuple(student.parts),
-        **student.model_dump(include={"bn", "loss", "mix", "ema", "threshold"}),
+        **student.model_dump(include={"bn", "loss", "mix", "ema", "targets", "threshold"}),
         **_shared(student),
         **_saug(student),
     )

@@ -40,6 +40,6 @@ def _url(image: np.ndarray, width: int = PICTURE_WIDTH) -> str:
     if flat:
         picture.quantize(256, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
     else:
-        picture.save(buffer, format="JPEG", quality=85, subsampling=0)
+        picture.save(buffer, format="JPEG", quality=85)
     kind = "png" if flat else "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -35,7 +35,7 @@ def train_model(
 
     Args:
         network: that of a new model; None: the teacher's network and weights.
-        teacher: the model whose pseudo labels it learns; None: it learns from labels and its own predictions.
+        teacher: the model that it starts from, or whose pseudo labels it learns; None: a model without a teacher.
         root: where the paths of the lists start.
 
     Raises:
@@ -47,9 +47,11 @@ def train_model(
     if recipe.targets != "stored":
         inputs.append(UNLABELLED)
         pseudo = unlabelled_samples(read_rows(UNLABELLED), root)
-    if teacher is not None:
-        inputs += [UNLABELLED, pseudo_folder(recipe.name), *model_files(teacher)]
+    elif teacher is not None:
+        inputs += [UNLABELLED, pseudo_folder(recipe.name)]
         pseudo = pseudo_samples(read_rows(UNLABELLED), root, pseudo_folder(recipe.name))
+    if teacher is not None:
+        inputs += model_files(teacher)
         if network is None or any(part.pseudo for part in recipe.parts):
             before = load_description(model_folder(teacher))["training"]
     val = LabelledPairs(read_rows(VAL), root, classes)

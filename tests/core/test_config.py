@@ -133,6 +133,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"teacher.keep": "best", "teacher.val_every": 0}, r"teacher: keep: best needs measurements on val"),
     ({"student.accumulate": 4}, r"student: bn: dsbn needs two parts of at least 2 images"),
     ({"student.batch_labelled": 1}, r"student: bn: dsbn needs"),
+    ({"student.targets": "ema"}, r"student: targets: ema needs an average of the weights"),
     ({"student.batch_pseudo": 0}, r"student: bn: dsbn needs"),
     ({"student.saug_share": 0.5, "student.saug": "none"}, r"student: bn: dsbn needs"),
     ({"student.saug_share": 0.0}, r"student\.saug_share: .*greater than 0"),

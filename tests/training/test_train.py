@@ -115,6 +115,15 @@ def test_student_learns_from_labels_corrections_and_pseudo_labels_with_its_teach
     assert (model_folder("student_1") / "bn.csv").read_text().splitlines() == ["layer,mean_shift", "a,2.0"]
 
 
+def test_student_may_predict_its_targets_itself(raw: Path, seen: SimpleNamespace) -> None:
+    params = params_with(targets="ema", ema=0.9)
+    train_model(student_recipe("student_1", params.student, params.augment, 3), None, "teacher", raw, params.machine)
+    assert seen.recipe.targets == "ema" and [sample.label for sample in seen.batches.samples[True]] == [None] * 2
+    assert pseudo_folder("student_1") not in seen.folders[0][2] and set(model_files("teacher")) <= set(
+        seen.folders[0][2]
+    )
+
+
 def test_student_may_have_a_network_of_its_own_and_no_pseudo_labels(raw: Path, seen: SimpleNamespace) -> None:
     params = params_with(batch_pseudo=0)
     other = params.model.model_copy(update={"decoder": "FPN"})
