@@ -81,8 +81,9 @@ class Cell:
 
     @property
     def learns_from_pseudo_labels(self) -> bool:
-        """Return whether the model is a student whose batches have pseudo labels."""
-        return self.model in self.params.rounds and self.params.student.batch_pseudo > 0
+        """Return whether the model is a student whose batches have the pseudo labels of its teacher."""
+        student = self.params.student
+        return self.model in self.params.rounds and student.batch_pseudo > 0 and student.targets == "stored"
 
     @property
     def budget(self) -> Budget:
