@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--params", **params)
     doctor.add_argument("--picture", type=Path, help="write this PNG: nine images with their labels laid over them")
 
-    preset = command("preset", "write settings into params.yaml: the paper's, or ours for CamVid on a CPU")
+    preset = command(
+        "preset", "write settings into params.yaml: the paper's, those of other methods, or ours for CamVid on a CPU"
+    )
     preset.add_argument("name", nargs="?", help="name of the preset; without it, list all presets")
     preset.add_argument("--params", **params)
     preset.add_argument("--dry-run", action="store_true", help="show the changes, write nothing")

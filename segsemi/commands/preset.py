@@ -1,4 +1,4 @@
-"""Write the paper's settings, or ours for CamVid, into params.yaml. `python -m segsemi preset`."""
+"""Write published settings, or ours for CamVid, into params.yaml. `python -m segsemi preset`."""
 
 import argparse
 import io
@@ -34,7 +34,7 @@ def preset_names() -> list[str]:
     return yaml_names(_FOLDER)
 
 
-def read_preset(name: str) -> tuple[dict[str, dict[str, Any]], str]:
+def read_preset(name: str) -> tuple[dict[str, Any], str]:
     """Return the values of a preset, section by section, and the comment at its head.
 
     Raises:
@@ -63,11 +63,12 @@ def apply_preset(name: str, path: Path, *, write: bool = True) -> list[str]:
     params = yaml.load(path.read_text())
     changes = []
     for section, keys in values.items():
-        for key, value in keys.items():
-            old = params[section].get(key)
+        place, prefix = (params[section], f"{section}.") if isinstance(keys, dict) else (params, "")
+        for key, value in keys.items() if isinstance(keys, dict) else [(section, keys)]:
+            old = place.get(key)
             if old != value:
-                params[section][key] = value
-                changes.append(f"{section}.{key}: {old} -> {value}")
+                place[key] = value
+                changes.append(f"{prefix}{key}: {old} -> {value}")
     buffer = io.StringIO()
     yaml.dump(params, buffer)
     parse_params(YAML(typ="safe").load(buffer.getvalue()), source=f"{path} with preset {name}")
