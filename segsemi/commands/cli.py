@@ -48,6 +48,13 @@ def _parser() -> argparse.ArgumentParser:
 
     params: dict[str, Any] = {"type": Path, "default": Path("params.yaml"), "help": "default: params.yaml"}
 
+    init = command("init", "make a project of your own: git, dvc, a pipeline, params.yaml, and your images")
+    init.add_argument("folder", type=Path, metavar="DIR", help="folder of the project")
+    init.add_argument("--images", type=Path, help="folder of your images, which the project links to")
+    init.add_argument(
+        "--labels", type=Path, help="folder of the labels of some of them, of equal names or with a suffix"
+    )
+
     doctor = command("doctor", "check machine, params and data, and measure a training step's time and memory")
     doctor.add_argument("--params", **params)
     doctor.add_argument("--picture", type=Path, help="write this PNG: nine images with their labels laid over them")

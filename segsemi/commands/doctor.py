@@ -39,7 +39,7 @@ from segsemi.training.optimiser import make_optimizer
 from segsemi.training.step import training_network, training_step
 
 SAMPLE = 200  # labels to read for the shares of the classes
-PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "pyimgaug", "numpy", "dvc")
+PACKAGES = ("torch", "torchvision", "segmentation-models-pytorch", "timm", "opencv-python-headless", "numpy", "dvc")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -48,15 +49,19 @@ def read_preset(name: str) -> tuple[dict[str, Any], str]:
 
 
 def apply_preset(name: str, path: Path, *, write: bool = True) -> list[str]:
-    """Write the values of preset `name` into params.yaml at `path`, keeping its comments and all other values.
+    """Write the values of preset `name` into params.yaml; returns and raises as `set_values`, and for an unknown name."""
+    return set_values(path, read_preset(name)[0], write=write)
+
+
+def set_values(path: Path, values: Mapping[str, Any], *, write: bool = True) -> list[str]:
+    """Write `values`, nested as there, into params.yaml at `path`, keeping its comments and all other values.
 
     Returns:
         The changes, one `section.key: old -> new` each; nothing is written with write=False.
 
     Raises:
-        UserError: no such preset or file, or params.yaml or the result is not valid.
+        UserError: there is no such file, or params.yaml or the result is not valid.
     """
-    values, _ = read_preset(name)
     yaml = YAML()
     yaml.width = 4096  # do not wrap lines
     load_params(path)  # refuses a file that is broken before
@@ -71,7 +76,7 @@ def apply_preset(name: str, path: Path, *, write: bool = True) -> list[str]:
                 changes.append(f"{prefix}{key}: {old} -> {value}")
     buffer = io.StringIO()
     yaml.dump(params, buffer)
-    parse_params(YAML(typ="safe").load(buffer.getvalue()), source=f"{path} with preset {name}")
+    parse_params(YAML(typ="safe").load(buffer.getvalue()), source=f"{path}, after {', '.join(changes)}")
     if write:
         write_text(path, buffer.getvalue())
     return changes

@@ -4,7 +4,7 @@ import subprocess
 
 from segsemi.core.errors import UserError
 
-PIPELINE = ("segsemi", "stages", "dvc.yaml", "params.yaml")  # what decides results
+PIPELINE = ("segsemi", "stages", "dvc.yaml", "params.yaml", "requirements.txt")  # what decides results
 
 
 def git(*arguments: str) -> str:

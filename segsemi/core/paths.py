@@ -1,5 +1,6 @@
 """The data contract: where each stage's outputs lie, relative to the root of the repository (as in dvc.yaml)."""
 
+import os
 from pathlib import Path
 
 from segsemi.core.config import DataParams
@@ -56,5 +57,11 @@ def recipe_file(baseline: str) -> Path:
 
 
 def data_root(data: DataParams) -> Path:
-    """Return the folder where the manifest's paths start: that of the manifest for the embedded scenes, else data.root."""
-    return PREPARED if data.embedded else Path(data.root)
+    """Return the folder where the manifest's paths start: that of the manifest for the embedded scenes, else data.root.
+
+    A relative data.root that is not here is that of the repository in whose temporary copy dvc runs an experiment.
+    """
+    if data.embedded:
+        return PREPARED
+    root = Path(data.root)
+    return root if root.exists() else Path(os.environ.get("DVC_ROOT", "")) / root

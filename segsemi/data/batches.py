@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from segsemi.augment.colour import colour_augment
+from segsemi.augment.strong import StrongAugment, pool_without
 from segsemi.augment.weak import weak_augment
 from segsemi.core.classes import Classes
 from segsemi.core.config import Part
@@ -170,8 +171,6 @@ class StepBatches(Dataset[list[PartBatch]]):
         recipe = self.recipe
         if recipe.strong == "colour":
             return colour_augment(image, rng)
-        from segsemi.augment.strong import StrongAugment, pool_without  # imports imgaug, which a teacher does not need
-
         pool = pool_without(recipe.saug_without)
         return StrongAugment(recipe.saug_ops, pool, rng, replace=recipe.saug_replace)(image)
 

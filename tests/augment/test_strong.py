@@ -3,7 +3,6 @@
 import warnings
 from collections import Counter
 
-import cv2
 import numpy as np
 import pytest
 import scipy.stats
@@ -15,7 +14,6 @@ from segsemi.datasets import scenes
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import imgaug.augmenters as iaa
-    import imgaug.random
 
 ALWAYS_ALIKE = {"equalize", "invert_channel"}
 
@@ -40,16 +38,6 @@ def grey() -> np.ndarray:
 def test_the_pool_is_that_of_figure_1() -> None:
     assert list(OPERATIONS) == list(SAUG_OPERATIONS) and len(OPERATIONS) == 17
     assert list(pool_without(["hsv", "blur"])) == [name for name in OPERATIONS if name not in ("hsv", "blur")]
-
-
-def test_blur_is_between_the_gaussians_of_its_range(photo: np.ndarray) -> None:
-    """By what is left of the differences between neighbours; sigma 1.5 to 2 pixels, imgaug's kernels have 5 or 7 taps."""
-
-    def rest(image: np.ndarray) -> float:
-        return float(np.abs(np.diff(image.astype(int), axis=1)).mean())
-
-    most, least = (rest(cv2.GaussianBlur(photo, (taps, taps), sigma)) for taps, sigma in ((5, 1.45), (7, 2.05)))
-    assert all(least < rest(OPERATIONS["blur"](photo, rng(seed))) < most for seed in range(20))
 
 
 def test_channels_are_shuffled_in_all_orders_alike() -> None:
@@ -105,6 +93,12 @@ def test_hue_and_saturation_move_as_imgaugs_to_the_pixel(photo: np.ndarray) -> N
         assert np.array_equal(OPERATIONS["hsv"](photo, rng(seed)), other.augment_image(photo))
 
 
+def test_blur_is_imgaugs_to_the_pixel(photo: np.ndarray) -> None:
+    for seed in range(5):
+        other = iaa.GaussianBlur(sigma=float(rng(seed).uniform(1.5, 2.0)))
+        assert np.array_equal(OPERATIONS["blur"](photo, rng(seed)), other.augment_image(photo))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:imgaug", "ignore::DeprecationWarning:imageio")
 def test_jpeg_is_imgaugs_to_the_pixel(photo: np.ndarray) -> None:
     """OpenCV's codec instead of Pillow's: both are libjpeg-turbo."""
@@ -151,7 +145,6 @@ def test_coarse_dropout_drops_cells_of_a_grid() -> None:
 
 
 def test_numpys_global_generator_is_left_alone(photo: np.ndarray) -> None:
-    assert imgaug.random.GLOBAL_RNG is not None  # else imgaug seeds it from numpy's at the first operation of a process
     before = np.random.get_state()  # noqa: NPY002
     for operation in OPERATIONS.values():
         operation(photo, rng())

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Project, copy_project, made_once, ran_stages
+from conftest import RAW, ROOT, Project, copy_project, made_once, ran_stages
 from dvc.repo import Repo
 from dvc.utils.hydra import apply_overrides
 from networkx import descendants
@@ -121,6 +121,20 @@ def test_the_first_run_runs_every_stage_and_launch_the_long_ones(stubbed: tuple[
     assert set(ran_stages(output)) == {"check_params", "prepare", "split", *WITHOUT_ROUNDS, *ROUNDS}
     assert launched(output) == {"train_teacher", "pseudo_label", "train_student"}
     assert "launch" not in (folder / "dvc.lock").read_text()
+
+
+def test_a_colleague_pulls_a_run_and_its_data_and_nothing_reruns(project: Project, tmp_path: Path) -> None:
+    project.run("dvc", "add", RAW)
+    project.run("dvc", "remote", "add", "--default", "shared", str(tmp_path / "remote"))
+    project.commit()
+    project.run("dvc", "push")
+    project.run("git", "clone", "-q", ".", str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone", project.python)
+    clone.run("dvc", "pull")
+    assert clone.repro() == [] and len(list((clone.folder / RAW / "train").iterdir())) == 12
+    # in a copy of what git and dvc track, prepare finds the data
+    output = clone.run("dvc", "exp", "run", "--temp", "-S", "data.skip_broken=true", "--single-item", "prepare")
+    assert ran_stages(output) == ["prepare"] and "15 images" in output
 
 
 def test_wrong_params_stop_the_first_stage_with_one_line(project: Project) -> None:

@@ -1,0 +1,130 @@
+"""The layout of `data.name: folder` made of images and labels that lie elsewhere, with a guess at their classes.json."""
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from segsemi.core.classes import IGNORE_INDEX, Classes
+from segsemi.core.errors import UserError
+from segsemi.data.images import IMAGE_ENDINGS, LABEL_ENDINGS, read_label, read_picture
+from segsemi.datasets.entries import stems
+from segsemi.datasets.voc import colour_of
+
+MOST = 150  # different values in all labels; more of them are shades, not classes
+ANY_ID = Classes(tuple(map(str, range(IGNORE_INDEX))), tuple(map(colour_of, range(IGNORE_INDEX))))
+
+
+class Found(NamedTuple):
+    """The images with a label, the others, what classes.json may say, and one line about each class."""
+
+    labelled: list[Path]
+    unlabelled: list[Path]
+    classes: dict[str, Any]
+    lines: list[str]
+
+
+def link_images(images: Path, labels: Path | None, root: Path) -> Found:
+    """Fill images/, labels/ and unlabelled/ of `root` with links; the labels' suffix, as `_mask`, is found, too.
+
+    Raises:
+        UserError: a folder is missing or empty, a label has no image, is broken or has too many values to be of classes.
+    """
+    for folder in filter(None, (images, labels)):
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder; name one with --images, and one with --labels")
+    base, label_base = images.resolve(), (labels or images).resolve()
+    if labels and (base.is_relative_to(label_base) or label_base.is_relative_to(base)):
+        raise UserError(f"{images} and {labels}: one holds the other; move images and labels into folders of their own")
+    pictures = stems(base.parent, base.name, IMAGE_ENDINGS)
+    masks = stems(label_base.parent, label_base.name, LABEL_ENDINGS) if labels else {}
+    suffix = _suffix(list(masks), pictures)
+    lost = [path for stem, path in masks.items() if stem.removesuffix(suffix) not in pictures]
+    if lost:
+        raise UserError(
+            f"{len(lost)} of {len(masks)} labels have no image of their name in {images}, first {label_base.parent / lost[0]}; "
+            "rename or remove them"
+        )
+    having = {stem.removesuffix(suffix) for stem in masks}
+    classes, lines = guess_classes([label_base.parent / path for path in masks.values()]) if masks else ({}, [])
+    if suffix:
+        classes["label_suffix"] = suffix
+    for source, files in ((base, pictures), (label_base, masks)):
+        for stem, path in files.items():
+            kind = "labels" if files is masks else "images" if stem in having else "unlabelled"
+            link = root / kind / Path(path).relative_to(source.name)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(source.parent / path)
+    with_label = [base.parent / path for stem, path in pictures.items() if stem in having]
+    without = [base.parent / path for stem, path in pictures.items() if stem not in having]
+    return Found(with_label, without, classes, lines)
+
+
+def _suffix(labels: Sequence[str], images: dict[str, str]) -> str:
+    """Return what most names of labels have behind the name of an image."""
+    ends = Counter[str]()
+    for stem in labels:
+        name = next((stem[:end] for end in range(len(stem), 0, -1) if stem[:end] in images), stem)
+        ends[stem.removeprefix(name)] += 1
+    return ends.most_common(1)[0][0] if ends else ""
+
+
+def guess_classes(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
+    """Return keys of classes.json that fit these labels, and a line about each class.
+
+    Raises:
+        UserError: a label is broken, or they have too many values.
+    """
+    with ThreadPoolExecutor() as readers:
+        coloured = any(readers.map(_has_colours, paths))
+        counts = sum(readers.map(_colours if coloured else _ids, paths), Counter[Any]())
+    if len(counts) > MOST:
+        kind = "colours" if coloured else "values"
+        raise UserError(
+            f"{paths[0].parent}: the labels have {len(counts)} different {kind}, so they are grey pictures or have smoothed "
+            "edges; expected one per class (docs/own-data.md)"
+        )
+    values = sorted(counts) if not coloured else [colour for colour, _ in counts.most_common()]
+    ignored = not coloured and len(values) > 2 and values == [*range(len(values) - 1), IGNORE_INDEX]
+    if ignored:
+        values.pop()
+    names = ["background", "foreground"] if len(values) == 2 else [f"class_{number}" for number in range(len(values))]
+    guess: dict[str, Any] = {
+        "names": names,
+        "colours": [list(value) if coloured else list(colour_of(number)) for number, value in enumerate(values)],
+    }
+    if coloured:
+        guess["labels"] = "colours"
+    elif values != [*range(len(values))]:
+        guess |= {"ids": values, "ignore_ids": []}
+    word, total = "colour" if coloured else "id", counts.total()
+    lines = [
+        f"  {name}: {word} {value}, {100 * counts[value] / total:.2f} % of the pixels"
+        for name, value in zip(names, values, strict=True)
+    ]
+    return guess, [
+        *lines,
+        f"  no class: id {IGNORE_INDEX}, {100 * counts[IGNORE_INDEX] / total:.2f} %",
+    ] if ignored else lines
+
+
+def _has_colours(path: Path) -> bool:
+    """Return whether a label is RGB with different channels; a palette holds ids."""
+    picture = read_picture(path)[0]
+    with Image.open(path) as image:
+        return image.mode in ("RGB", "RGBA") and bool((picture != picture[..., :1]).any())
+
+
+def _ids(path: Path) -> Counter[Any]:
+    values, counts = np.unique(read_label(path, ANY_ID), return_counts=True)
+    return Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+
+
+def _colours(path: Path) -> Counter[Any]:
+    colours = read_picture(path)[0].reshape(-1, 3)
+    codes, counts = np.unique(colours.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32), return_counts=True)
+    return Counter({(c >> 16, c >> 8 & 255, c & 255): n for c, n in zip(codes.tolist(), counts.tolist(), strict=True)})
