@@ -3,7 +3,7 @@
 import json
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ def write_evaluation(
     scales: Sequence[float],
     flip: bool,
     window: int | None,
+    facts: Mapping[str, Any],
     work: Path,
     runtime: Runtime,
     progress: str,
@@ -41,6 +42,7 @@ def write_evaluation(
     Writes to `out`: metrics.json, confusion.csv, images.csv (metrics of each image) and predictions/ID.png (class ids).
 
     Args:
+        facts: what else metrics.json states.
         work: a folder for the state of an interrupted run, which goes on from there.
 
     Raises:
@@ -70,8 +72,7 @@ def write_evaluation(
     half = shutil.ignore_patterns(".*")  # files that a kill left half written
     shutil.copytree(work / "predictions", out / "predictions", ignore=half, dirs_exist_ok=True)
     write_csv(out / "images.csv", ["id", "miou", "mean_dice", "pixel_accuracy"], images)
-    metrics = {"images": len(rows), **confusion.summary(classes.names)}
-    write_json(out / "metrics.json", metrics)
+    write_json(out / "metrics.json", {**facts, "images": len(rows), **confusion.summary(classes.names)})
     cells = [
         {"truth": truth, "prediction": prediction, "pixels": int(count)}
         for truth, counts in zip(classes.names, confusion.matrix, strict=True)

@@ -33,7 +33,7 @@ def network(short_side: int | None = None) -> SegmentationModel:
 
 def evaluate(model: SegmentationModel, rows: list[Row], root: Path, out: str, **changes: object) -> Path:
     """Write the evaluation to root/OUT, with the state of a stopped run in root/work_OUT."""
-    options: dict = {"scales": [1.0], "flip": False, "window": None, "progress": "model", **changes}
+    options: dict = {"scales": [1.0], "flip": False, "window": None, "facts": {}, "progress": "model", **changes}
     options |= {"work": root / f"work_{out}", "runtime": ALONE}
     write_evaluation(model, rows, root / "raw", CLASSES, root / out, **options)
     return root / out

@@ -46,6 +46,7 @@ def test_first_run_runs_every_stage_and_writes_what_the_contract_says(
     }
     assert set(ran_stages(first_run[1])) == once | rounds
     metrics = json.loads(finished.bytes_of("reports/metrics.json"))
+    assert metrics.pop("final") == {"model": "student_2", "miou": metrics["student_2"]["miou"]}
     assert tuple(metrics) == MODELS
     assert all(0 < value["miou"] < 100 for value in metrics.values())
     assert "pseudo_label_miou" in metrics["student_1"]
@@ -122,7 +123,7 @@ def test_two_processes_by_launch(finished: Project) -> None:
 def test_dvc_compares_an_experiment_of_one_round_fewer_with_the_commit(finished: Project) -> None:
     output = finished.run("dvc", "exp", "run", "-S", "~rounds.student_2")
     assert set(ran_stages(output)) == {"check_params", "split", "report"}
-    assert list(json.loads(finished.bytes_of("reports/metrics.json"))) == ["teacher", "student_1"]
+    assert list(json.loads(finished.bytes_of("reports/metrics.json"))) == ["final", "teacher", "student_1"]
     difference = finished.run("dvc", "metrics", "diff", "--all", "HEAD")
     assert "student_2.miou" in difference and "teacher.miou" in difference
     assert len(difference.splitlines()) < 20  # one line per number
