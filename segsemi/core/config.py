@@ -261,6 +261,7 @@ class MachineParams(Section):
     workers: Count | Literal["auto"]
     cache_mb: Count
     precision: Literal["auto", "fp32", "bf16"]
+    log: Literal["none", "tensorboard", "dvclive"]
 
 
 class Params(Section):
