@@ -46,7 +46,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-# Rewrites docs/params.md and docs/reference.md.
+# Rewrites docs/params.md, params.schema.json and docs/reference.md.
 docs: $(VENV)/.ready
 	python docs/params_page.py
 	python docs/reference_page.py
