@@ -73,7 +73,7 @@ def test_commands_of_a_page_are_understood(path: Path) -> None:
 @pytest.mark.parametrize("path", [*PAGES, ROOT / "docs/cml.yml"], ids=lambda path: path.name)
 def test_dvc_knows_the_commands_of_a_page(path: Path) -> None:
     text = path.read_text()
-    for line in re.findall(r"(?:^ {4,}|^|`)(dvc [^`\n]+)", text, flags=re.MULTILINE):
+    for line in re.findall(r"(?:^ {4,}|`)(dvc [^`\n]+)", text, flags=re.MULTILINE):
         words = shlex.split(line.replace("\\|", "|").split(" >>")[0], comments=True)
         if "..." not in words and words[1:] and not words[1].isupper():
             parse_args(words[1:])

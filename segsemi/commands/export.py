@@ -174,7 +174,8 @@ def export_hub(folder: Path, out: Path) -> None:
         raise UserError(f"{decoder} is not part of segmentation_models_pytorch; export to onnx instead")
     save(out)
     use = """Load it with these lines. Normalisation is outside: it takes normalised images, see below.
-The loop is needed: the network was trained with upsampling that aligns the centres of pixels; without it, predictions are shifted and less accurate.
+The loop is needed: the network was trained with upsampling that
+aligns the centres of pixels; without it, predictions are shifted and less accurate.
 
 ```python
 import segmentation_models_pytorch as smp
