@@ -51,7 +51,7 @@ $(READY): requirements.lock pyproject.toml
 	rm -f $(VENV)/.ready*
 	touch $(VENV)/.ready $@
 
-# Rewrites docs/params.md and docs/reference.md.
+# Rewrites docs/params.md, params.schema.json and docs/reference.md.
 docs: $(READY)
 	python docs/params_page.py
 	python docs/reference_page.py

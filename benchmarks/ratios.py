@@ -183,7 +183,8 @@ def evaluation(bench: Bench) -> tuple[float, float]:
     def ours() -> None:
         with tempfile.TemporaryDirectory() as work:
             folders = bench.folder, scenes.CLASSES, Path(work) / "out"
-            write_evaluation(model, rows, *folders, bench.params.evaluate, work=Path(work), runtime=bench.runtime)
+            how = {"weights": "", "work": Path(work), "runtime": bench.runtime}
+            write_evaluation(model, rows, *folders, bench.params.evaluate, **how)
 
     @torch.inference_mode()
     def bare() -> None:

@@ -1,5 +1,6 @@
-"""Write docs/params.md from params.yaml (values and comments) and segsemi/core/config.py (types and limits): `make docs`."""
+"""Write docs/params.md and params.schema.json from params.yaml and segsemi/core/config.py: `make docs`."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from segsemi.core.config import Params
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "params.md"
+SCHEMA = ROOT / "params.schema.json"
 HEAD = """# Every param
 
 Made from `params.yaml` and `segsemi/core/config.py` by `make docs`; do not edit. Change a value in `params.yaml`, or for one
@@ -37,6 +39,19 @@ def page() -> str:
         elif content:
             parts.append("".join(f"    {key}: {value}\n" for key, value in content.items()))
     return "\n".join(parts)
+
+
+def schema() -> str:
+    """The text of params.schema.json, with which editors complete and check params.yaml: types, limits and comments."""
+    found = Params.model_json_schema()
+    for name, comment in _comments((ROOT / "params.yaml").read_text()).items():
+        section, _, key = name.partition(".")
+        item = found["properties"][section]
+        if not key:
+            item["description"] = comment
+        elif "$ref" in item:  # else it is a round
+            found["$defs"][item["$ref"].rpartition("/")[2]]["properties"][key]["description"] = comment
+    return json.dumps({"$schema": "https://json-schema.org/draft/2020-12/schema", **found}, indent=1) + "\n"
 
 
 def _table(rows: list[tuple[str, dict[str, Any], Any, str]]) -> str:
@@ -84,3 +99,4 @@ def _comments(text: str) -> dict[str, str]:
 
 if __name__ == "__main__":
     PAGE.write_text(page())
+    SCHEMA.write_text(schema())

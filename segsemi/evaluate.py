@@ -31,6 +31,7 @@ def write_evaluation(
     out: Path,
     settings: EvaluateParams,
     *,
+    weights: str,
     work: Path,
     runtime: Runtime,
 ) -> None:
@@ -40,6 +41,7 @@ def write_evaluation(
 
     Args:
         out: the folder of the model's results.
+        weights: the hash of the model's weights, which metrics.json states.
         work: a folder for the state of an interrupted run, which goes on from there.
 
     Raises:
@@ -70,8 +72,8 @@ def write_evaluation(
     half = shutil.ignore_patterns(".*")  # files that a kill left half written
     shutil.copytree(work / "predictions", out / "predictions", ignore=half, dirs_exist_ok=True)
     write_csv(out / "images.csv", ["id", "miou", "mean_dice", "pixel_accuracy"], images)
-    metrics = {"images": len(rows), **confusion.summary(classes.names)}
-    write_json(out / "metrics.json", metrics)
+    facts = {"subset": settings.subset, "weights": weights, "images": len(rows)}
+    write_json(out / "metrics.json", facts | confusion.summary(classes.names))
     cells = [
         {"truth": truth, "prediction": prediction, "pixels": int(count)}
         for truth, counts in zip(classes.names, confusion.matrix, strict=True)

@@ -5,6 +5,7 @@ import argparse
 from segsemi.core.classes import Classes
 from segsemi.core.config import load_params
 from segsemi.core.errors import run_stage
+from segsemi.core.files import file_hash
 from segsemi.core.paths import CLASSES, data_root, evaluated_folder, evaluation_list, model_files, model_folder
 from segsemi.data.manifest import read_rows
 from segsemi.evaluate import write_evaluation
@@ -32,6 +33,7 @@ def main() -> None:
             Classes.load(CLASSES),
             evaluated_folder(args.model),
             settings,
+            weights=file_hash(model_files(args.model)[0]),
             work=work,
             runtime=runtime,
         )

@@ -11,6 +11,7 @@ from segsemi.core.git import pipeline_revision
 from segsemi.core.paths import (
     CLASSES,
     CORRECTED,
+    FINAL_MODEL,
     HIDDEN,
     LABELLED,
     REPORTS,
@@ -21,7 +22,8 @@ from segsemi.core.paths import (
 )
 from segsemi.data.manifest import read_rows
 from segsemi.reporting.measured import read_measured
-from segsemi.reporting.report import write_report
+from segsemi.reporting.report import write_final_model, write_report
+from segsemi.reporting.verdict import final_model
 
 VERSIONS = ("segsemi", "torch", "segmentation-models-pytorch", "timm", "numpy", "pillow")
 
@@ -71,6 +73,7 @@ def main() -> None:
         REPORTS,
         examples=params.evaluate.examples,
     )
+    write_final_model(final_model(models), FINAL_MODEL)
     print(f"\n{table}\n\nreport: {(REPORTS / 'index.html').resolve()}")
 
 

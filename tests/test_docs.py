@@ -11,6 +11,8 @@ import params_page
 import pytest
 import reference_page
 from conftest import ROOT
+from dvc.cli import parse_args
+from ruamel.yaml import YAML
 
 from segsemi.commands.cli import _parser
 from segsemi.core.config import load_values, parse_params
@@ -23,7 +25,11 @@ pages = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 
 @pytest.mark.parametrize(
     ("path", "text"),
-    [(params_page.PAGE, params_page.page), (reference_page.PAGE, reference_page.reference)],
+    [
+        (params_page.PAGE, params_page.page),
+        (params_page.SCHEMA, params_page.schema),
+        (reference_page.PAGE, reference_page.reference),
+    ],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_generated_pages_are_up_to_date(path: Path, text: object) -> None:
@@ -62,6 +68,17 @@ def test_commands_of_a_page_are_understood(path: Path) -> None:
             _parser().parse_args(words[3:])
         changes = [change for flag, change in pairwise(words) if flag == "-S" and "key=value" not in change]
         parse_params(overridden(values, changes), source=line)
+
+
+@pytest.mark.parametrize("path", [*PAGES, ROOT / "docs/cml.yml"], ids=lambda path: path.name)
+def test_dvc_knows_the_commands_of_a_page(path: Path) -> None:
+    text = path.read_text()
+    for line in re.findall(r"(?:^ {4,}|`)(dvc [^`\n]+)", text, flags=re.MULTILINE):
+        words = shlex.split(line.replace("\\|", "|").split(" >>")[0], comments=True)
+        if "..." not in words and words[1:] and not words[1].isupper():
+            parse_args(words[1:])
+    if path.suffix == ".yml":
+        assert YAML(typ="safe").load(text)["jobs"]
 
 
 def sentences(text: str) -> tuple[list[str], list[str]]:

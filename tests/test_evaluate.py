@@ -38,7 +38,7 @@ def evaluate(model: SegmentationModel, rows: list[Row], root: Path, out: str, **
         **{"subset": "val", "scales": [1.0], "flip": False, "window": None, "examples": 0, **changes}
     )
     work = root / f"work_{out}"
-    write_evaluation(model, rows, root / "raw", CLASSES, root / out, settings, work=work, runtime=ALONE)
+    write_evaluation(model, rows, root / "raw", CLASSES, root / out, settings, weights="", work=work, runtime=ALONE)
     return root / out
 
 

@@ -115,6 +115,6 @@ def main(out: Path, runtime: Runtime) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     step.synchronised = synchronised
-    machine = MachineParams(device="cpu", workers=0, cache_mb=20, precision="fp32")
+    machine = MachineParams(device="cpu", workers=0, cache_mb=20, precision="fp32", log="none")
     with start_runtime(machine) as started:
         main(Path(sys.argv[1]), started)

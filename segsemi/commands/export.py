@@ -1,20 +1,27 @@
 """Export a trained model: ONNX, or the folder that segmentation-models-pytorch's `from_pretrained` reads."""
 
 import argparse
+import importlib.metadata
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from segsemi.core.errors import UserError
-from segsemi.core.files import write_text
+from segsemi.core.files import file_hash, read_json, write_text
+from segsemi.core.paths import evaluated_folder
 from segsemi.models.build import SegmentationModel
 from segsemi.models.layers import replace_modules
 from segsemi.models.saving import load_description, load_model
+from segsemi.models.weights import weights_origin
 
 TOLERANCE = 1e-3  # of probabilities
 SHAPES = ((1, 3, 192, 256), (2, 3, 161, 225))  # of the images on which both are compared
+INPUT = "images: float32 (N, 3, H, W), RGB in 0..1, of any H and W"
+OUTPUT = "probabilities: float32 (N, classes, H, W)"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -30,6 +37,8 @@ def run(args: argparse.Namespace) -> int:
 
 def export_onnx(folder: Path, out: Path) -> float:
     """Write out/model.onnx, with any batch size, height and width, and out/README.md; compare it with PyTorch.
+
+    The file's metadata has what `onnx_metadata` returns.
 
     Args:
         folder: a model's folder.
@@ -50,17 +59,18 @@ def export_onnx(folder: Path, out: Path) -> float:
     fix_padding(exported.network)
     out.mkdir(parents=True, exist_ok=True)
     temporary = out / ".model.onnx.tmp"
-    torch.onnx.export(
+    program = torch.onnx.export(
         nn.Sequential(exported, nn.Softmax(dim=1)).eval(),
         (torch.rand(2, 3, 193, 257),),  # sizes that need padding, so that it is part of the graph
-        temporary,
         input_names=["images"],
         output_names=["probabilities"],
         dynamic_shapes=(dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC),),
         dynamo=True,
-        external_data=False,
         verbose=False,
     )
+    assert program is not None  # dynamo=True
+    program.model.metadata_props.update(onnx_metadata(model, folder))
+    program.save(temporary, external_data=False)
     session = onnxruntime.InferenceSession(temporary, providers=["CPUExecutionProvider"])
     difference = 0.0
     for shape in SHAPES:
@@ -75,12 +85,60 @@ def export_onnx(folder: Path, out: Path) -> float:
             f"the exported network differs from {folder} by {difference:.2g}; report this with your versions"
         )
     temporary.replace(out / "model.onnx")
-    use = (
-        "`model.onnx`: images (N, 3, H, W) float32, RGB in 0..1 -> probabilities (N, classes, H, W) float32. It"
-        " normalises and pads the images itself."
-    )
-    write_text(out / "README.md", model_card(model, folder, use))
+    write_text(out / "README.md", model_card(model, folder, "onnx", _onnx_use(model)))
     return difference
+
+
+def onnx_metadata(model: SegmentationModel, folder: Path) -> dict[str, str]:
+    """Return what an ONNX file says of itself: texts, and JSON values of lists and numbers."""
+    network, classes, measured = model.architecture, model.classes, metrics_of(folder) or {}
+    values: dict[str, Any] = {"model": _name(folder), "classes": classes.names, "colours": classes.colours}
+    values |= {"ignore_index": classes.ignore_index, "input": INPUT, "output": OUTPUT, "normalisation": "inside"}
+    values |= {"mean": network.mean, "std": network.std, "short_side": network.short_side}
+    values |= {"miou": measured.get("miou"), "measured_on": measured.get("subset")}
+    values |= {"segsemi_version": importlib.metadata.version("segsemi")}
+    return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
+
+
+def metrics_of(folder: Path) -> dict[str, Any] | None:
+    """Return what stage evaluate measured: from model.json, as in final_model, else from data/evaluated beside models/.
+
+    None: nothing was measured, or another model, whose weights had another hash.
+    """
+    found, path = load_description(folder).get("metrics"), folder.resolve().parents[1] / evaluated_folder(folder.name)
+    if found is None and (path / "metrics.json").exists():
+        found = read_json(path / "metrics.json")
+    return found if found and found.get("weights") == file_hash(folder / "model.safetensors") else None
+
+
+def _name(folder: Path) -> str:
+    return load_description(folder).get("name", folder.name)
+
+
+def _onnx_use(model: SegmentationModel) -> str:
+    side = model.architecture.short_side
+    shrink = f"""
+scale = min(1, {side} / min(image.size))  # the network learnt at this size; the label is as small
+image = image.resize([round(length * scale) for length in image.size], Image.Resampling.BOX)"""
+    return f"""- Input: {INPUT}. Normalisation and padding are inside.
+- Output: {OUTPUT}.
+- The file's metadata has classes, colours, input and mIoU.
+
+```python
+import json
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+names = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
+image = Image.open("picture.png").convert("RGB"){shrink if side else ""}
+images = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)[None] / 255
+(probabilities,) = session.run(None, {{"images": images}})
+label = probabilities[0].argmax(axis=0)  # (H, W) class ids
+print({{name: round(float((label == id_).mean()), 3) for id_, name in enumerate(names)}})
+```"""
 
 
 def fix_padding(network: nn.Module) -> None:
@@ -115,8 +173,9 @@ def export_hub(folder: Path, out: Path) -> None:
         decoder = model.architecture.decoder
         raise UserError(f"{decoder} is not part of segmentation_models_pytorch; export to onnx instead")
     save(out)
-    use = """Load it with these lines. It takes normalised images, see below. The loop is needed: the network was trained with
-upsampling that aligns the centres of pixels; without it, predictions are shifted and less accurate.
+    use = """Load it with these lines. Normalisation is outside: it takes normalised images, see below.
+The loop is needed: the network was trained with upsampling that
+aligns the centres of pixels; without it, predictions are shifted and less accurate.
 
 ```python
 import segmentation_models_pytorch as smp
@@ -127,7 +186,7 @@ for module in network.modules():
     if isinstance(module, torch.nn.Upsample):
         module.align_corners = False
 ```"""
-    write_text(out / "README.md", model_card(model, folder, use))
+    write_text(out / "README.md", model_card(model, folder, "segmentation-models-pytorch", use))
 
 
 def _load(folder: Path, out: Path) -> SegmentationModel:
@@ -137,21 +196,42 @@ def _load(folder: Path, out: Path) -> SegmentationModel:
     return model
 
 
-def model_card(model: SegmentationModel, folder: Path, use: str) -> str:
-    """Return the README of a model from `folder`: its use, its classes, its input and how it was made."""
+def model_card(model: SegmentationModel, folder: Path, library: str, use: str) -> str:
+    """Return the README of a model from `folder`, as the Hugging Face hub reads it: its use, classes, input and origin."""
     network, classes = model.architecture, model.classes
+    training, measured = load_description(folder)["training"], metrics_of(folder)
     stride = f", output stride {network.output_stride}" if network.decoder.startswith("DeepLab") else ""
     size = (
         f"Shrunk to a shorter side of {network.short_side} pixels first" if network.short_side else "At their own size"
     )
-    return f"""# {folder.name}
+    quality = "Not measured with these weights."
+    if measured and measured["miou"] is not None:
+        quality = f"mIoU {100 * measured['miou']:.2f} percent on {measured['subset']}, {measured['images']} images."
+    return f"""---
+license: unknown  # yours to choose, as far as the images and the backbone allow
+library_name: {library}
+pipeline_tag: image-segmentation
+tags: [semantic-segmentation, semi-supervised, segsemi]
+metrics: [mean_iou]
+---
+# {_name(folder)}
 
 {use}
 
+- {quality}
 - Network: {network.decoder} on {network.encoder}{stride}.
 - Classes, in the order of their ids: {", ".join(classes.names)}. {classes.ignore_index} is no class.
-- Images: RGB / 255, minus {network.mean}, divided by {network.std} (mean, standard deviation); padded with zeros to
-  multiples of {model.padding_multiple}. {size}.
-- Trained for {load_description(folder)["training"]["steps_in_all"]} steps in all, those of its teachers included.
-- The backbone's ImageNet weights come from timm or segmentation_models_pytorch; see there for their licence.
+- What enters the network: RGB / 255, minus {network.mean}, divided by {network.std} (mean, standard deviation); padded
+  with zeros to multiples of {model.padding_multiple}. {size}.
+- Trained for {training["steps_in_all"]} steps in all, those of its teachers included, with segsemi.
+- {_backbone(network.encoder, training.get("encoder_weights"))}
 """
+
+
+def _backbone(encoder: str, weights: str | None) -> str:
+    """Return a sentence on the weights with which the backbone of a model began."""
+    if weights == "imagenet":
+        origin, licence = weights_origin(encoder)
+        return f"The backbone began with ImageNet weights from {origin}. Their licence: {licence}."
+    began = {None: "weights that model.json does not name", "none": "random weights"}.get(weights, "those of a file")
+    return f"The backbone began with {began}."

@@ -50,6 +50,7 @@ SaugOperation = Literal[
 ]
 SAUG_OPERATIONS = get_args(SaugOperation)
 TEACHER = "teacher"  # the name of the first model, from which every chain of rounds starts
+FINAL = "final"  # the last student's name in reports/metrics.json, beside those of all models
 
 
 class DataParams(Section):
@@ -265,6 +266,7 @@ class MachineParams(Section):
     workers: Count | Literal["auto"]
     cache_mb: Count
     precision: Literal["auto", "fp32", "bf16"]
+    log: Literal["none", "tensorboard", "dvclive"]
 
 
 class Params(Section):
@@ -288,10 +290,10 @@ class Params(Section):
 
     @model_validator(mode="after")
     def _model_names(self) -> Params:
-        names = [TEACHER, *self.rounds, *self.baselines]
+        names = [TEACHER, FINAL, *self.rounds, *self.baselines]
         for name in names:
             if names.count(name) > 1:
-                raise ValueError(f"model name {name!r} stands twice among {TEACHER}, rounds and baselines")
+                raise ValueError(f"model name {name!r} stands twice among {TEACHER}, {FINAL}, rounds and baselines")
         for student, teacher in self.rounds.items():
             if teacher not in (TEACHER, *self.rounds):
                 raise ValueError(

@@ -19,6 +19,7 @@ VAL = SPLIT / "val.csv"
 TEST = SPLIT / "test.csv"  # without rows where the data set has none
 
 REPORTS = Path("reports")
+FINAL_MODEL = Path("final_model")  # a copy of the last student, with its metrics in model.json
 
 
 def evaluation_list(subset: str) -> Path:

@@ -41,6 +41,19 @@ def normalisation(model: ModelParams) -> tuple[tuple[float, float, float], tuple
     return tuple(settings["mean"]), tuple(settings["std"])
 
 
+def weights_origin(encoder: str) -> tuple[str, str]:
+    """Return where `imagenet` weights of an encoder come from, and their licence as timm states it, or `unknown`."""
+    smp, timm = libraries()
+    package, known = PACKAGED_WEIGHTS.get(encoder, ("", ""))[0], timm.get_pretrained_cfg(encoder.split(".")[0])
+    if package and importlib.util.find_spec(package):
+        return f"the package {package.replace('_', '-')}", known.license
+    if encoder in smp.encoders.encoders:
+        settings = smp.encoders.encoders[encoder]["pretrained_settings"].get("imagenet", {})
+        return f"segmentation_models_pytorch ({settings.get('repo_id', encoder)})", "unknown"
+    known = timm.get_pretrained_cfg(encoder)
+    return f"timm ({known.hf_hub_id or encoder})", known.license or "unknown"
+
+
 def load_encoder(encoder: nn.Module, name: str, weights: str) -> None:
     """Load the ImageNet weights of encoder `name`, or those of a file, into `encoder`.
 

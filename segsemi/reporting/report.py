@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from segsemi.core.classes import Classes
-from segsemi.core.files import visible_pngs, write_json, write_text
+from segsemi.core.config import FINAL
+from segsemi.core.files import read_json, visible_pngs, write_bytes, write_json, write_text
+from segsemi.core.paths import model_files
 from segsemi.core.pictures import save_png
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row, evenly_spread
@@ -50,7 +52,8 @@ def write_report(
         The table, as plain text for the terminal.
     """
     last = final_model(models)
-    write_json(out / "metrics.json", {model.name: _key_numbers(model) for model in models})
+    numbers: dict[str, Any] = {FINAL: {"model": last.name, "miou": percent(last.metrics["miou"])}}
+    write_json(out / "metrics.json", numbers | {model.name: _key_numbers(model) for model in models})
     by_class = pd.DataFrame(
         {"model": model.name, "class": name, **{key: percent(model.metrics[key][name]) for key in BY_CLASS}}
         for model in models
@@ -91,6 +94,14 @@ def write_report(
     )
     write_text(out / "index.html", page)
     return table.to_string(index=False)
+
+
+def write_final_model(model: Measured, out: Path) -> None:
+    """Copy the weights of a model to `out`, and model.json with its name and metrics in it."""
+    weights, description = model_files(model.name)
+    write_bytes(out / weights.name, weights.read_bytes())
+    measured = {"name": model.name, "metrics": model.metrics}
+    write_json(out / description.name, read_json(description) | measured)
 
 
 def _curves(models: Sequence[Measured], curves: pd.DataFrame) -> dict[str, str]:

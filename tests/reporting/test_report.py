@@ -112,6 +112,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_files_of_the_report_have_the_numbers(report: Path) -> None:
     assert json.loads((report / "metrics.json").read_text()) == {
+        "final": {"model": "student_1", "miou": 38.5},
         "teacher": {"miou": 40.0, "dice": 60.0, "pixel_accuracy": 90.0},
         "student_1": {"miou": 38.5, "dice": 60.0, "pixel_accuracy": 90.0, "pseudo_label_miou": 41.5},
         "supervised": {"miou": 41.0, "dice": 60.0, "pixel_accuracy": 90.0},

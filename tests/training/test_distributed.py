@@ -97,7 +97,7 @@ def test_a_single_image_per_process_and_batch_norm_is_refused_on_a_cpu(bn: str, 
 def test_one_gpu_for_several_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="machine.device 'cuda:1' names one GPU for 2 processes; use auto or cuda"):
-        start_runtime(MachineParams(device="cuda:1", workers=0, cache_mb=0, precision="fp32")).__enter__()
+        start_runtime(MachineParams(device="cuda:1", workers=0, cache_mb=0, precision="fp32", log="none")).__enter__()
 
 
 def test_loaders_are_a_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,13 @@
 
 import os
 import signal
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.metrics import jaccard_score
@@ -132,6 +135,53 @@ def test_resumed_training_equals_an_unbroken_one(
     assert steps == [0, 1, 2, 3, 3]
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("kind", ["tensorboard", "dvclive"])
+def test_live_curve_of_a_resumed_training_has_each_point_once(
+    kind: str, data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after the third point, of which the checkpoint knows nothing: it is written again, and shown once."""
+    pytest.importorskip(kind)
+    runtime, recipe = replace(ALONE, log=kind), a_recipe(4, val_every=2, **PLAIN)  # type: ignore[arg-type]
+    monkeypatch.setattr(loop, "CURVE_EVERY", 1)
+    real = loop.training_step
+
+    def killed(*args: Any) -> torch.Tensor:
+        if args[3] == 3:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(loop, "training_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(new_model(), recipe, batches(data, recipe), VAL, runtime, tmp_path / "work")
+    monkeypatch.setattr(loop, "training_step", real)
+    curve = train(new_model(), recipe, batches(data, recipe), VAL, runtime, tmp_path / "work").curve
+    logs = tmp_path / "logs/work"
+    if kind == "tensorboard":
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        shown = EventAccumulator(str(logs))
+        shown.Reload()
+        found = {key: [(e.step, e.value) for e in shown.Scalars(key)] for key in ("loss", "lr", "val_miou")}
+        assert [event.step for event in shown.Images("example")] == [2, 4]
+    else:
+        tables = {key: pd.read_csv(logs / f"plots/metrics/{key}.tsv", sep="\t") for key in ("loss", "lr", "val_miou")}
+        found = {key: list(zip(table["step"], table[key], strict=True)) for key, table in tables.items()}
+        assert (logs / "plots/images/example.png").exists()
+    for key, points in found.items():
+        expected = [(point["step"], point[key]) for point in curve if key in point]
+        assert [step for step, _ in points] == [step for step, _ in expected], key
+        assert [value for _, value in points] == pytest.approx([value for _, value in expected], rel=1e-5)
+
+
+def test_a_missing_logger_stops_before_the_first_step(
+    data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "dvclive", None)
+    recipe = a_recipe(1, **PLAIN)
+    with pytest.raises(UserError, match="dvclive is not installed; pip install dvclive, or set machine.log: none"):
+        train(new_model(), recipe, batches(data, recipe), VAL, replace(ALONE, log="dvclive"), tmp_path)
 
 
 def test_a_checkpoint_comes_once_a_minute_and_at_the_end_and_the_curve_has_the_mean_loss(

@@ -40,7 +40,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in names[3:]:
         write_label_png(pseudo_folder("student_1") / f"{name}.png", label, scenes.CLASSES)
     teacher = build_model(ARCHITECTURE, scenes.CLASSES, encoder_weights="none", seed=5)
-    save_model(teacher, model_folder("teacher"), {"steps_in_all": 5, "images_in_all": 40})
+    save_model(teacher, model_folder("teacher"), {"steps_in_all": 5, "images_in_all": 40, "encoder_weights": "none"})
     return folder
 
 
@@ -110,6 +110,7 @@ def test_student_learns_from_labels_corrections_and_pseudo_labels_with_its_teach
     assert {*model_files("teacher"), pseudo_folder("student_1"), SPLIT / "corrected.csv"} <= set(inputs)
     assert (seen.runtime.precision, seen.runtime.cache_mb, len(seen.val)) == ("bf16", 100, 2)
     own = {"steps": 6, "images": 18, "steps_in_all": 11, "images_in_all": 58, "keep": "last"}
+    own["encoder_weights"] = "none"  # its teacher's
     assert load_description(model_folder("student_1"))["training"] == own
     assert (model_folder("student_1") / "curve.csv").read_text().splitlines()[1].startswith("6,0.5")
     assert (model_folder("student_1") / "bn.csv").read_text().splitlines() == ["layer,mean_shift", "a,2.0"]
