@@ -50,7 +50,9 @@ def _parser() -> argparse.ArgumentParser:
 
     init = command("init", "make a project of your own: git, dvc, a pipeline, params.yaml, and your images")
     init.add_argument("folder", type=Path, metavar="DIR", help="folder of the project")
-    init.add_argument("--images", type=Path, help="folder of your images, which the project links to")
+    init.add_argument(
+        "--images", type=Path, nargs="+", default=[], help="folders of your images, which the project links to"
+    )
     init.add_argument(
         "--labels", type=Path, help="folder of the labels of some of them, of equal names or with a suffix"
     )

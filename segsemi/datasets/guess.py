@@ -1,7 +1,7 @@
 """The layout of `data.name: folder` made of images and labels that lie elsewhere, with a guess at their classes.json."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,43 +28,59 @@ class Found(NamedTuple):
     lines: list[str]
 
 
-def link_images(images: Path, labels: Path | None, root: Path) -> Found:
-    """Fill images/, labels/ and unlabelled/ of `root` with links; the labels' suffix, as `_mask`, is found, too.
+def link_images(images: Sequence[Path], labels: Path | None, root: Path) -> Found:
+    """Fill images/, labels/ and unlabelled/ of `root` with links; the labels' suffix, such as `_mask`, is found, too.
 
     Raises:
-        UserError: a folder is missing or empty, a label has no image, is broken or has too many values to be of classes.
+        UserError: a folder is missing, empty or in another, a name occurs twice, a label has no image, is broken, or has
+            values that are no classes.
     """
-    for folder in filter(None, (images, labels)):
-        if not folder.is_dir():
-            raise UserError(f"{folder} is no folder; name one with --images, and one with --labels")
-    base, label_base = images.resolve(), (labels or images).resolve()
-    if labels and (base.is_relative_to(label_base) or label_base.is_relative_to(base)):
-        raise UserError(f"{images} and {labels}: one holds the other; move images and labels into folders of their own")
-    pictures = stems(base.parent, base.name, IMAGE_ENDINGS)
-    masks = stems(label_base.parent, label_base.name, LABEL_ENDINGS) if labels else {}
+    pictures: dict[str, Path] = {}
+    for folder in images:
+        if labels and (_holds(folder, labels) or _holds(labels, folder)):
+            raise UserError(
+                f"{folder} and {labels}: one holds the other; move images and labels into folders of their own"
+            )
+        for stem, path in _files(folder, IMAGE_ENDINGS).items():
+            if pictures.setdefault(stem, path) != path:
+                raise UserError(f"{pictures[stem]} and {path} have one name; rename or remove one")
+    masks = _files(labels, LABEL_ENDINGS) if labels else {}
     suffix = _suffix(list(masks), pictures)
     lost = [path for stem, path in masks.items() if stem.removesuffix(suffix) not in pictures]
     if lost:
         raise UserError(
-            f"{len(lost)} of {len(masks)} labels have no image of their name in {images}, first {label_base.parent / lost[0]}; "
-            "rename or remove them"
+            f"{len(lost)} of {len(masks)} labels have no image of their name, first {lost[0]}; rename or remove them"
         )
     having = {stem.removesuffix(suffix) for stem in masks}
-    classes, lines = guess_classes([label_base.parent / path for path in masks.values()]) if masks else ({}, [])
+    parts = {
+        "images": {stem: path for stem, path in pictures.items() if stem in having},
+        "unlabelled": {stem: path for stem, path in pictures.items() if stem not in having},
+        "labels": masks,
+    }
+    classes, lines = guess_classes([*masks.values()]) if masks else ({}, [])
     if suffix:
         classes["label_suffix"] = suffix
-    for source, files in ((base, pictures), (label_base, masks)):
+    for kind, files in parts.items():
         for stem, path in files.items():
-            kind = "labels" if files is masks else "images" if stem in having else "unlabelled"
-            link = root / kind / Path(path).relative_to(source.name)
+            link = root / kind / f"{stem}{path.suffix}"
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(source.parent / path)
-    with_label = [base.parent / path for stem, path in pictures.items() if stem in having]
-    without = [base.parent / path for stem, path in pictures.items() if stem not in having]
-    return Found(with_label, without, classes, lines)
+            link.symlink_to(path)
+    return Found([*parts["images"].values()], [*parts["unlabelled"].values()], classes, lines)
 
 
-def _suffix(labels: Sequence[str], images: dict[str, str]) -> str:
+def _holds(folder: Path, other: Path) -> bool:
+    return other.resolve().is_relative_to(folder.resolve())
+
+
+def _files(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
+    """Return composed path below the folder, without ending -> absolute path."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; name folders with --images and --labels")
+    base = folder.resolve()
+    return {stem: base.parent / path for stem, path in stems(base.parent, base.name, endings).items()}
+
+
+def _suffix(labels: Sequence[str], images: Container[str]) -> str:
     """Return what most names of labels have behind the name of an image."""
     ends = Counter[str]()
     for stem in labels:
