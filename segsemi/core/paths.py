@@ -17,6 +17,7 @@ SKIPPED = SPLIT / "skipped.csv"  # broken images that prepare left out
 VAL = SPLIT / "val.csv"
 TEST = SPLIT / "test.csv"  # without rows where the data set has none
 
+PSEUDO = Path("data/pseudo")
 REPORTS = Path("reports")
 
 
@@ -37,7 +38,7 @@ def model_files(name: str) -> list[Path]:
 
 def pseudo_folder(student: str) -> Path:
     """Return the folder of ID.png, summary.csv and confidence/, the pseudo labels from which `student` learns."""
-    return Path("data/pseudo") / student
+    return PSEUDO / student
 
 
 def evaluated_folder(name: str) -> Path:
