@@ -42,7 +42,7 @@ def pseudo_folder(student: str) -> Path:
 
 
 def evaluated_folder(name: str) -> Path:
-    """Return the folder of metrics.json, confusion.csv, images.csv and predictions/ of a model."""
+    """Return the folder of metrics.json, confusion.csv, calibration.csv, images.csv and predictions/ of a model."""
     return Path("data/evaluated") / name
 
 
