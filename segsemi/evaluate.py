@@ -7,16 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from segsemi.core.classes import Classes, write_label_png
 from segsemi.core.config import EvaluateParams
 from segsemi.core.errors import UserError
-from segsemi.core.files import has_content, write_csv, write_json
+from segsemi.core.files import has_content, write_csv, write_json, write_text
 from segsemi.core.progress import progress_bar
 from segsemi.data.images import LabelledPairs
 from segsemi.data.loaders import load_items
 from segsemi.data.manifest import Row
 from segsemi.inference import predict_label
-from segsemi.metrics import ConfusionMatrix
+from segsemi.metrics import BINS, ConfusionMatrix, expected_calibration_error, reliability
 from segsemi.models.build import SegmentationModel
 from segsemi.runtime.distributed import Runtime
 
@@ -37,7 +40,8 @@ def write_evaluation(
 ) -> None:
     """Evaluate on `rows`, at the labels' own size.
 
-    Writes to `out`: metrics.json, confusion.csv, images.csv (metrics of each image) and predictions/ID.png (class ids).
+    Writes to `out`: metrics.json, confusion.csv, images.csv (metrics of each image), calibration.csv (accuracy by confidence)
+    and predictions/ID.png (class ids).
 
     Args:
         out: the folder of the model's results.
@@ -51,28 +55,34 @@ def write_evaluation(
         raise UserError("evaluate.subset: the data set has no labelled image there; choose val, or another data set")
     pairs = LabelledPairs(rows, root, classes)
     state, confusion = work / "confusion.json", ConfusionMatrix(len(classes), classes.ignore_index)
-    images: list[dict[str, Any]] = []  # metrics of each
+    images, calibration = list[dict[str, Any]](), np.zeros((BINS, 3))  # metrics of each; of all
     saved = time.monotonic()
     if has_content(state):  # of an interrupted run
         counted = json.loads(state.read_text())
-        images, confusion.matrix[:] = counted["images"], counted["matrix"]
+        images, confusion.matrix[:], calibration[:] = counted["images"], counted["matrix"], counted["calibration"]
     start = len(images)
     loader = load_items(pairs, range(start, len(rows)), runtime)
     bar = progress_bar(loader, initial=start, total=len(rows), desc=f"evaluate {out.name}", unit="image")
     how = settings.scales, settings.flip, settings.window
     for row, (image, label) in zip(rows[start:], bar, strict=True):
-        prediction, own = predict_label(model, image, *how), ConfusionMatrix(len(classes))
+        confidence, own = np.empty(label.shape, dtype=np.float32), ConfusionMatrix(len(classes))
+        prediction = predict_label(model, image, *how, confidence)
         own.update(prediction, label)
         confusion.matrix += own.matrix
+        known = label != classes.ignore_index
+        calibration += reliability(confidence[known], (prediction == label)[known])
         write_label_png(work / "predictions" / f"{row.id}.png", prediction, classes)
         images.append({"id": row.id, **own.summary(classes.names)})
         if time.monotonic() - saved > STATE_SECONDS or len(images) == len(rows):
-            write_json(state, {"images": images, "matrix": confusion.matrix.tolist()})
+            write_json(
+                state, {"images": images, "matrix": confusion.matrix.tolist(), "calibration": calibration.tolist()}
+            )
             saved = time.monotonic()
     half = shutil.ignore_patterns(".*")  # files that a kill left half written
     shutil.copytree(work / "predictions", out / "predictions", ignore=half, dirs_exist_ok=True)
     write_csv(out / "images.csv", ["id", "miou", "mean_dice", "pixel_accuracy"], images)
-    facts = {"subset": settings.subset, "weights": weights, "images": len(rows)}
+    error, facts = expected_calibration_error(calibration), {"subset": settings.subset, "weights": weights}
+    facts |= {"images": len(rows), "calibration_error": round(error, 6) if error == error else None}
     write_json(out / "metrics.json", facts | confusion.summary(classes.names))
     cells = [
         {"truth": truth, "prediction": prediction, "pixels": int(count)}
@@ -80,3 +90,6 @@ def write_evaluation(
         for prediction, count in zip(classes.names, counts, strict=True)
     ]
     write_csv(out / "confusion.csv", ["truth", "prediction", "pixels"], cells)
+    bins = pd.DataFrame(calibration, columns=["pixels", "confidence", "accuracy"])
+    bins[["confidence", "accuracy"]] = bins[["confidence", "accuracy"]].div(bins["pixels"], axis=0)  # no pixel: empty
+    write_text(out / "calibration.csv", bins.to_csv(index=False, lineterminator="\n", float_format="%.6g"))

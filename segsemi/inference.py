@@ -115,18 +115,32 @@ def predict_label(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     window: int | None = None,
+    confidence: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return the most probable class of each pixel of one image, (H, W) uint8; arguments as in `predict_image`."""
+    """Return the most probable class of each pixel of one image, (H, W) uint8.
+
+    Args:
+        model, image, scales, flip, window: as in `predict_image`.
+        confidence: (H, W) float32, filled with the probabilities of these classes; None: not wanted.
+    """
     if tuple(scales) == (1.0,) and not flip and window is None:
-        return model.predict(image)
+        return model.predict(image, confidence)
     if window is not None and model.architecture.short_side is None:
-        return _label_bands(model, image, window, scales, flip)
-    return most_probable(predict_image(model, image, scales, flip, window))
+        return _label_bands(model, image, window, scales, flip, confidence)
+    probabilities = predict_image(model, image, scales, flip, window)
+    if confidence is not None:
+        confidence[:] = probabilities.amax(dim=0).cpu().numpy()
+    return most_probable(probabilities)
 
 
 @torch.inference_mode()
 def _label_bands(
-    model: SegmentationModel, image: np.ndarray, side: int, scales: Sequence[float], flip: bool
+    model: SegmentationModel,
+    image: np.ndarray,
+    side: int,
+    scales: Sequence[float],
+    flip: bool,
+    confidence: np.ndarray | None,
 ) -> np.ndarray:
     """Return the classes, (H, W) uint8, that `predict_windows` gives, but hold the probabilities of one row of windows only.
 
@@ -149,5 +163,8 @@ def _label_bands(
             batch = model.as_batch(image[top:bottom, columns])
             total[:-1, :, columns] += predict_probabilities(model, batch, scales, flip)[0]
             total[-1, :, columns] += 1
-        label[top:end] = most_probable(total[:-1, : end - top] / total[-1, : end - top])
+        done = total[:-1, : end - top] / total[-1, : end - top]
+        label[top:end] = most_probable(done)
+        if confidence is not None:
+            confidence[top:end] = done.amax(dim=0).cpu().numpy()
     return label

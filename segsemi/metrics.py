@@ -1,9 +1,11 @@
-"""Segmentation metrics from one confusion matrix (rows truth, columns prediction)."""
+"""Segmentation metrics from one confusion matrix (rows truth, columns prediction), and calibration."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+BINS = 15  # of confidence (Guo et al. 2017)
 
 
 class ConfusionMatrix:
@@ -95,6 +97,30 @@ class ConfusionMatrix:
         return {name: _rounded(value) for name, value in whole.items()} | {
             name: dict(zip(names, map(_rounded, values), strict=True)) for name, values in by_class.items()
         }
+
+
+def reliability(confidence: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Count predictions by their confidence, in BINS bins of equal width; tables of several images add up.
+
+    Args:
+        confidence: (N,), the probability of each predicted class; a bin includes its upper end.
+        right: (N,) bool, whether it is the true class.
+
+    Returns:
+        (BINS, 3) float64: number of predictions, sum of their confidence, number of right ones.
+    """
+    bins = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+    counts = [np.bincount(bins, weights, minlength=BINS) for weights in (None, confidence, right)]
+    return np.stack(counts, axis=1).astype(np.float64)
+
+
+def expected_calibration_error(table: np.ndarray) -> float:
+    """Return the mean distance of confidence and accuracy over the bins of `reliability`, weighted by their counts.
+
+    It is NaN if nothing was counted (Guo et al. 2017, equation 3).
+    """
+    total = table[:, 0].sum()
+    return float(np.abs(table[:, 1] - table[:, 2]).sum() / total) if total else float("nan")
 
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:

@@ -1,11 +1,13 @@
 """Evaluation against counting in a loop, and its state after a stop."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from sklearn.metrics import jaccard_score
 from small_training import ALONE, ARCHITECTURE, scene_rows
@@ -64,6 +66,31 @@ def test_evaluation_counts_every_labelled_pixel(short_side: int | None, val: lis
     assert cells.loc[names, names].to_numpy().tolist() == expected.tolist()
 
 
+@pytest.mark.parametrize("options", [{}, {"scales": [0.75]}, {"window": 32}])
+@pytest.mark.parametrize("short_side", [None, 32])
+def test_calibration_is_that_of_the_probabilities(
+    short_side: int | None, options: dict, val: list[Row], tmp_path: Path
+) -> None:
+    """Against bins filled one by one (Guo et al. 2017, equation 3)."""
+    model = network(short_side)
+    with torch.no_grad():  # confident enough for several bins
+        model.network.segmentation_head[0].weight *= 60
+    out = evaluate(model, val, tmp_path, "out", **options)
+    sure, right = [], []
+    for row in val:
+        image, label = read_image(tmp_path / "raw" / row.image), read_label(tmp_path / "raw" / row.label, CLASSES)
+        highest, best = predict_image(model, image, options.get("scales", (1.0,)), False, options.get("window")).max(0)
+        sure += highest.numpy()[label != 255].tolist()
+        right += (best.numpy() == label)[label != 255].tolist()
+    bins, written = pd.cut(sure, np.linspace(0, 1, 16)), pd.read_csv(out / "calibration.csv")
+    groups = pd.DataFrame({"sure": sure, "right": right}).groupby(bins, observed=False)
+    error = sum(abs(group["sure"].mean() - group["right"].mean()) * len(group) for _, group in groups if len(group))
+    measured = json.loads((out / "metrics.json").read_text())["calibration_error"]
+    assert measured == pytest.approx(error / len(sure), abs=1e-5) and (written["pixels"] > 0).sum() > 3
+    assert written["pixels"].sum() == len(sure)
+    np.testing.assert_allclose(written["accuracy"], groups["right"].mean(), atol=2e-3)  # few pixels are near an edge
+
+
 def test_evaluation_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the data set has no labelled image there; choose val"):
         evaluate(network(), [], tmp_path, "out")
@@ -92,6 +119,6 @@ def test_evaluation_goes_on_with_the_next_image(
     resumed = evaluate(model, val, tmp_path, "resumed")
     assert read == [3, 4, 5]  # no earlier image is read again
     files = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]
-    assert len(files) == 3 + len(val)  # metrics, confusion, images, and predictions
+    assert len(files) == 4 + len(val)  # metrics, confusion, calibration, images, and predictions
     for name in files:
         assert (whole / name).read_bytes() == (resumed / name).read_bytes(), name

@@ -90,9 +90,17 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     labels = command("labels", "turn what an annotation tool wrote into label PNGs and classes.json")
-    labels.add_argument("format", choices=["labelme", "coco"])
-    labels.add_argument("source", type=Path, help="the JSON file, or the folder of such files")
-    labels.add_argument("-o", "--out", type=Path, required=True, help="folder for labels/ and classes.json")
+    labels.add_argument(
+        "format", choices=["labelme", "coco", "cvat", "labelstudio"], help="cvat, labelstudio: corrected suggestions"
+    )
+    labels.add_argument("source", type=Path, help="the JSON file, or the folder of such files; CVAT's zip")
+    labels.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        help="folder for labels/ and classes.json; data/corrected for corrections",
+    )
     labels.add_argument("--classes", nargs="+", default=[], help="in the order of their ids; all if not given")
     labels.add_argument("--background", metavar="NAME", help="class of the pixels outside all shapes; else ignored")
 

@@ -5,6 +5,7 @@ highest scores, greedy k-center selection (Sener & Savarese 2018) prefers those 
 """
 
 import argparse
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,10 +18,11 @@ from segsemi.core.config import load_params
 from segsemi.core.errors import UserError
 from segsemi.core.files import write_text
 from segsemi.core.paths import CLASSES, CORRECTED, LABELLED, SPLIT, UNLABELLED, data_root, pseudo_folder
-from segsemi.core.pictures import captioned, grid, marked, png_bytes, shrunk
+from segsemi.core.pictures import captioned, grid, marked, png_bytes, save_png, shrunk
 from segsemi.core.progress import progress_bar
 from segsemi.data.images import LabelledPairs, read_image, read_label
 from segsemi.data.manifest import Row, read_rows
+from segsemi.datasets.corrections import export_labels
 from segsemi.reporting.page import render
 
 CANDIDATES = 4  # the images with the highest scores, this many times the number asked for, are compared
@@ -29,7 +31,7 @@ PICTURE_WIDTH = 320
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write OUT/suggestions.csv and OUT/index.html from the files of the last round; return the exit code.
+    """Write OUT/suggestions.csv, OUT/index.html and OUT/to_correct/ from the files of the last round; return the exit code.
 
     Raises:
         UserError: there are no rounds, or pseudo labels or images are missing.
@@ -48,10 +50,12 @@ def run(args: argparse.Namespace) -> int:
         known.append(describe(read_image(root / row.image, classes.value_range), label, classes))
     found = suggest(read_rows(UNLABELLED), known, root, pseudo, earlier, classes, count)
     write_suggestions(found, root, pseudo, earlier, classes, args.out)
+    write_exchange(found, root, pseudo, classes, student, args.out / "to_correct")
     print("\n".join(found["id"][:20]))
     print(
-        f"{args.out / 'suggestions.csv'}, {args.out / 'index.html'}: {len(found)} images; put a corrected "
-        f"{pseudo}/ID.png into {params.split.corrected}/, and the image counts as labelled"
+        f"{args.out / 'suggestions.csv'}, {args.out / 'index.html'}: {len(found)} images; {args.out / 'to_correct'}: the "
+        f"same for CVAT and Label Studio. Put a corrected {pseudo}/ID.png into {params.split.corrected}/, by hand or "
+        "by `python -m segsemi labels`, and the image counts as labelled"
     )
     return 0
 
@@ -153,6 +157,15 @@ def write_suggestions(
     colours = dict(zip(classes.names, classes.colours, strict=True))
     page = render("suggestions.html", items=items, two_rounds=earlier is not None, colours=colours)
     write_text(out / "index.html", page)
+
+
+def write_exchange(found: pd.DataFrame, root: Path, pseudo: Path, classes: Classes, student: str, out: Path) -> None:
+    """Write out/images/ID.png, 8-bit and upright as the labels are, and the imports of `export_labels` beside them."""
+    shutil.rmtree(out / "images", ignore_errors=True)  # those of earlier suggestions
+    for id_, image in zip(found["id"], found["image"], strict=True):
+        save_png(out / "images" / f"{id_}.png", read_image(root / image, classes.value_range))
+    labels = {id_: read_label(pseudo / f"{id_}.png", classes.as_written()) for id_ in found["id"]}
+    export_labels(labels, classes, student, out)
 
 
 def _picture(item: dict, root: Path, pseudo: Path, earlier: Path | None, classes: Classes) -> bytes:

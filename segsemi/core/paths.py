@@ -18,6 +18,7 @@ SKIPPED = SPLIT / "skipped.csv"  # broken images that prepare left out
 VAL = SPLIT / "val.csv"
 TEST = SPLIT / "test.csv"  # without rows where the data set has none
 
+PSEUDO = Path("data/pseudo")
 REPORTS = Path("reports")
 FINAL_MODEL = Path("final_model")  # a copy of the last student, with its metrics in model.json
 
@@ -39,11 +40,11 @@ def model_files(name: str) -> list[Path]:
 
 def pseudo_folder(student: str) -> Path:
     """Return the folder of ID.png, summary.csv and confidence/, the pseudo labels from which `student` learns."""
-    return Path("data/pseudo") / student
+    return PSEUDO / student
 
 
 def evaluated_folder(name: str) -> Path:
-    """Return the folder of metrics.json, confusion.csv, images.csv and predictions/ of a model."""
+    """Return the folder of metrics.json, confusion.csv, calibration.csv, images.csv and predictions/ of a model."""
     return Path("data/evaluated") / name
 
 

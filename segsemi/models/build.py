@@ -98,12 +98,19 @@ class SegmentationModel(nn.Module):
         return batch.contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        """Return the class ids, (H, W) uint8, of an image, (H, W, 3) uint8 RGB, at one scale (see segsemi.inference)."""
+    def predict(self, image: np.ndarray, confidence: np.ndarray | None = None) -> np.ndarray:
+        """Return the class ids, (H, W) uint8, of an image, (H, W, 3) uint8 RGB, at one scale (see segsemi.inference).
+
+        `confidence`, (H, W) float32, is filled with the probabilities of these classes.
+        """
         scores = self(self.as_batch(image))
-        if scores.shape[-2:] != image.shape[:2]:  # else the logits have the order of the probabilities
+        if shrunk := scores.shape[-2:] != image.shape[:2]:  # else the logits have the order of the probabilities
             scores = scores.float().softmax(dim=1)
             scores = F.interpolate(scores, size=image.shape[:2], mode="bilinear", align_corners=False)
+        if confidence is not None:
+            highest = scores[0].float().amax(dim=0)
+            highest = highest if shrunk else (highest - scores[0].float().logsumexp(dim=0)).exp()
+            confidence[:] = highest.cpu().numpy()
         return most_probable(scores[0])
 
     @property

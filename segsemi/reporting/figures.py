@@ -135,6 +135,23 @@ def confusion(cells: pd.DataFrame) -> str:
     return drawing.svg
 
 
+def calibration(bins: pd.DataFrame) -> str:
+    """Draw a reliability diagram; columns pixels, confidence and accuracy, one row per bin of equal width."""
+    edges = np.linspace(0, 1, len(bins) + 1)
+    with figure(2, width=7.2, height=2.9) as drawing:
+        left, right = drawing.axes
+        left.bar(
+            edges[:-1], bins["accuracy"].fillna(0), width=1 / len(bins), align="edge", color="C0", edgecolor="white"
+        )
+        left.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1)
+        left.plot(bins["confidence"], bins["accuracy"], color="C3", marker=".", linestyle="")
+        left.set(xlabel="confidence", ylabel="share of right pixels", xlim=(0, 1), ylim=(0, 1))
+        shares = 100 * bins["pixels"] / max(bins["pixels"].sum(), 1)
+        right.bar(edges[:-1], shares, width=1 / len(bins), align="edge", color="grey", edgecolor="white")
+        right.set(xlabel="confidence", ylabel="pixels, percent", xlim=(0, 1))
+    return drawing.svg
+
+
 def bn_branches(table: pd.DataFrame) -> str:
     """Draw the running statistics of both batch norms of each layer of a student (paper, Figure 4); `table` is its bn.csv."""
     layers = range(1, len(table) + 1)

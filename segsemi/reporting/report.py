@@ -87,6 +87,7 @@ def write_report(
         shares=confusion.groupby("truth")["pixels"].sum() / max(confusion["pixels"].sum(), 1),
         curves=_curves(models, curves),
         confusion=figures.confusion(confusion),
+        calibration=figures.calibration(pd.read_csv(last.evaluated / "calibration.csv")),
         bn=None if last.bn is None else figures.bn_branches(last.bn),
         saug=read_image(saug) if saug.exists() else None,
         examples=list(_examples(models, last, classes, rows, root, out / "examples", examples)),
@@ -120,7 +121,7 @@ def _curves(models: Sequence[Measured], curves: pd.DataFrame) -> dict[str, str]:
 
 def _key_numbers(model: Measured) -> dict[str, float | None]:
     """Return the few numbers, in percent, that `dvc metrics` shows and compares."""
-    keys = {"miou": "miou", "dice": "mean_dice", "pixel_accuracy": "pixel_accuracy"}
+    keys = {"miou": "miou", "dice": "mean_dice", "pixel_accuracy": "pixel_accuracy", "ece": "calibration_error"}
     numbers = {name: percent(model.metrics[key]) for name, key in keys.items()}
     if "miou" in model.quality:
         numbers["pseudo_label_miou"] = percent(model.quality["miou"])

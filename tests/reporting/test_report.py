@@ -52,6 +52,8 @@ def measured(folder: Path, name: str, teacher: str | None, miou: float = 0.4) ->
     pseudo = folder / f"{name}_pseudo_labels"
     (folder / name).mkdir(exist_ok=True)
     pd.DataFrame(pixels).to_csv(folder / name / "confusion.csv", index=False)
+    bins = {"pixels": [0, 0, 30, 70], "confidence": [np.nan, np.nan, 0.6, 0.9], "accuracy": [np.nan, np.nan, 0.5, 0.8]}
+    pd.DataFrame(bins).to_csv(folder / name / "calibration.csv", index=False)
     ious = {c: None if c == "fence" else miou - index / 100 for index, c in enumerate(NAMES)}
     labels = dict.fromkeys(NAMES, 0.1)
     quality = {"images": 2, "miou": 0.415, "confidence": 0.7, "labels": labels, "pseudo_labels": {**labels, "pole": 0}}
@@ -64,6 +66,7 @@ def measured(folder: Path, name: str, teacher: str | None, miou: float = 0.4) ->
             "miou": miou,
             "mean_dice": 0.6,
             "pixel_accuracy": 0.9,
+            "calibration_error": 0.1,
             "iou": ious,
             "dice": dict.fromkeys(NAMES, 0.61),
             "precision": dict.fromkeys(NAMES, 0.62),
@@ -113,9 +116,9 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_files_of_the_report_have_the_numbers(report: Path) -> None:
     assert json.loads((report / "metrics.json").read_text()) == {
         "final": {"model": "student_1", "miou": 38.5},
-        "teacher": {"miou": 40.0, "dice": 60.0, "pixel_accuracy": 90.0},
-        "student_1": {"miou": 38.5, "dice": 60.0, "pixel_accuracy": 90.0, "pseudo_label_miou": 41.5},
-        "supervised": {"miou": 41.0, "dice": 60.0, "pixel_accuracy": 90.0},
+        "teacher": {"miou": 40.0, "dice": 60.0, "pixel_accuracy": 90.0, "ece": 10.0},
+        "student_1": {"miou": 38.5, "dice": 60.0, "pixel_accuracy": 90.0, "ece": 10.0, "pseudo_label_miou": 41.5},
+        "supervised": {"miou": 41.0, "dice": 60.0, "pixel_accuracy": 90.0, "ece": 10.0},
     }
     assert "| student_1  | 600            | 4800            | 38.50  | -1.50 " in (report / "table.md").read_text()
     per_class = pd.read_csv(report / "per_class.csv").set_index(["model", "class"])
@@ -140,7 +143,7 @@ def test_page_is_one_file_with_everything_in_order_and_no_dead_link(report: Path
     assert files == ["my%20tables/tables.html"] and all((report / unquote(link)).exists() for link in files)
     assert all(f'id="{link[1:]}"' in text for link in links if link.startswith("#"))
     assert "a &lt;b&gt; &amp; c" in text and "teacher.steps" in text and "<td>40.00</td>" in text
-    assert text.count("<svg") == 6 and "<script" not in text and "mathdefault" not in text  # no formulas
+    assert text.count("<svg") == 7 and "<script" not in text and "mathdefault" not in text  # no formulas
     assert all(f">{name}</text>" in text for name in ("student_1", "its pseudo labels, unlabelled images", *NAMES))
     verdict = text.index("</b> on val, 7 images")
     assert verdict < text.index("Few images: with 7") < text.index("<h3>y ") < text.index("<h3>x ")  # worst, best

@@ -1,0 +1,189 @@
+"""Pseudo labels come back from CVAT and Label Studio as they were, but for what the annotator changed."""
+
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from segsemi.commands.cli import main
+from segsemi.core.classes import Classes, write_label_png
+from segsemi.core.errors import UserError
+from segsemi.data.images import read_label
+from segsemi.data.manifest import Row, write_rows
+from segsemi.datasets.annotations import Notes
+from segsemi.datasets.corrections import decode_brush, encode_brush, export_labels, read_cvat, read_label_studio
+
+CLASSES = Classes(
+    ("background", 'a "b" <c>', "é"), ((0, 0, 0), (9, 9, 9), (9, 9, 9))
+)  # colours that tools must not get
+OTHERS = Classes(("road", "car"), ((0, 0, 0), (1, 1, 1)))
+SHAPE = 12, 17
+
+
+def generated(classes: Classes) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    ids = np.array([*range(len(classes)), 255], dtype=np.uint8)
+    return {name: generator.choice(ids, SHAPE) for name in ("a b#1", "007", "NA", "drive__é?", "x.y")}
+
+
+def unpacked(export: Path) -> Path:
+    with zipfile.ZipFile(export / "cvat.zip") as file:
+        file.extractall(export / "task/cvat")
+    return export / "task"
+
+
+def submitted(export: Path, change: Callable[[list[dict]], object] = lambda tasks: None) -> Path:
+    """Return an export of Label Studio in which each prediction was accepted."""
+    tasks = json.loads((export / "labelstudio.json").read_text())
+    for task in tasks:
+        task["annotations"] = [{"result": prediction["result"]} for prediction in task["predictions"]]
+    change(tasks)
+    (export / "export.json").write_text(json.dumps(tasks))
+    return export / "export.json"
+
+
+@pytest.mark.parametrize("classes", [CLASSES, OTHERS], ids=["background", "no background"])
+def test_what_nobody_changes_comes_back_equal(tmp_path: Path, classes: Classes) -> None:
+    labels, notes = generated(classes), Notes()
+    export_labels(labels, classes, "student_1", tmp_path)
+    sources = [(read_cvat, tmp_path / "cvat.zip"), (read_cvat, unpacked(tmp_path))]
+    for read, source in [*sources, (read_label_studio, submitted(tmp_path))]:
+        found = read(source, classes, notes)
+        assert found.keys() == labels.keys() and not notes.lines()
+        for name, label in labels.items():
+            np.testing.assert_array_equal(found[name], label)
+
+
+def test_brush_code_equals_the_format_written_out() -> None:
+    """2 values of 8 bits each; lengths of 16 bits; one run of 8 values 0, one of 4 values 255."""
+    head = f"{12:032b}" + "00111" + "1111" * 4
+    bits = head + "1" + "00" + f"{7:016b}" + f"{0:08b}" + "1" + "00" + f"{3:016b}" + f"{255:08b}"
+    code = [int(bits[start : start + 8].ljust(8, "0"), 2) for start in range(0, len(bits), 8)]
+    assert encode_brush(np.array([[False, False, True]])) == code
+    # as Label Studio may write: other lengths, single values, the soft edge of a brush
+    bits = (
+        f"{8:032b}"
+        + "00111"
+        + "0010"
+        + "0011" * 3
+        + "0"
+        + "00"
+        + "111"
+        + "".join(f"{n:08b}" for n in [9, 9, 9, 127] * 2)
+    )
+    bits = bits[:-8] + f"{128:08b}"
+    code = [int(bits[start : start + 8].ljust(8, "0"), 2) for start in range(0, len(bits), 8)]
+    assert decode_brush(code, 1, 2).tolist() == [[False, True]]
+    for height, width, length, message in ((1, 3, 99, "8 values"), (1, 2, 10, "cut short")):
+        with pytest.raises(ValueError, match=message):
+            decode_brush(code[:length], height, width)
+
+
+def test_long_runs_are_split() -> None:
+    mask = np.arange(200_000).reshape(400, 500) % 90_000 > 40_000
+    np.testing.assert_array_equal(decode_brush(encode_brush(mask), *mask.shape), mask)
+
+
+def test_the_changed_region_wins_whatever_its_place_in_the_list(tmp_path: Path) -> None:
+    label = np.repeat(np.array([[0, 1, 1, 255]], dtype=np.uint8), 2, axis=0)
+    export_labels({"x": label}, OTHERS, "student_1", tmp_path)
+
+    def grow(tasks: list[dict]) -> None:
+        road, car, _ = tasks[0]["annotations"][0]["result"]
+        road["value"]["rle"] = encode_brush(np.array([[1, 1, 0, 0]] * 2, dtype=bool))  # over the car, listed before it
+        car["value"]["rle"] = encode_brush(np.array([[0, 1, 0, 0]] * 2, dtype=bool))  # and a hole in the car
+
+    found = read_label_studio(submitted(tmp_path, grow), OTHERS, Notes())
+    assert found["x"].tolist() == [[0, 0, 255, 255]] * 2
+
+
+def test_skipped_images_are_counted_and_left_out(tmp_path: Path) -> None:
+    labels = generated(OTHERS)
+    export_labels(labels, OTHERS, "student_1", tmp_path)
+
+    def skip(tasks: list[dict]) -> None:
+        tasks[0]["annotations"] = []
+        tasks[1]["annotations"][0]["was_cancelled"] = True
+        tasks[2]["annotations"][0]["result"] = [{"type": "rectanglelabels", "value": {"x": 1}}]
+        tasks[3]["annotations"].append({"result": tasks[4]["predictions"][0]["result"]})
+
+    notes, folder = Notes(), unpacked(tmp_path) / "cvat"
+    found = read_label_studio(submitted(tmp_path, skip), OTHERS, notes)
+    assert [*found] == [*labels][3:] and np.array_equal(found["drive__é?"], labels["x.y"])
+    assert [len(places) for places in notes.places.values()] == [3, 1, 1]
+    notes = Notes()
+    (folder / "SegmentationClass/007.png").unlink()
+    write_label_png(folder / "SegmentationClass/NA.png", np.zeros(SHAPE, dtype=np.uint8), Classes(("x",), ((0, 0, 0),)))
+    assert [*read_cvat(folder, OTHERS, notes)] == ["a b#1", "drive__é?", "x.y"]
+    assert "no annotation and get no label (2): 007, NA" in str(notes)
+
+
+def rename(tasks: list[dict]) -> None:
+    tasks[1]["annotations"][0]["result"][0]["value"]["brushlabels"] = ["lorry"]
+
+
+def cut(tasks: list[dict]) -> None:
+    del tasks[1]["annotations"][0]["result"][0]["value"]["rle"][-3:]
+
+
+@pytest.mark.parametrize(
+    ("read", "write", "message"),
+    [
+        (read_label_studio, lambda folder: submitted(folder, rename), r"not the data set's: lorry \(in 007\); rename"),
+        (read_label_studio, lambda folder: submitted(folder, cut), "annotation of 007 is broken .*cut short"),
+        (
+            read_label_studio,
+            lambda folder: submitted(folder, lambda tasks: tasks.append(tasks[0])),
+            "two tasks of a b#1",
+        ),
+        (read_label_studio, lambda folder: folder / "labelstudio.json", 'export from Label Studio as "JSON"'),
+        (read_label_studio, lambda folder: folder / "cvat.zip", "is no JSON file"),
+        (read_cvat, lambda folder: folder / "labelstudio.json", "is no zip file"),
+        (read_cvat, lambda folder: folder, r"no labelmap\.txt; export from CVAT as"),
+    ],
+)
+def test_a_wrong_export_is_one_clear_error(tmp_path: Path, read: Callable, write: Callable, message: str) -> None:
+    export_labels(generated(OTHERS), OTHERS, "student_1", tmp_path)
+    with pytest.raises(UserError, match=message):
+        read(write(tmp_path), OTHERS, Notes())
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("car:", "lorry:", r"not the data set's: lorry \(in "),
+        ("background:0,0,0::\nroad:128,0,0", "road:0,0,0", "has class road in black"),
+        ("background:0,0,0", "background:0,0", "is no label map"),
+    ],
+)
+def test_a_wrong_label_map_is_one_clear_error(tmp_path: Path, before: str, after: str, message: str) -> None:
+    export_labels(generated(OTHERS), OTHERS, "student_1", tmp_path)
+    path = unpacked(tmp_path) / "cvat/labelmap.txt"
+    path.write_text(path.read_text().replace(before, after, 1))
+    with pytest.raises(UserError, match=message):
+        read_cvat(path.parent, OTHERS, Notes())
+
+
+def test_command_writes_the_labels_of_training_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    labels = generated(CLASSES)
+    subsets = dict(zip(labels, ["train", "val", "extra", "train", "train"], strict=True))
+    CLASSES.save(Path("data/prepared/classes.json"))
+    rows = [Row(name, subsets[name], "i.png", "", *(SHAPE if name != "x.y" else (3, 3)), "", "") for name in labels]
+    write_rows(Path("data/prepared/manifest.csv"), rows)
+    write_label_png(Path("data/pseudo/student_1/NA.png"), labels["NA"], CLASSES)
+    export_labels(labels, CLASSES, "student_1", Path("out"))
+    assert main(["labels", "cvat", "out/cvat.zip", "-o", "data/corrected"]) == 0
+    printed = capsys.readouterr()
+    assert "3 corrected labels: data/corrected" in printed.out
+    for line in ("no label (1): 007", "no label (1): x.y", "nobody has looked at (1): NA"):
+        assert line in printed.err
+    for name in ("a b#1", "NA", "drive__é?"):
+        path = Path(f"data/corrected/{name}.png")
+        np.testing.assert_array_equal(read_label(path, CLASSES.as_written()), labels[name])
+    assert main(["labels", "cvat", "out/cvat.zip", "-o", "x", "--background", "y"]) == 1
