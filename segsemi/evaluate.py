@@ -81,8 +81,9 @@ def write_evaluation(
     half = shutil.ignore_patterns(".*")  # files that a kill left half written
     shutil.copytree(work / "predictions", out / "predictions", ignore=half, dirs_exist_ok=True)
     write_csv(out / "images.csv", ["id", "miou", "mean_dice", "pixel_accuracy"], images)
-    error, facts = expected_calibration_error(calibration), {"subset": settings.subset, "weights": weights}
-    facts |= {"images": len(rows), "calibration_error": round(error, 6) if error == error else None}
+    error = expected_calibration_error(calibration)
+    facts: dict[str, Any] = {"subset": settings.subset, "weights": weights, "images": len(rows)}
+    facts["calibration_error"] = round(error, 6) if error == error else None
     write_json(out / "metrics.json", facts | confusion.summary(classes.names))
     cells = [
         {"truth": truth, "prediction": prediction, "pixels": int(count)}
