@@ -111,7 +111,12 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--overlay", action="store_true", help="also write pictures with colours laid over them")
     predict.add_argument("--scales", type=float, nargs="+", default=[1.0], help="average over these (default: 1)")
     predict.add_argument("--flip", action="store_true", help="also average with the mirrored image")
-    predict.add_argument("--sliding-window", type=int, metavar="PIXELS", help="side of a window, for large images")
+    predict.add_argument(
+        "--sliding-window",
+        type=int,
+        metavar="PIXELS",
+        help="side of a window, for large images; 1024 above 67 million pixels",
+    )
     predict.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
 
     suggest = command("suggest", "list the unlabelled images whose labels would help most")

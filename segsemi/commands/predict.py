@@ -20,6 +20,9 @@ from segsemi.inference import predict_label
 from segsemi.models.saving import load_model
 from segsemi.runtime.device import choose_device
 
+WHOLE = 1 << 26  # pixels; larger images, for which the network needs tens of GB, are predicted in windows
+WINDOW = 1024
+
 
 def run(args: argparse.Namespace) -> int:
     """Write OUT/NAME.png, an 8-bit palette PNG of class ids, for every image; return the exit code.
@@ -52,7 +55,13 @@ def run(args: argparse.Namespace) -> int:
             tqdm.write(f"error: {error}", file=sys.stderr)
             failed += 1
             continue
-        label = predict_label(model, image, args.scales, args.flip, window)
+        side = window
+        if window is None and model.architecture.short_side is None and image[..., 0].size > WHOLE:
+            side, size = WINDOW, f"{image.shape[0]}x{image.shape[1]} pixels"
+            tqdm.write(
+                f"{path}: {size}, predicted in windows of {side}; --sliding-window sets their side", file=sys.stderr
+            )
+        label = predict_label(model, image, args.scales, args.flip, side)
         if args.overlay:
             save_png(args.out / f"{name}_overlay.png", laid_over(image, label, model.classes))
         write_label_png(args.out / f"{name}.png", label, model.classes)

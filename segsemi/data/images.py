@@ -228,6 +228,8 @@ def read_label(path: Path, classes: Classes) -> np.ndarray:
         if mode == "1":
             known = (*classes.label_ids, *classes.ignore_ids)
             values = values.astype(np.uint8) * (1 if 1 in known or 255 not in known else 255)
+        elif mode == "P":
+            _check_palette(image, values, path, classes)
         elif mode == "L" and raw_mode[:3] in ("L;2", "L;4"):
             values = values // {"2": 85, "4": 17}[raw_mode[2]]  # Pillow spreads what few bits hold over 0..255
         elif values.ndim == 3:
@@ -235,6 +237,20 @@ def read_label(path: Path, classes: Classes) -> np.ndarray:
         elif mode[0] in "IF" and not np.array_equal(values, np.rint(values)):
             raise UserError(f"label {path} has values that are no whole numbers; save class ids as an 8-bit PNG")
     return _from_ids(values, path, classes)
+
+
+def _check_palette(image: Image.Image, values: np.ndarray, path: Path, classes: Classes) -> None:
+    """Refuse a palette that shows the classes' colours, but at other ids, as an editor that sorts colours leaves it."""
+    palette = np.reshape(image.getpalette("RGB") or [], (-1, 3)).tolist()
+    shown = {id_: tuple(palette[id_]) for id_ in np.unique(values).tolist() if id_ < len(palette)}
+    named = {id_: shown[id_] for id_ in classes.label_ids if id_ in shown}
+    wrong = [id_ for id_, colour in named.items() if classes.colours[classes.label_ids.index(id_)] != colour]
+    if wrong and len(named) > 1 and set(named.values()) <= set(classes.colours):
+        meant, is_ = classes.colours.index(named[wrong[0]]), classes.label_ids.index(wrong[0])
+        raise UserError(
+            f"label {path}: id {wrong[0]} is {classes.names[is_]}, but has the colour of {classes.names[meant]} in its "
+            "palette; if an editor sorted the palette, save the label as it was, else correct the colours in classes.json"
+        )
 
 
 def _one_channel(values: np.ndarray, mode: str, path: Path) -> np.ndarray:

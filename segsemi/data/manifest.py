@@ -22,8 +22,8 @@ Item = TypeVar("Item")
 class Row:
     """One image; `subset` is train, val, test, extra (images beside the training images, usually without labels), or SKIPPED.
 
-    `label` and `label_hash` are empty where there is no label. Readers of data sets leave size (in pixels) and hashes to
-    the check of the files.
+    `label` and `label_hash` are empty where there is no label. Readers of data sets leave size (in pixels), and hashes that
+    they do not need, to the check of the files.
     """
 
     id: str

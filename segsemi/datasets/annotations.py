@@ -3,11 +3,13 @@
 import base64
 import io
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -107,7 +109,7 @@ def read_labelme(source: Path, pictures: Mapping[str, Path], notes: Notes) -> li
                     class_ = _class_name(shape.get("label"))
                     mask = partial(_labelme_mask, shape, height, width)
                     if not mask().any():  # an error, too, comes before anything is written
-                        raise _StrayShape("lies outside the image")
+                        raise _StrayShape("covers no pixel of the image")
                     shapes.append((None if class_ == "__ignore__" else class_, mask))
                 except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
                     notes.add("shapes are passed over", f"{path.name} {_reason(error)}")
@@ -147,7 +149,7 @@ def _labelme_size(path: Path, content: Mapping[str, Any], picture: Path | None) 
     if height and width:
         return int(height), int(width)
     if content.get("imageData"):
-        return read_size(io.BytesIO(base64.b64decode(content["imageData"])))
+        return read_size(io.BytesIO(base64.b64decode(content["imageData"].rsplit(",", 1)[-1])))
     beside = path.parent / str(content.get("imagePath") or "").replace("\\", "/")
     for file in (picture, beside):
         if file is not None and file.is_file():
@@ -242,6 +244,8 @@ def _coco_images(
     content: Mapping[str, Any], place: str, folder: Path, pictures: Mapping[str, Path], notes: Notes
 ) -> Iterator[Annotated]:
     """Yield the images of one file that have a mask."""
+    if not isinstance(content, dict):
+        raise ValueError("it is no object with images, categories and annotations")
     classes = {
         id_: _class_name(item["name"]) for id_, item in _by_id(content["categories"], "category", "name").items()
     }
@@ -251,13 +255,15 @@ def _coco_images(
     for index, item in enumerate(content["annotations"] or ()):
         here = f"{place} {item.get('id', f'at position {index}')}"
         try:
+            if "segments_info" in item:
+                raise _StrayShape("is panoptic, with its mask in a PNG; export instances")
             image, category = _id(item["image_id"]), _id(item["category_id"])
             for key, value, known in (("image_id", image, images), ("category_id", category, classes)):
                 if value not in known:
                     raise _StrayShape(f"has {key} {value}, which the file does not explain")
             mask = partial(_coco_mask, item.get("segmentation"), *sizes[image])
             if not (area := int(mask().sum())):
-                raise _StrayShape("lies outside the image")
+                raise _StrayShape("covers no pixel of the image")
             shapes[image].append((area, classes[category], mask))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             notes.add("annotations without a mask are passed over", f"{here} {_reason(error)}")
@@ -277,6 +283,8 @@ def _coco_images(
 
 def _coco_name(file_name: str, folder: Path, pictures: Mapping[str, Path]) -> str:
     """Return the picture that `file_name`, perhaps below `folder`, means; if none is known, the path without ending."""
+    if "://" in file_name:
+        file_name = unquote(re.split("[?#]", file_name)[0])
     path = PurePosixPath(composed(file_name.replace("\\", "/")))
     if (name := _known(composed((folder / path).as_posix()), pictures)) is not None:
         return name

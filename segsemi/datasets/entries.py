@@ -180,7 +180,7 @@ def _read(root: Path, row: Row, classes: Classes) -> Checked:
     try:
         image, notes = read_picture(root / row.image, classes.value_range)
         height, width = image.shape[:2]
-        row = replace(row, height=height, width=width, image_hash=file_hash(root / row.image))
+        row = replace(row, height=height, width=width, image_hash=row.image_hash or file_hash(root / row.image))
         if row.label:
             label = read_label(root / row.label, classes)
             require_size(label, (height, width), root / row.label)

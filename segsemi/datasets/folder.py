@@ -41,9 +41,10 @@ def find_folder(root: Path, *, val_fraction: float, seed: int) -> DataSet:
         more = f" ({len(lost)} labels have none)" if len(lost) > 1 else ""
         hint = _suffix_hint(lost[0], images)
         raise UserError(f"label {root / labels[lost[0]]} has no image images/{lost[0]}.*{more}; {hint}add or remove it")
-    subsets = _subsets(root, sorted(labels), images, val_fraction, seed)
+    hashes: dict[str, str] = {}  # of images that were compared, which need not be read for it again
+    subsets = _subsets(root, sorted(labels), images, val_fraction, seed, hashes)
     rows = [
-        Row(id_of(stem), subsets.get(stem, "extra"), path, labels.get(stem, ""))
+        Row(id_of(stem), subsets.get(stem, "extra"), path, labels.get(stem, ""), image_hash=hashes.get(stem, ""))
         for stem, path in images.items()
         if stem in subsets or stem not in labels
     ]
@@ -75,8 +76,13 @@ def _passed_over(root: Path, used: Collection[str], images: dict[str, str]) -> I
         yield f"warning: {len(labels)} images look like labels (first {images[labels[0]]}); move labels into labels/"
 
 
-def _subsets(root: Path, labelled: list[str], images: dict[str, str], val_fraction: float, seed: int) -> dict[str, str]:
-    """Return stem -> train, val or test of the labelled images, without those that complete lists leave out."""
+def _subsets(
+    root: Path, labelled: list[str], images: dict[str, str], val_fraction: float, seed: int, hashes: dict[str, str]
+) -> dict[str, str]:
+    """Return stem -> train, val or test of the labelled images, without those that complete lists leave out.
+
+    `hashes`, stem -> hash, is filled with those that were computed.
+    """
     paths = [root / f"{subset}.txt" for subset in ("train", "val", "test")]
     lists = {path.stem: read_lines(path) for path in paths if path.exists()}
     subsets: dict[str, str] = {}
@@ -96,11 +102,13 @@ def _subsets(root: Path, labelled: list[str], images: dict[str, str], val_fracti
         if not rest:
             raise UserError(f"{paths[0]} leaves no labelled image for validation; name them in {paths[1]}")
         return subsets | dict.fromkeys(rest, "val")
-    held_out = _draw(root, images, rest, val_fraction, seed)
+    held_out = _draw(root, images, rest, val_fraction, seed, hashes)
     return subsets | dict.fromkeys(rest, "train") | dict.fromkeys(held_out, "val")
 
 
-def _draw(root: Path, images: dict[str, str], rest: list[str], val_fraction: float, seed: int) -> list[str]:
+def _draw(
+    root: Path, images: dict[str, str], rest: list[str], val_fraction: float, seed: int, hashes: dict[str, str]
+) -> list[str]:
     """Return `val_fraction` of the stems in `rest`: of identical images all or none, and none that is an image beside them."""
     number = round(val_fraction * len(rest))
     if not 0 < number < len(rest):
@@ -109,8 +117,9 @@ def _draw(root: Path, images: dict[str, str], rest: list[str], val_fraction: flo
     sizes = {stem: (root / path).stat().st_size for stem, path in images.items()}
     shared = {size for size, count in Counter(sizes.values()).items() if count > 1}
     copies = defaultdict(list)
-    for stem, path in images.items():
-        copies[file_hash(root / path) if sizes[stem] in shared else stem].append(stem)
+    hashes |= {stem: file_hash(root / path) for stem, path in images.items() if sizes[stem] in shared}
+    for stem in images:
+        copies[hashes.get(stem, stem)].append(stem)
     group = {stem: same for same in copies.values() for stem in same}
     labelled, drawn = set(rest), set[str]()
     for index in np.random.default_rng(seed).permutation(len(rest)):
@@ -118,7 +127,11 @@ def _draw(root: Path, images: dict[str, str], rest: list[str], val_fraction: flo
         if rest[index] not in drawn and len(drawn) + len(same) <= max(number, len(same)) and labelled.issuperset(same):
             drawn.update(same)
     if not 0 < len(drawn) < len(rest):
-        raise UserError(f"too many of the {len(rest)} labelled images are identical to draw val from; write a val.txt")
+        pair = " and ".join(images[stem] for stem in max(copies.values(), key=len)[:2])
+        raise UserError(
+            f"too many of the {len(rest)} labelled images are identical to others, such as {pair}, to draw val from; "
+            "remove copies, or write a val.txt"
+        )
     return sorted(drawn)
 
 

@@ -26,7 +26,7 @@ from segsemi.core.config import load_params
 from segsemi.core.errors import UserError
 from segsemi.core.files import file_hash, write_json
 from segsemi.data.images import read_image
-from segsemi.inference import predict_image
+from segsemi.inference import predict_image, predict_label
 from segsemi.models.build import Architecture, build_model
 from segsemi.models.saving import load_model, save_model
 
@@ -137,6 +137,21 @@ def test_predict_options_reach_the_network(model: Path, pictures: Path, tmp_path
     expected = predict_image(network, image, (0.5, 1.5), True, 32).argmax(0).numpy()
     with Image.open(out / "a.png") as png:
         assert np.array_equal(np.asarray(png), expected) and not np.array_equal(expected, network.predict(image))
+
+
+def test_predict_says_that_a_huge_image_goes_in_windows(
+    model: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = read_image(pictures / "a.jpg")[..., 0].size
+    for limit, name in ((pixels, "whole"), (pixels - 1, "windows")):
+        monkeypatch.setattr("segsemi.commands.predict.WHOLE", limit)
+        monkeypatch.setattr("segsemi.commands.predict.WINDOW", 32)
+        assert main(["predict", str(model), str(pictures / "a.jpg"), "-o", str(tmp_path / name)]) == 0
+        assert ("predicted in windows of 32; --sliding-window" in capsys.readouterr().err) == (name == "windows")
+    network, image = load_model(model), read_image(pictures / "a.jpg")
+    for name, side in (("whole", None), ("windows", 32)):
+        with Image.open(tmp_path / name / "a.png") as png:
+            assert np.array_equal(np.asarray(png), predict_label(network, image, window=side))
 
 
 def test_broken_image_is_reported_and_the_rest_is_done(

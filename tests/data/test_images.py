@@ -262,3 +262,27 @@ def test_colours_in_other_forms(name: str, tmp_path: Path) -> None:
 def test_colours_of_one_bit(tmp_path: Path) -> None:
     Image.fromarray(HALF > 0).save(tmp_path / "label.png")
     assert np.array_equal(read_label(tmp_path / "label.png", BLACK_WHITE), HALF // 255)
+
+
+@pytest.mark.parametrize(
+    ("order", "refused"), [((0, 1, 2), False), ((0, 2, 1), True), ((0, 1, 9), False), ((0, 9, 9), False)]
+)
+def test_a_palette_of_the_classes_in_another_order_is_refused(
+    order: tuple[int, ...], refused: bool, tmp_path: Path
+) -> None:
+    """What an editor that sorts colours leaves; other palettes mean nothing."""
+    colours = ((0, 0, 0), (255, 0, 0), (0, 255, 0))
+    classes = Classes(("ground", "cat", "dog"), colours, file_ids=(0, 3, 7))
+    palette = np.full((8, 3), 99, dtype=np.uint8)
+    for id_, place in zip((0, 3, 7), order, strict=True):
+        palette[id_] = colours[place] if place < 3 else (1, 2, 3)
+    for name, ids in (("all", [[0, 3, 7]]), ("one", [[3, 3]])):
+        image = Image.fromarray(np.array(ids, dtype=np.uint8))
+        image.putpalette(palette.tobytes())
+        image.save(tmp_path / f"{name}.png")
+    assert read_label(tmp_path / "one.png", classes).tolist() == [[1, 1]]  # too little to tell
+    if refused:
+        with pytest.raises(UserError, match="id 3 is cat, but has the colour of dog in its palette"):
+            read_label(tmp_path / "all.png", classes)
+    else:
+        assert read_label(tmp_path / "all.png", classes).tolist() == [[0, 1, 2]]

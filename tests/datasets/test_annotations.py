@@ -260,6 +260,7 @@ def test_labelme_finds_its_image(json_name: str, path: str, there: list[str], na
         ("/data/upload/7/sub/x.png", ["images/sub/x.jpg", "images/x.png"], "sub/x"),
         ("frame.0001", ["images/frame.0001.png", "images/frame.png"], "frame.0001"),
         ("x 1.png", ["unlabelled/x 1.png", "images/x.png"], "x 1"),
+        ("https://x.org/a/x%201.png?sign=a/b", ["images/x 1.png", "images/b.png"], "x 1"),
         ("y.png", ["images/x.png"], None),
         ("images\\x.png", [], "x"),
         ("frame.0001", [], "frame.0001"),
@@ -366,7 +367,9 @@ def test_images_without_a_file_of_their_own_are_refused(
         ("segmentation", [[1, 1, 2e8, 4, 4, 4]], "has coordinates beyond"),
         ("segmentation", [[1, 1, 4, 4, 9]], "has a polygon of 5 numbers"),
         ("segmentation", [{"x": 1, "y": 2}], "has a segmentation that is no list"),
-        ("segmentation", [[100, 1, 200, 1, 200, 9]], "lies outside the image"),
+        ("segmentation", [[100, 1, 200, 1, 200, 9]], "covers no pixel of the image"),
+        ("segmentation", [[5, 5, 5, 5, 5, 5]], "covers no pixel of the image"),
+        ("segments_info", [], "is panoptic, with its mask in a PNG"),
         ("segmentation", {"size": [2, 2], "counts": [4]}, r"has a mask of \[2, 2\], its image \[40, 60\]"),
         *(
             ("segmentation", {"size": [HEIGHT, WIDTH], "counts": counts}, "has run lengths that are not those of 40x60")

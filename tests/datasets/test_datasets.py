@@ -14,7 +14,7 @@ from scipy.io import savemat
 
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
-from segsemi.core.files import write_text
+from segsemi.core.files import file_hash, write_text
 from segsemi.data.images import read_label
 from segsemi.data.manifest import Row
 from segsemi.datasets import check_entries, find_dataset
@@ -353,7 +353,7 @@ def test_suffix_of_labels(tmp_path: Path) -> None:
     assert rows["a__0"] == "labels/a/0_mask.png" and rows["a__8"] == ""
 
 
-def test_copies_go_into_one_subset(tmp_path: Path) -> None:
+def test_copies_go_into_one_subset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in NEU_Seg: images that occur several times, one of them among the unlabelled ones."""
     folder(tmp_path, labelled=40)
     for copy, original in ((1, 0), (2, 0), (4, 3), (6, 5), (8, 7)):
@@ -365,10 +365,22 @@ def test_copies_go_into_one_subset(tmp_path: Path) -> None:
         subset = {row.id: row.subset for row in rows}
         assert subset["a__0"] == subset["a__1"] == subset["a__2"] and subset["a__9"] == "train"
         assert 9 <= Counter(subset.values())["val"] <= 10
+    hashed: Counter[str] = Counter()
+    for module in ("folder", "entries"):
+        count = lambda path: hashed.update([str(path)]) or file_hash(path)  # type: ignore[func-returns-value]  # noqa: E731
+        monkeypatch.setattr(f"segsemi.datasets.{module}.file_hash", count)
+    assert rows_of("folder", tmp_path)[1] and set(hashed.values()) == {1}  # no file is read twice for its hash
     (tmp_path / "val.txt").write_text("a/0\na/3\na/9\n")
     with pytest.raises(
         UserError, match=r"0\.png \(val\) and .*2\.png \(train\); .*3\.png .*; .*9\.png \(val\) and unlabelled/9"
     ):
+        rows_of("folder", tmp_path)
+
+
+def test_too_many_copies_are_named(tmp_path: Path) -> None:
+    folder(tmp_path, labelled=4)
+    shutil.copytree(tmp_path / "images", tmp_path / "unlabelled/again")
+    with pytest.raises(UserError, match=r"identical to others, such as images/a/0\.png and unlabelled/again/a/0\.png"):
         rows_of("folder", tmp_path)
 
 
