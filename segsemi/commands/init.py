@@ -30,7 +30,7 @@ NEXT = (
 )
 README = """# {name}
 
-A project of [segsemi](https://pypi.org/project/segsemi): semantic segmentation from a few labelled and many unlabelled images.
+A project of segsemi: semantic segmentation from a few labelled and many unlabelled images.
 
     pip install -r requirements.txt
     segsemi doctor --picture nine.png    # check the data, measure a training step
