@@ -75,7 +75,7 @@ def test_dvc_knows_the_commands_of_a_page(path: Path) -> None:
     text = path.read_text()
     for line in re.findall(r"(?:^ {4,}|`)(dvc [^`\n]+)", text, flags=re.MULTILINE):
         words = shlex.split(line.replace("\\|", "|").split(" >>")[0], comments=True)
-        if "..." not in words and words[1:] and not words[1].isupper():
+        if "..." not in words and words[1:] and not words[1].isupper() and words != ["dvc", "add"]:  # a mere name
             parse_args(words[1:])
     if path.suffix == ".yml":
         assert YAML(typ="safe").load(text)["jobs"]

@@ -106,7 +106,7 @@ def test_saug_gets_its_params_and_the_image_at_the_networks_size(data: Data, mon
             assert [name for name in SAUG_OPERATIONS if name not in self.operations] == ["hsv"]
             return super().__call__(image)
 
-    monkeypatch.setattr("segsemi.augment.strong.StrongAugment", Recorded)
+    monkeypatch.setattr("segsemi.data.batches.StrongAugment", Recorded)
     saug = {"saug_ops": 5, "saug_replace": False, "saug_without": ("hsv",)}
     make(a_recipe(1, augment=AUGMENT.model_copy(update={"short_side": 32}), **saug), *data)[0]
     assert seen == [(5, False, (32, 43, 3))] * 2  # of the pseudo-labelled images alone
