@@ -28,7 +28,7 @@ ModelName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Model = TypeVar("Model", bound=BaseModel)
 Scales = Annotated[list[PositiveFloat], Field(min_length=1)]
 
-# The operations of segsemi.augment.strong, which is slow to import; a test compares the two.
+# The operations of segsemi.augment.strong, a higher layer; a test compares the two.
 SaugOperation = Literal[
     "contrast_gamma",
     "contrast_linear",

@@ -94,8 +94,6 @@ class StepBatches(Dataset[list[PartBatch]]):
         self.samples = {False: labelled, True: pseudo}
         for part in recipe.parts:
             self._check(part)
-        if recipe.strong == "saug" and any(part.strong for part in recipe.parts):
-            import segsemi.augment.strong  # noqa: F401  # half a second, once: loader processes are forked from this one
         self._cache: dict[Sample, tuple[np.ndarray, np.ndarray]] = {}
         self._cache_left = runtime.loader_cache_mb * 2**20
         self._orders: dict[str, tuple[int, np.ndarray]] = {}  # part -> epoch and order of its samples

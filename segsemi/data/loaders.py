@@ -47,7 +47,7 @@ def _as_it_is(item: T) -> T:
 
 def _start_forkserver() -> None:
     """Start the process that forks loader processes; stops are blocked in it, and in these while they start."""
-    multiprocessing.set_forkserver_preload(["segsemi.data.loaders", "segsemi.augment.strong"])
+    multiprocessing.set_forkserver_preload(["segsemi.data.batches"])
     resource_tracker.ensure_running()  # first, as it ends with both signals let through
     before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # which processes inherit
     try:
