@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
         for name in preset_names():
             print(f"{name}\n    {read_preset(name)[1].splitlines()[0]}")
         return 0
-    changes = apply_preset(args.name, args.params, write=not args.dry_run)
+    changes = set_values(args.params, read_preset(args.name)[0], write=not args.dry_run)
     print(read_preset(args.name)[1])
     print("\n".join(changes) or "nothing to change")
     if changes and not args.dry_run:
@@ -46,11 +46,6 @@ def read_preset(name: str) -> tuple[dict[str, Any], str]:
     text = (_FOLDER / f"{name}.yaml").read_text()
     comment = "\n".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
     return YAML(typ="safe").load(text), comment
-
-
-def apply_preset(name: str, path: Path, *, write: bool = True) -> list[str]:
-    """Write the values of preset `name` into params.yaml; returns and raises as `set_values`, and for an unknown name."""
-    return set_values(path, read_preset(name)[0], write=write)
 
 
 def set_values(path: Path, values: Mapping[str, Any], *, write: bool = True) -> list[str]:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from segsemi.core.consistency import METHODS, SUPERVISED, BatchNorm, Consistency, ConsistencyParams, Mix
+from segsemi.core.consistency import METHODS, SUPERVISED, BatchNorm, BelowOne, Consistency, ConsistencyParams, Mix
 from segsemi.core.errors import UserError
 from segsemi.core.section import Section
 
@@ -23,7 +23,6 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(gt=0, le=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]*$")]
 Model = TypeVar("Model", bound=BaseModel)
 Scales = Annotated[list[PositiveFloat], Field(min_length=1)]
@@ -194,9 +193,9 @@ class StudentParams(OptimParams):
     bn: BatchNorm
     loss: Literal["scl", "scl_detached", "scl_released", "sce", "ce"]
     mix: Mix
-    ema: Decay
+    ema: BelowOne
     targets: Literal["stored", "ema"]
-    threshold: Decay
+    threshold: BelowOne
 
     @property
     def parts(self) -> list[Part]:

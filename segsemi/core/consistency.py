@@ -12,7 +12,7 @@ from segsemi.core.section import Section
 BatchNorm = Literal["trainable", "separate", "fixed", "dsbn"]
 Loss = Literal["scl", "scl_detached", "scl_released", "sce", "ce", "mse"]  # keys of segsemi.losses.LOSSES
 Mix = Literal["none", "cutmix", "cutmix_half", "classmix"]
-Share = Annotated[float, Field(ge=0, lt=1)]
+BelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Switches(Section):
@@ -31,12 +31,12 @@ class Switches(Section):
             batch norm; `fixed`: running statistics stay and normalise.
     """
 
-    ema: Share = 0.0
+    ema: BelowOne = 0.0
     mix: Mix = "none"
     views: Literal[1, 2] = 1
     perturb: Literal["none", "dropout", "complementary"] = "none"
     soft: bool = False
-    threshold: Share = 0.0
+    threshold: BelowOne = 0.0
     confidence: Literal["pixel", "batch"] = "pixel"
     loss: Loss = "ce"
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0

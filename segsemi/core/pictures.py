@@ -45,7 +45,7 @@ def grid(images: Sequence[np.ndarray], columns: int) -> np.ndarray:
 
 
 def png_bytes(image: np.ndarray, *, palette: bool = False) -> bytes:
-    """Return (H, W, 3) uint8 RGB as a PNG; with `palette` in 256 colours, a third of the bytes, for pictures in git."""
+    """Return (H, W, 3) or (H, W) uint8 as a PNG; with `palette` in 256 colours, a third of the bytes, for pictures in git."""
     picture = Image.fromarray(image)
     if palette:
         picture = picture.quantize(256, dither=Image.Dither.NONE)

@@ -242,7 +242,7 @@ def read_label(path: Path, classes: Classes) -> np.ndarray:
 def _check_palette(image: Image.Image, values: np.ndarray, path: Path, classes: Classes) -> None:
     """Refuse a palette that shows the classes' colours, but at other ids, as an editor that sorts colours leaves it."""
     palette = np.reshape(image.getpalette("RGB") or [], (-1, 3)).tolist()
-    shown = {id_: tuple(palette[id_]) for id_ in np.unique(values).tolist() if id_ < len(palette)}
+    shown = {id_: tuple(palette[id_]) for id_ in _present(values).tolist() if id_ < len(palette)}
     named = {id_: shown[id_] for id_ in classes.label_ids if id_ in shown}
     wrong = [id_ for id_, colour in named.items() if classes.colours[classes.label_ids.index(id_)] != colour]
     if wrong and len(named) > 1 and set(named.values()) <= set(classes.colours):
@@ -299,10 +299,14 @@ def require_size(label: np.ndarray, size: tuple[int, int], path: Path) -> None:
         )
 
 
+def _present(raw: np.ndarray) -> np.ndarray:
+    """Return the different values, in order; np.unique would sort all pixels."""
+    return np.flatnonzero(np.bincount(raw.ravel())) if raw.dtype == np.uint8 else np.unique(raw)
+
+
 def _from_ids(raw: np.ndarray, path: Path, classes: Classes) -> np.ndarray:
     known = {*classes.label_ids, *classes.ignore_ids}
-    present = np.flatnonzero(np.bincount(raw.ravel())) if raw.dtype == np.uint8 else np.unique(raw)
-    wrong = [int(id_) for id_ in present if id_ not in known]
+    wrong = [int(id_) for id_ in _present(raw) if id_ not in known]
     if wrong:
         expected = f"0..{len(classes) - 1}" if not classes.file_ids else f"{list(classes.file_ids)}"
         found = f"has ids {wrong[:5]} outside {expected} and the ignored {list(classes.ignore_ids)}"

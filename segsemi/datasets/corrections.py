@@ -84,12 +84,10 @@ def _task(id_: str, label: np.ndarray, classes: Classes, student: str) -> dict[s
         for class_, name in [*enumerate(classes.names), (IGNORE_INDEX, IGNORED)]
         if (label == class_).any()
     ]
-    png = io.BytesIO()
-    Image.fromarray(label).save(png, format="PNG")
     data = {
         "image": f"/data/local-files/?d=images/{quote(id_)}.png",
         "id": id_,
-        "suggested": base64.b64encode(png.getvalue()).decode(),
+        "suggested": base64.b64encode(png_bytes(label)).decode(),
     }
     return {"data": data, "predictions": [{"model_version": student, "result": result}]}
 

@@ -104,6 +104,14 @@ def test_init_refuses_what_it_cannot_make_a_project_of(
     assert message in capsys.readouterr().err and not (tmp_path / "p").exists()
 
 
+def test_a_palette_of_any_colours_holds_ids(tmp_path: Path) -> None:
+    """Also of those of Pascal VOC's map at other ids: nobody has named the classes yet."""
+    label = Image.fromarray(np.array([[0, 1]], dtype=np.uint8))
+    label.putpalette([128, 0, 0, 0, 128, 0])
+    label.save(tmp_path / "a.png")
+    assert guess_classes([tmp_path / "a.png"])[0]["names"] == ["background", "foreground"]
+
+
 def test_settings_suit_the_images(tmp_path: Path) -> None:
     pair(tmp_path, [0, 1])
     few, many = sorted((tmp_path / "pictures").rglob("*.jpg")), [tmp_path / "pictures/sub/0.jpg"] * 350
