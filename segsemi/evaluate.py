@@ -18,7 +18,7 @@ from segsemi.core.progress import progress_bar
 from segsemi.data.images import LabelledPairs
 from segsemi.data.loaders import load_items
 from segsemi.data.manifest import Row
-from segsemi.inference import predict_label
+from segsemi.inference import predict_confidence
 from segsemi.metrics import BINS, ConfusionMatrix, expected_calibration_error, reliability
 from segsemi.models.build import SegmentationModel
 from segsemi.runtime.distributed import Runtime
@@ -65,8 +65,8 @@ def write_evaluation(
     bar = progress_bar(loader, initial=start, total=len(rows), desc=f"evaluate {out.name}", unit="image")
     how = settings.scales, settings.flip, settings.window
     for row, (image, label) in zip(rows[start:], bar, strict=True):
-        confidence, own = np.empty(label.shape, dtype=np.float32), ConfusionMatrix(len(classes))
-        prediction = predict_label(model, image, *how, confidence)
+        own = ConfusionMatrix(len(classes))
+        prediction, confidence = predict_confidence(model, image, *how)
         own.update(prediction, label)
         confusion.matrix += own.matrix
         known = label != classes.ignore_index

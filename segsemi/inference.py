@@ -115,34 +115,31 @@ def predict_label(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     window: int | None = None,
-    confidence: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Return the most probable class of each pixel of one image, (H, W) uint8.
-
-    Args:
-        model, image, scales, flip, window: as in `predict_image`.
-        confidence: (H, W) float32, filled with the probabilities of these classes; None: not wanted.
-    """
+    """Return the most probable class of each pixel of one image, (H, W) uint8; arguments as in `predict_image`."""
     if tuple(scales) == (1.0,) and not flip and window is None:
-        return model.predict(image, confidence)
+        return model.predict(image)
+    return predict_confidence(model, image, scales, flip, window)[0]
+
+
+def predict_confidence(
+    model: SegmentationModel,
+    image: np.ndarray,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+    window: int | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes of `predict_label`, (H, W) uint8, and their probabilities, (H, W) float32."""
     if window is not None and model.architecture.short_side is None:
-        return _label_bands(model, image, window, scales, flip, confidence)
-    probabilities = predict_image(model, image, scales, flip, window)
-    if confidence is not None:
-        confidence[:] = probabilities.amax(dim=0).cpu().numpy()
-    return most_probable(probabilities)
+        return _predict_bands(model, image, window, scales, flip)
+    return most_probable(predict_image(model, image, scales, flip, window))
 
 
 @torch.inference_mode()
-def _label_bands(
-    model: SegmentationModel,
-    image: np.ndarray,
-    side: int,
-    scales: Sequence[float],
-    flip: bool,
-    confidence: np.ndarray | None,
-) -> np.ndarray:
-    """Return the classes, (H, W) uint8, that `predict_windows` gives, but hold the probabilities of one row of windows only.
+def _predict_bands(
+    model: SegmentationModel, image: np.ndarray, side: int, scales: Sequence[float], flip: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `predict_windows` gives, but hold the probabilities of one row of windows only.
 
     Those of a satellite's image of 200 million pixels would need gigabytes.
     """
@@ -150,7 +147,8 @@ def _label_bands(
     bands: dict[tuple[int, int], list[slice]] = {}
     for rows, columns in windows(height, width, side):
         bands.setdefault((rows.start, rows.stop), []).append(columns)
-    label, tops = np.empty((height, width), dtype=np.uint8), [*(top for top, _ in bands), height]
+    label, confidence = np.empty((height, width), dtype=np.uint8), np.empty((height, width), dtype=np.float32)
+    tops = [*(top for top, _ in bands), height]
     total, before = torch.zeros(0), 0
     for (top, bottom), end in zip(bands, tops[1:], strict=True):
         # The last channel counts the windows; rows that the band before has begun are kept.
@@ -163,8 +161,5 @@ def _label_bands(
             batch = model.as_batch(image[top:bottom, columns])
             total[:-1, :, columns] += predict_probabilities(model, batch, scales, flip)[0]
             total[-1, :, columns] += 1
-        done = total[:-1, : end - top] / total[-1, : end - top]
-        label[top:end] = most_probable(done)
-        if confidence is not None:
-            confidence[top:end] = done.amax(dim=0).cpu().numpy()
-    return label
+        label[top:end], confidence[top:end] = most_probable(total[:-1, : end - top] / total[-1, : end - top])
+    return label, confidence

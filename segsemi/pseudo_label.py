@@ -7,7 +7,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from segsemi.core.classes import Classes, write_label_png
 from segsemi.core.config import PseudoLabelParams
@@ -17,7 +16,7 @@ from segsemi.core.progress import progress_bar
 from segsemi.data.images import Images
 from segsemi.data.loaders import load_items
 from segsemi.data.manifest import Row
-from segsemi.inference import predict_image
+from segsemi.inference import predict_confidence
 from segsemi.models.build import SegmentationModel
 from segsemi.runtime.distributed import Runtime
 
@@ -55,11 +54,10 @@ def write_pseudo_labels(
         written: Future[None] | None = None
         for row, image in zip(bar, images, strict=True):
             with runtime.autocast():
-                confidence, label = predict_image(model, image, settings.scales, settings.flip).max(dim=0)
-            ids, sure = (values.to(torch.uint8).cpu().numpy() for values in (label, (255 * confidence).round()))
+                ids, confidence = predict_confidence(model, image, settings.scales, settings.flip)
             if written is not None:
                 written.result()
-            written = writer.submit(_write, work, row.id, ids, sure, float(confidence.mean()), model.classes)
+            written = writer.submit(_write, work, row.id, ids, confidence, model.classes)
         if written is not None:
             written.result()
     runtime.wait()
@@ -73,11 +71,12 @@ def write_pseudo_labels(
     write_csv(out / "summary.csv", ["id", "confidence", *classes], _summary(rows, work, classes))
 
 
-def _write(work: Path, name: str, ids: np.ndarray, sure: np.ndarray, confidence: float, classes: Classes) -> None:
+def _write(work: Path, name: str, ids: np.ndarray, confidence: np.ndarray, classes: Classes) -> None:
     write_label_png(work / f"{name}.png", ids, classes)
-    save_png(work / "confidence" / f"{name}.png", sure)
+    save_png(work / "confidence" / f"{name}.png", (255 * confidence).round().astype(np.uint8))
     shares = np.bincount(ids.ravel(), minlength=len(classes)) / ids.size
-    write_json(work / f"{name}.json", {"confidence": confidence, "shares": shares.tolist()})  # last: marks it done
+    note = {"confidence": float(confidence.mean()), "shares": shares.tolist()}
+    write_json(work / f"{name}.json", note)  # last: marks it done
 
 
 def _columns(classes: Classes) -> list[str]:

@@ -11,7 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from segsemi.core.classes import Classes
-from segsemi.inference import predict_image, predict_label, predict_probabilities, predict_windows, windows
+from segsemi.inference import (
+    predict_confidence,
+    predict_image,
+    predict_label,
+    predict_probabilities,
+    predict_windows,
+    windows,
+)
 from segsemi.models.build import Architecture, SegmentationModel, build_model
 
 CLASSES = Classes(("a", "b", "c", "d"), ((1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 1, 1)))
@@ -220,7 +227,11 @@ def test_predicted_label_is_the_class_of_predict_image(short_side: int | None) -
     for options in [((1.0,), False), ((1.0,), True), ((0.5,), False), ((0.5, 1.0), True), ((1.0,), False, 32)]:
         label = predict_label(model, image, *options)
         assert label.dtype == np.uint8
-        assert np.array_equal(label, predict_image(model, image, *options).argmax(0).numpy())
+        probabilities = predict_image(model, image, *options).numpy()
+        assert np.array_equal(label, probabilities.argmax(0))
+        same, confidence = predict_confidence(model, image, *options)
+        assert np.array_equal(label, same) and confidence.dtype == np.float32
+        assert np.allclose(confidence, probabilities.max(0), atol=1e-6)
         seen.add(label.tobytes())
     assert len(seen) == 5 and model.predict(image).tobytes() in seen
 

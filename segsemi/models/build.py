@@ -98,20 +98,13 @@ class SegmentationModel(nn.Module):
         return batch.contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def predict(self, image: np.ndarray, confidence: np.ndarray | None = None) -> np.ndarray:
-        """Return the class ids, (H, W) uint8, of an image, (H, W, 3) uint8 RGB, at one scale (see segsemi.inference).
-
-        `confidence`, (H, W) float32, is filled with the probabilities of these classes.
-        """
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """Return the class ids, (H, W) uint8, of an image, (H, W, 3) uint8 RGB, at one scale (see segsemi.inference)."""
         scores = self(self.as_batch(image))
-        if shrunk := scores.shape[-2:] != image.shape[:2]:  # else the logits have the order of the probabilities
+        if scores.shape[-2:] != image.shape[:2]:  # else the logits have the order of the probabilities
             scores = scores.float().softmax(dim=1)
             scores = F.interpolate(scores, size=image.shape[:2], mode="bilinear", align_corners=False)
-        if confidence is not None:
-            highest = scores[0].float().amax(dim=0)
-            highest = highest if shrunk else (highest - scores[0].float().logsumexp(dim=0)).exp()
-            confidence[:] = highest.cpu().numpy()
-        return most_probable(scores[0])
+        return most_probable(scores[0])[0]
 
     @property
     def encoder(self) -> nn.Module:
@@ -125,10 +118,11 @@ class SegmentationModel(nn.Module):
         return halved * int(getattr(self.encoder, "output_stride", 32))
 
 
-def most_probable(scores: Tensor) -> np.ndarray:
-    """Return the class with the highest probability or logit, the first of equal ones: (C, H, W) -> (H, W) uint8."""
+def most_probable(scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the class of the highest score, the first of equal ones, and the score: (C, H, W) -> (H, W) uint8, float32."""
     # max: argmax alone is ten times as slow over the first dimension
-    return scores.max(dim=0).indices.to(torch.uint8).cpu().numpy()
+    highest, ids = scores.max(dim=0)
+    return ids.to(torch.uint8).cpu().numpy(), highest.float().cpu().numpy()
 
 
 def _create_network(architecture: Architecture, num_classes: int) -> nn.Module:
