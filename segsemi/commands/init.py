@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from ruamel.yaml import YAML
 
 from segsemi.commands.preset import set_values
 from segsemi.core.errors import UserError
 from segsemi.core.files import write_text
 from segsemi.core.git import git
+from segsemi.data.images import read_size
 from segsemi.datasets.guess import Found, link_images
 
+IGNORE_FILES = (".gitignore", ".dvcignore")
 REQUIREMENTS = "requirements.txt"  # on which stages depend instead of on the library's folders
 NEXT = (
     "segsemi doctor --picture nine.png",
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     raw = folder / "data/raw"
     if args.images and raw.exists():
         raise UserError(f"{raw} exists already; move it, or leave out --images")
-    found = link_images(args.images, args.labels, raw) if args.images else Found([], [], {}, [])
+    found = link_images(args.images, args.labels, raw) if args.images else Found([], [], {}, [], [])
     start_git_and_dvc(folder)
     write_project(folder)
     set_values(folder / "params.yaml", settings(found.labelled, found.unlabelled))
@@ -74,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
         steps = ["correct names and colours in data/raw/classes.json"]
         if not found.unlabelled:
             steps += ["put images without a label into data/raw/unlabelled, or write `rounds: {}` into params.yaml"]
+    for line in found.notes:
+        print(line, file=sys.stderr)
     print(f"next, in {folder}:", *steps, *NEXT, sep="\n  ")
     return 0
 
@@ -87,15 +90,20 @@ def template() -> tuple[Path, list[str]]:
 
 
 def write_project(folder: Path) -> None:
-    """Write dvc.yaml, params.yaml, stages/ and all that belongs to them into `folder`."""
+    """Write dvc.yaml, params.yaml, stages/ and all that belongs to them into `folder`; files that are there stay."""
     root, names = template()
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(root / name, folder / name)
-    write_text(folder / "README.md", README.format(name=folder.resolve().name))
+        if name not in IGNORE_FILES and not (folder / name).exists():
+            shutil.copyfile(root / name, folder / name)
+    if not (folder / "README.md").exists():
+        write_text(folder / "README.md", README.format(name=folder.resolve().name))
     write_text(folder / REQUIREMENTS, requirement() + "\n")
-    ignored = (root / ".gitignore").read_text().splitlines()
-    write_text(folder / ".gitignore", "\n".join([*(x for x in ignored if "data/raw" not in x), "/data/raw/"]) + "\n")
+    for name in IGNORE_FILES:
+        there = (folder / name).read_text().splitlines() if (folder / name).exists() else []
+        lines = [line for line in (root / name).read_text().splitlines() if "data/raw" not in line]
+        lines += ["/data/raw/"] if name == ".gitignore" else []
+        write_text(folder / name, "\n".join([*there, *(line for line in lines if line not in there)]) + "\n")
     write_text(folder / "dvc.yaml", own_pipeline((root / "dvc.yaml").read_text()))
 
 
@@ -143,7 +151,7 @@ def start_git_and_dvc(folder: Path) -> None:
 def settings(labelled: Sequence[Path], unlabelled: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Return values of params.yaml that suit a folder of these images: steps, batches, and the size that is seen."""
     images = [*labelled, *unlabelled]
-    sides = [min(_size(path)) for path in images[:: len(images) // 50 + 1]] or [256]
+    sides = [min(read_size(path)) for path in images[:: len(images) // 50 + 1]] or [256]
     side = int(np.median(sides))
     teacher, student = (min(4000, max(1000, 10 * len(part))) if part else 2000 for part in (labelled, images))
     return {
@@ -153,11 +161,3 @@ def settings(labelled: Sequence[Path], unlabelled: Sequence[Path]) -> dict[str, 
         "teacher": {"steps": teacher, "val_every": teacher // 10},
         "student": {"steps": student, "val_every": student // 10, "batch_labelled": 8, "batch_pseudo": 8},
     }
-
-
-def _size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, ValueError) as error:
-        raise UserError(f"image {path} cannot be read ({error}); replace or remove it") from None

@@ -229,22 +229,35 @@ def read_label(path: Path, classes: Classes) -> np.ndarray:
             known = (*classes.label_ids, *classes.ignore_ids)
             values = values.astype(np.uint8) * (1 if 1 in known or 255 not in known else 255)
         elif mode == "P":
-            _check_palette(image, values, path, classes)
+            _check_palette(image, values, path, classes, renumbered=file.format == "GIF")
         elif mode == "L" and raw_mode[:3] in ("L;2", "L;4"):
             values = values // {"2": 85, "4": 17}[raw_mode[2]]  # Pillow spreads what few bits hold over 0..255
         elif values.ndim == 3:
             values = _one_channel(values, mode, path)
-        elif mode[0] in "IF" and not np.array_equal(values, np.rint(values)):
+        elif mode[0] in "IF" and not (np.isfinite(values) & (values == np.rint(values))).all():
             raise UserError(f"label {path} has values that are no whole numbers; save class ids as an 8-bit PNG")
     return _from_ids(values, path, classes)
 
 
-def _check_palette(image: Image.Image, values: np.ndarray, path: Path, classes: Classes) -> None:
-    """Refuse a palette that shows the classes' colours, but at other ids, as an editor that sorts colours leaves it."""
+def _check_palette(image: Image.Image, values: np.ndarray, path: Path, classes: Classes, *, renumbered: bool) -> None:
+    """Refuse a palette that shows the classes' colours or ids at other places, as editors that sort colours leave it.
+
+    Args:
+        renumbered: the file's format drops unused colours, so ids count only where the colours are the classes'.
+    """
     palette = np.reshape(image.getpalette("RGB") or [], (-1, 3)).tolist()
     shown = {id_: tuple(palette[id_]) for id_ in _present(values).tolist() if id_ < len(palette)}
     named = {id_: shown[id_] for id_ in classes.label_ids if id_ in shown}
+    greys = {id_: colour[0] for id_, colour in shown.items() if len(set(colour)) == 1}
+    known = {*classes.label_ids, *classes.ignore_ids}
+    moved = len(greys) == len(shown) and [*greys] != [*greys.values()] != [0, 255]
+    if moved and known.issuperset(greys.values()) and len(known) < 256:  # else any grey is an id
+        raise UserError(
+            f"label {path} shows the greys {[*greys.values()]}, which are ids, as ids {[*greys]}; save 8-bit grey"
+        )
     wrong = [id_ for id_, colour in named.items() if classes.colours[classes.label_ids.index(id_)] != colour]
+    if wrong and renumbered and (moved or len(greys) < len(shown)):
+        raise UserError(f"label {path} is a GIF, whose ids change where colours are unused; save it as PNG")
     if wrong and len(named) > 1 and set(named.values()) <= set(classes.colours):
         meant, is_ = classes.colours.index(named[wrong[0]]), classes.label_ids.index(wrong[0])
         raise UserError(

@@ -110,12 +110,12 @@ def read_labelme(source: Path, pictures: Mapping[str, Path], notes: Notes) -> li
                     mask = partial(_labelme_mask, shape, height, width)
                     if not mask().any():  # an error, too, comes before anything is written
                         raise _StrayShape("covers no pixel of the image")
-                    shapes.append((None if class_ == "__ignore__" else class_, mask))
+                    shapes.append((class_, mask))
                 except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
                     notes.add("shapes are passed over", f"{path.name} {_reason(error)}")
             if shapes or not content["shapes"]:
                 found.append(Annotated(name, height, width, shapes))
-        except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError) as error:
             broken.append(f"{path} is no annotation of labelme ({_reason(error)})")
     _refuse(broken)
     if not found:
@@ -137,10 +137,12 @@ def _known(name: str, pictures: Mapping[str, Path]) -> str | None:
     return max((end for end in path_ends(name) if end in pictures), key=len, default=None)
 
 
-def _class_name(label: Any) -> str:
+def _class_name(label: Any) -> str | None:
+    """Return the name of a class; None for what labelme calls no class."""
     if label is None or not str(label).strip():
         raise _StrayShape("has no class")
-    return composed(str(label).strip())
+    name = composed(str(label).strip())
+    return None if name == "__ignore__" else name
 
 
 def _labelme_size(path: Path, content: Mapping[str, Any], picture: Path | None) -> tuple[int, int]:
@@ -200,24 +202,32 @@ def read_coco(source: Path, pictures: Mapping[str, Path], notes: Notes) -> list[
     """
     paths = [source] if not source.is_dir() else visible_files(source, (".json",))
     found: dict[str, Annotated] = {}
+    places: dict[str, str] = {}  # name -> the folder that the first file gives its picture
     for path in paths:
         if path.name == "classes.json":
             continue
         try:
             content = read_json(path)
-            if source.is_dir() and not (isinstance(content, dict) and "annotations" in content):
-                notes.add("JSON files without annotations are passed over", str(path))
+            if source.is_dir() and not (isinstance(content, dict) and {"annotations", "categories"} <= content.keys()):
+                notes.add("JSON files without annotations and categories are passed over", str(path))
                 continue
             folder = path.parent.relative_to(source) if source.is_dir() else Path()
-            for image in _coco_images(content, f"{path.name} annotation", folder, pictures, notes):
-                other = found.setdefault(image.name, image)
+            for place, image in _coco_images(content, f"{path.name} annotation", folder, pictures, notes):
+                other, there = found.setdefault(image.name, image), places.setdefault(image.name, place)
+                if other is image:
+                    continue
                 if other[:3] != image[:3]:
                     raise ValueError(f"image {image.name!r} has another size than in a file before")
-                if other is not image:
-                    found[image.name] = image._replace(shapes=[*other.shapes, *image.shapes])
+                if not (place.endswith(there) or there.endswith(place)):
+                    raise ValueError(
+                        f"images of {there!r} and {place!r} would both be {image.name!r}; put the folders of both below images/"
+                    )
+                notes.add("images are annotated in several files, whose shapes are joined", image.name)
+                joined = sorted([*other.shapes, *image.shapes], key=lambda shape: -int(shape[1]().sum()))
+                found[image.name] = image._replace(shapes=joined)
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error})") from None
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{path} is no COCO file of masks ({_reason(error)})") from None
     if not found:
         raise UserError(f"{source} has no annotation with a mask; export it with them{notes}")
@@ -242,19 +252,23 @@ def _by_id(items: Sequence[Mapping[str, Any]], kind: str, key: str) -> dict[str,
 
 def _coco_images(
     content: Mapping[str, Any], place: str, folder: Path, pictures: Mapping[str, Path], notes: Notes
-) -> Iterator[Annotated]:
-    """Yield the images of one file that have a mask."""
+) -> Iterator[tuple[str, Annotated]]:
+    """Yield the images of one file that have a mask, and the folders in their file names."""
     if not isinstance(content, dict):
         raise ValueError("it is no object with images, categories and annotations")
     classes = {
         id_: _class_name(item["name"]) for id_, item in _by_id(content["categories"], "category", "name").items()
     }
-    images, shapes = _by_id(content["images"], "image", "file_name"), defaultdict(list)
+    listed = [
+        {**item, "file_name": item.get("file_name") or item["coco_url"]} for item in content["images"]
+    ]  # LVIS has URLs
+    images, shapes = _by_id(listed, "image", "file_name"), defaultdict(list)
     names = {id_: _coco_name(str(item["file_name"]), folder, pictures) for id_, item in images.items()}
     sizes = {id_: _coco_size(item, pictures.get(names[id_])) for id_, item in images.items()}
     for index, item in enumerate(content["annotations"] or ()):
-        here = f"{place} {item.get('id', f'at position {index}')}"
+        here = f"{place} at position {index}"
         try:
+            here = f"{place} {item.get('id', f'at position {index}')}"
             if "segments_info" in item:
                 raise _StrayShape("is panoptic, with its mask in a PNG; export instances")
             image, category = _id(item["image_id"]), _id(item["category_id"])
@@ -278,16 +292,21 @@ def _coco_images(
                     f"{often[names[id_]]} images have the name {names[id_]!r} (endings do not count); rename one"
                 )
             ordered = sorted(shapes[id_], key=lambda shape: -shape[0])
-            yield Annotated(names[id_], *sizes[id_], [shape[1:] for shape in ordered])
+            parent = PurePosixPath(str(images[id_]["file_name"]).replace("\\", "/")).parent
+            yield str(folder / parent).strip("./"), Annotated(names[id_], *sizes[id_], [shape[1:] for shape in ordered])
 
 
 def _coco_name(file_name: str, folder: Path, pictures: Mapping[str, Path]) -> str:
     """Return the picture that `file_name`, perhaps below `folder`, means; if none is known, the path without ending."""
     if "://" in file_name:
         file_name = unquote(re.split("[?#]", file_name)[0])
-    path = PurePosixPath(composed(file_name.replace("\\", "/")))
-    if (name := _known(composed((folder / path).as_posix()), pictures)) is not None:
-        return name
+    # Label Studio quotes names, and puts a random prefix before those of uploaded files.
+    slashed = composed(file_name.replace("\\", "/"))
+    plain = unquote(slashed).split("?d=")[-1]
+    for text in (slashed, plain, re.sub(r"(^|/)[0-9a-f]{8}-(?=[^/]+$)", r"\1", plain)):
+        if (name := _known(composed((folder / text).as_posix()), pictures)) is not None:
+            return name
+    path = PurePosixPath(slashed)
     if path.parts[:1] == ("images",) and len(path.parts) > 1:
         path = path.relative_to("images")
     return (path.with_suffix("") if path.suffix.lower() in IMAGE_ENDINGS else path).as_posix()
@@ -396,7 +415,10 @@ def write_labels(
         UserError: a shape has a class that is not in `names`; there is no class, or more than a label can hold; two images
             have one name, or one that leads out of the folder; labels that are there would change their meaning.
     """
+    names, background = [*map(composed, names)], composed(background) if background else None
     seen = set()
+    file = out / "classes.json"
+    kept = read_json(file) if file.exists() else {}
     for image in images:
         if PurePosixPath(image.name).is_absolute() or ".." in PurePosixPath(image.name).parts:
             raise UserError(f"image {image.name!r} lies outside the folder of the images; give paths below it")
@@ -405,7 +427,8 @@ def write_labels(
         if image.name in seen:
             raise UserError(f"two images have the name {image.name!r} (endings do not count); rename one")
         seen.add(image.name)
-    classes = _choose_classes(images, names, background, out / "classes.json", notes)
+    classes = _choose_classes(images, names, background, file, notes)
+    suffix = kept.get("label_suffix", "")
     ids: dict[str | None, int] = {name: index for index, name in enumerate(classes.names)} | {None: IGNORE_INDEX}
     before = {
         path.relative_to(out / "labels").with_suffix("").as_posix()
@@ -415,12 +438,11 @@ def write_labels(
         label = np.full((image.height, image.width), ids[background], dtype=np.uint8)
         for name, mask in image.shapes:
             label[mask()] = ids[name]
-        write_label_png(out / "labels" / f"{image.name}.png", label, classes)
+        write_label_png(out / "labels" / f"{image.name}{suffix}.png", label, classes)
     for name in sorted(before):
-        what = "labels that were there are replaced" if name in seen else "labels of an earlier export stay and count"
+        replaced = name.removesuffix(suffix) in seen
+        what = "labels that were there are replaced" if replaced else "labels of an earlier export stay and count"
         notes.add(what, f"labels/{name}.png")
-    file = out / "classes.json"
-    kept = read_json(file) if file.exists() else {}
     write_json(file, {**kept, "names": classes.names, "colours": classes.colours})
     return classes
 

@@ -21,7 +21,7 @@ from segsemi.core.files import read_json, visible_files, write_bytes, write_json
 from segsemi.core.pictures import png_bytes
 from segsemi.data.images import read_label
 from segsemi.datasets.annotations import Notes
-from segsemi.datasets.entries import composed
+from segsemi.datasets.entries import composed, read_lines
 from segsemi.datasets.voc import colour_of
 
 IGNORED = "__ignore__"  # the name of "no class" in both tools, as in labelme
@@ -147,14 +147,18 @@ def read_cvat(source: Path, classes: Classes, notes: Notes) -> dict[str, np.ndar
     found: dict[str, np.ndarray] = {}
     strange: dict[str, str] = {}  # unknown class -> an image with it
     with _unpacked(source) as folder:
-        labelmap = next(iter(sorted(folder.rglob("labelmap.txt"))), None)
-        if labelmap is None:
-            raise UserError(f'{source} has no labelmap.txt; export from CVAT as "Segmentation mask 1.1"')
+        labelmaps = sorted(folder.rglob("labelmap.txt"))
+        if len(labelmaps) != 1:
+            number = len(labelmaps) or "no"
+            raise UserError(
+                f'{source} has {number} labelmap.txt; export from CVAT as "Segmentation mask 1.1", one task a file'
+            )
+        labelmap = labelmaps[0]
         table, ids = _labelmap(labelmap), _ids(classes)
         lookup = np.full(256, IGNORE_INDEX, dtype=np.uint8)
         lookup[: len(table)] = [ids.get(class_, IGNORE_INDEX) for class_ in table.names]
-        lists = [path.read_text(encoding="utf-8") for path in visible_files(labelmap.parent / "ImageSets", (".txt",))]
-        listed = {PurePosixPath(composed(line.strip())).name for text in lists for line in text.splitlines()}
+        lists = visible_files(labelmap.parent / "ImageSets", (".txt",))
+        listed = {PurePosixPath(line).name for path in lists for line in read_lines(path, may_be_empty=True)}
         for path in visible_files(labelmap.parent / "SegmentationClass", (".png",)):
             name, label = composed(path.stem), read_label(path, table)
             if name in found:
@@ -214,16 +218,20 @@ def _read_tasks(source: Path) -> list[Any]:
     except ValueError as error:
         raise UserError(f"{source} is no JSON file ({error})") from None
     if not isinstance(tasks, list) or any(
-        not isinstance(task, dict) or not {"data", "annotations"} <= task.keys() for task in tasks
+        not isinstance(task, dict)
+        or not isinstance(task.get("data"), dict)
+        or not isinstance(task.get("annotations"), list)
+        for task in tasks
     ):
         raise UserError(f'{source} is no list of tasks with annotations; export from Label Studio as "JSON"')
     return tasks
 
 
 def _name_of(data: Mapping[str, Any]) -> str:
-    """Return the id that `export_labels` wrote; else the image's name, without what Label Studio puts before it."""
+    """Return the id that `export_labels` wrote; else the image's name, without what Label Studio puts before uploaded ones."""
     image = unquote(str(data.get("image", "")))
-    return composed(str(data.get("id") or re.sub(r"^[0-9a-f]{8}-", "", PurePosixPath(image).stem)))
+    prefix = r"^[0-9a-f]{8}-" if "/upload/" in image else "^"
+    return composed(str(data.get("id") or re.sub(prefix, "", PurePosixPath(image.split("?d=")[-1]).stem)))
 
 
 def _regions(result: Sequence[Mapping[str, Any]], name: str, notes: Notes) -> Iterator[tuple[str, np.ndarray]]:
@@ -265,20 +273,14 @@ def _unpacked(source: Path) -> Iterator[Path]:
 
 def _labelmap(path: Path) -> Classes:
     """Return the classes of lines `name:red,green,blue:parts:actions`; black of no class is ignored."""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    colours: dict[str, tuple[int, int, int]] = {}
     try:
-        parts = [line.rsplit(":", 3) for line in lines if line and not line.startswith("#")]
-        colours = {name.strip(): tuple(map(int, colour.split(","))) for name, colour, *_ in parts}
+        for line in read_lines(path):
+            name, colour, *_ = line.rsplit(":", 3)
+            red, green, blue = map(int, colour.split(","))
+            colours[name.strip()] = red, green, blue
         black = () if (0, 0, 0) in colours.values() else ((0, 0, 0),)
-        table = Classes.from_dict(
-            {
-                "names": colours,
-                "colours": colours.values(),
-                "ignore_ids": [IGNORE_INDEX],
-                "label_format": "colours",
-                "ignore_colours": black,
-            }
-        )
+        table = Classes(tuple(colours), tuple(colours.values()), label_format="colours", ignore_colours=black)
     except ValueError as error:
         raise UserError(f"{path.name} is no label map of CVAT ({error}); export it again") from None
     taken = next((name for name, colour in colours.items() if colour == (0, 0, 0)), UNLABELLED)

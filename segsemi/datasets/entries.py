@@ -20,6 +20,7 @@ from segsemi.data.images import IMAGE_ENDINGS, NOTES, read_label, read_picture, 
 from segsemi.data.manifest import HELD_OUT, SKIPPED, Row
 
 SHOWN = 20  # broken files, or pairs of equal images, that an error lists
+SEPARATOR = re.compile(r"[\s,;\"']+")  # of the columns of a list
 LONGEST_ID = 200  # bytes; a file name, which may have 255, is the id with an ending
 
 
@@ -88,7 +89,7 @@ def read_lines(path: Path, *, may_be_empty: bool = False) -> list[str]:
         lines = [composed(line.strip()) for line in decoded(path).splitlines()]
     except (OSError, ValueError) as error:
         raise UserError(f"list {path} cannot be read ({error})") from None
-    named = [line for line in lines if line and not line.startswith("#")]
+    named = [line for line in lines if line and not re.match(r"#(\s|$)", line)]
     if not named and not may_be_empty:
         raise UserError(f"list {path} is empty; name one image per line, or remove the file")
     return named
@@ -107,17 +108,24 @@ def path_ends(path: str) -> Iterator[str]:
 def find_name(line: str, known: Container[str]) -> str | None:
     """Return the longest known name with which a list's line, or a part of it before a separator, ends.
 
-    Quotes may surround the names, and backslashes may separate folders. A name may contain any of these.
+    Quotes may surround the names, and backslashes may separate folders. A name may contain any of these. None, too, where a
+    later part is a picture's name and this one is not: `0,3.png` is row 0 of a table, and means image 3.
     """
     texts = {text for slashed in (line, line.replace("\\", "/")) for text in (slashed, slashed.lstrip("\"'"))}
-    names = (
-        name
+    found = [
+        (name, text[:stop], text[stop:])
         for text in texts
-        for stop in [len(text), *(match.start() for match in re.finditer(r"[\s,;\"']+", text))]
+        for stop in [len(text), *(match.start() for match in SEPARATOR.finditer(text))]
         for name in path_ends(text[:stop])
         if name in known
-    )
-    return max(names, key=len, default=None)
+    ]
+    name, part, rest = max(found, key=lambda item: len(item[0]), default=(None, "", ""))
+    later = {end for other in SEPARATOR.split(rest) if _is_picture(other) for end in path_ends(other)}
+    return None if any(end in known for end in later) and not _is_picture(part) else name
+
+
+def _is_picture(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in IMAGE_ENDINGS
 
 
 def check_entries(

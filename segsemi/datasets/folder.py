@@ -1,5 +1,6 @@
 """Any folder of images: images/, labels/, perhaps unlabelled/ and lists, and classes.json."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -13,10 +14,11 @@ from segsemi.core.errors import UserError
 from segsemi.core.files import decoded, file_hash, walk
 from segsemi.data.images import IMAGE_ENDINGS, LABEL_ENDINGS
 from segsemi.data.manifest import Row
-from segsemi.datasets.entries import DataSet, find_name, id_of, read_lines, stems
+from segsemi.datasets.entries import DataSet, composed, find_name, id_of, read_lines, stems
 
 EXAMPLE = '{"names": ["background", "cat"], "colours": [[0, 0, 0], [255, 0, 0]]}'
 WORDS = {"extra_forbidden": "unknown key", "missing": "no such key"}
+LISTS = ("train.txt", "val.txt", "test.txt")
 SUFFIXES = ("_mask", "_gt", "_label", "_labels", "_seg", "-mask", "-gt", "-label")
 
 
@@ -51,7 +53,7 @@ def find_folder(root: Path, *, val_fraction: float, seed: int) -> DataSet:
     return DataSet(
         _classes(content),
         rows,
-        list(_passed_over(root, {str(root / path) for path in (*images.values(), *labels.values())}, images)),
+        list(_passed_over(root, {str(root / path) for path in (*images.values(), *labels.values())}, images, suffix)),
     )
 
 
@@ -62,15 +64,25 @@ def _suffix_hint(stem: str, images: Collection[str]) -> str:
     return f'if all labels end like this, write "label_suffix": "{suffix}" into classes.json, else ' if begins else ""
 
 
-def _passed_over(root: Path, used: Collection[str], images: dict[str, str]) -> Iterator[str]:
+def passed_over(folder: Path, used: Collection[str], reason: str) -> Iterator[str]:
+    """Yield a warning, with each ending, if the folder has files that are not used."""
+    paths = [path for path in walk(folder) if str(path) not in used]
+    endings = Counter(path.suffix.lower() or "without ending" for path in paths)
+    if endings:
+        kinds = ", ".join(f"{number} {ending}" for ending, number in endings.most_common(5))
+        yield f"warning: {len(paths)} files in {folder} are passed over: {kinds} (first {paths[0].name}){reason}"
+
+
+def _passed_over(root: Path, used: Collection[str], images: dict[str, str], suffix: str) -> Iterator[str]:
     """Yield a warning for each folder and ending of files that are not used, and for labels among the images."""
     for folder in ("images", "labels", "unlabelled"):
-        paths = [path for path in walk(root / folder) if str(path) not in used]
-        endings = Counter(path.suffix.lower() or "without ending" for path in paths)
-        if endings:
-            kinds = ", ".join(f"{number} {ending}" for ending, number in endings.most_common(5))
-            reason = "; labels must be PNG, TIFF, BMP or GIF" if folder == "labels" else ""
-            yield f"warning: {len(paths)} files in {root / folder} are passed over: {kinds} (first {paths[0].name}){reason}"
+        reason = "; labels must be PNG, TIFF, BMP or GIF" if folder == "labels" else ""
+        if folder == "labels" and suffix:
+            reason += f", and end with {suffix} (label_suffix)"
+        yield from passed_over(root / folder, used, reason)
+    for path in sorted(root.glob("*.txt")):
+        if re.match("train|val|test", path.stem, re.IGNORECASE) and path.name not in LISTS:
+            yield f"warning: list {path} is passed over; lists are named {', '.join(LISTS)}"
     labels = [stem for stem in images for end in SUFFIXES if stem.endswith(end) and stem.removesuffix(end) in images]
     if labels:
         yield f"warning: {len(labels)} images look like labels (first {images[labels[0]]}); move labels into labels/"
@@ -83,7 +95,7 @@ def _subsets(
 
     `hashes`, stem -> hash, is filled with those that were computed.
     """
-    paths = [root / f"{subset}.txt" for subset in ("train", "val", "test")]
+    paths = [root / name for name in LISTS]
     lists = {path.stem: read_lines(path) for path in paths if path.exists()}
     subsets: dict[str, str] = {}
     for subset, lines in lists.items():
@@ -155,8 +167,9 @@ def read_classes(path: Path) -> Classes:
 
 
 def _classes(found: _ClassesFile) -> Classes:
+    names = tuple(map(composed, found.names))
     return Classes(
-        *(found.names, found.colours, found.ignore_ids, found.ids, found.labels, found.ignore_colours, found.range)
+        *(names, found.colours, found.ignore_ids, found.ids, found.labels, found.ignore_colours, found.range)
     )
 
 

@@ -13,6 +13,7 @@ from segsemi.core.classes import IGNORE_INDEX, Classes
 from segsemi.core.errors import UserError
 from segsemi.data.images import IMAGE_ENDINGS, LABEL_ENDINGS, read_label, read_picture
 from segsemi.datasets.entries import stems
+from segsemi.datasets.folder import passed_over
 from segsemi.datasets.voc import colour_of
 
 MOST = 150  # different values in all labels; more of them are shades, not classes
@@ -21,12 +22,13 @@ ANY_ID = Classes(tuple(map(str, range(IGNORE_INDEX))), ((0, 0, 0),) * IGNORE_IND
 
 
 class Found(NamedTuple):
-    """The images with a label, the others, what classes.json may say, and one line about each class."""
+    """The images with a label, the others, what classes.json may say, one line about each class, and warnings."""
 
     labelled: list[Path]
     unlabelled: list[Path]
     classes: dict[str, Any]
     lines: list[str]
+    notes: list[str]
 
 
 def link_images(images: Sequence[Path], labels: Path | None, root: Path) -> Found:
@@ -66,7 +68,10 @@ def link_images(images: Sequence[Path], labels: Path | None, root: Path) -> Foun
             link = root / kind / f"{stem}{path.suffix}"
             link.parent.mkdir(parents=True, exist_ok=True)
             link.symlink_to(path)
-    return Found([*parts["images"].values()], [*parts["unlabelled"].values()], classes, lines)
+    used = {str(path) for files in parts.values() for path in files.values()}
+    folders = {**dict.fromkeys(images, ""), **({labels: "; labels must be PNG, TIFF, BMP or GIF"} if labels else {})}
+    notes = [line for folder, reason in folders.items() for line in passed_over(folder.resolve(), used, reason)]
+    return Found([*parts["images"].values()], [*parts["unlabelled"].values()], classes, lines, notes)
 
 
 def _holds(folder: Path, other: Path) -> bool:
@@ -131,9 +136,14 @@ def guess_classes(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
 
 def _has_colours(path: Path) -> bool:
     """Return whether a label is RGB with different channels; a palette holds ids."""
+    try:
+        with Image.open(path) as image:
+            if image.mode not in ("RGB", "RGBA"):
+                return False
+    except (OSError, ValueError):
+        return False  # broken, which `_ids` says
     picture = read_picture(path)[0]
-    with Image.open(path) as image:
-        return image.mode in ("RGB", "RGBA") and bool((picture != picture[..., :1]).any())
+    return bool((picture != picture[..., :1]).any())
 
 
 def _ids(path: Path) -> Counter[Any]:
