@@ -20,7 +20,7 @@ EXAMPLES = 4
 def write_quality(
     pseudo: Path, labelled: Sequence[Row], hidden: Sequence[Row], root: Path, classes: Classes, out: Path
 ) -> dict[str, Any]:
-    """Compare pseudo labels with the labels that the network learnt from, and with those that training never sees.
+    """Compare pseudo labels with the labels of the labelled images, and with those that training never sees.
 
     Writes to `out`: quality.json, and EXAMPLES of the pseudo labels, ID.png and confidence/ID.png, for the report.
 

@@ -196,6 +196,7 @@ class StudentParams(OptimParams):
     ema: BelowOne
     targets: Literal["stored", "ema"]
     threshold: BelowOne
+    strong: Literal["saug", "colour"]
 
     @property
     def parts(self) -> list[Part]:
@@ -232,10 +233,10 @@ class StudentParams(OptimParams):
                     f"{self.accumulate} pieces of a batch (accumulate); change one of the three"
                 )
         images = [sum(part.images for part in self.parts if part.parallel == parallel) for parallel in (False, True)]
-        if self.bn == "dsbn" and min(images) < 2 * self.accumulate:
+        if self.bn in ("dsbn", "separate") and min(images) < 2 * self.accumulate:
             raise ValueError(
-                "bn: dsbn needs two parts of at least 2 images (times accumulate), since each has its own batch statistics: "
-                "batch_labelled and batch_pseudo, or, with saug_share below 1, weak and strong; raise them, lower "
+                f"bn: {self.bn} needs two parts of at least 2 images (times accumulate), since each has its own batch "
+                "statistics: batch_labelled and batch_pseudo, or, with saug_share below 1, weak and strong; raise them, lower "
                 "accumulate or set bn: trainable"
             )
         return self
@@ -305,13 +306,26 @@ class Params(Section):
                 raise ValueError(
                     f"baselines.{baseline}: there is no such method; expected {SUPERVISED}, {', '.join(METHODS)}"
                 )
-            if baseline != SUPERVISED and (method := method_of(self, baseline)).soft and method.loss != "mse":
-                raise ValueError(f"consistency.loss {method.loss} takes hard targets: set consistency.soft to false")
+            if baseline != SUPERVISED:
+                self._check_method(baseline)
             if student not in self.rounds:
                 raise ValueError(
                     f"baselines.{baseline}: {student!r} is no key of rounds; name the student whose steps it gets"
                 )
         return self
+
+    def _check_method(self, baseline: str) -> None:
+        try:
+            method = method_of(self, baseline)
+        except ValidationError as error:
+            reasons = "; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors())
+            raise ValueError(f"baselines.{baseline}: section consistency: {reasons}") from None
+        least = 2 * self.student.accumulate if method.bn in ("dsbn", "separate") else 1
+        if min(self.student.batch_labelled, self.student.batch_pseudo) < least:
+            raise ValueError(
+                f"baselines.{baseline}: with bn: {method.bn} it needs at least {least} labelled and {least} unlabelled images "
+                "per step; raise student.batch_labelled and student.batch_pseudo"
+            )
 
 
 def _ancestors(rounds: dict[str, str], student: str) -> Iterator[str]:
@@ -358,7 +372,8 @@ def batch_images(params: Params, baseline: str) -> int:
 
 def method_of(params: Params, baseline: str) -> Consistency:
     """Return the switches of an online method, with those that `consistency` overrides."""
-    return METHODS[baseline].model_copy(update=params.consistency.model_dump(exclude_none=True))  # type: ignore[attr-defined]
+    overrides = params.consistency.model_dump(exclude_none=True)  # type: ignore[attr-defined]
+    return Consistency(**{**METHODS[baseline].model_dump(), **overrides})
 
 
 def load_params(path: Path | str = "params.yaml") -> Params:

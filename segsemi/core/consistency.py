@@ -3,9 +3,11 @@
 Facts and differences from the published code: docs/methods.md.
 """
 
+from __future__ import annotations
+
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, create_model
+from pydantic import Field, create_model, model_validator
 
 from segsemi.core.section import Section
 
@@ -53,6 +55,18 @@ class Consistency(Switches):
     """One online method; `targets`: whose predictions of the weak view it learns, the EMA model's or the student's own."""
 
     targets: Literal["ema", "student"]
+
+    @model_validator(mode="after")
+    def _fits(self) -> Consistency:
+        if (self.targets == "ema") != (self.ema > 0):
+            raise ValueError(
+                f"targets {self.targets} with ema {self.ema:g}: set ema above 0 for targets ema, 0 for student"
+            )
+        if self.perturb == "complementary" and self.views != 2:
+            raise ValueError("perturb complementary is of two views: set views to 2")
+        if self.soft and self.loss != "mse":
+            raise ValueError(f"loss {self.loss} takes hard targets: set soft to false")
+        return self
 
 
 def _constrained(field: Any) -> Any:

@@ -1,5 +1,6 @@
 """How one model is trained: everything in which teacher, students and baselines differ (paper, algorithm 1)."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from segsemi.core.config import (
@@ -13,6 +14,8 @@ from segsemi.core.config import (
     method_of,
 )
 from segsemi.core.consistency import SUPERVISED, Switches
+
+SAUG = {"saug_ops", "saug_replace", "saug_without"}
 
 
 class Recipe(OptimParams, Switches):
@@ -33,7 +36,7 @@ class Recipe(OptimParams, Switches):
     targets: Literal["stored", "ema", "student"] = "stored"
     saug_ops: int = 0
     saug_replace: bool = True
-    saug_without: tuple[str, ...] = ()
+    saug_without: Sequence[str] = ()
 
     @property
     def batch_images(self) -> int:
@@ -54,9 +57,8 @@ def student_recipe(name: str, student: StudentParams, augment: AugmentParams, se
         seed=seed,
         augment=augment,
         parts=tuple(student.parts),
-        **student.model_dump(include={"bn", "loss", "mix", "ema", "targets", "threshold"}),
+        **student.model_dump(include={"bn", "loss", "mix", "ema", "targets", "threshold", "strong", *SAUG}),
         **_shared(student),
-        **_saug(student),
     )
 
 
@@ -75,18 +77,10 @@ def baseline_recipe(name: str, params: Params) -> Recipe:
             Part("unlabelled", pseudo=True, strong=method.strong != "none", parallel=True, images=student.batch_pseudo),
         ),
         **{**_shared(student), **steps},
-        **_saug(student),
+        **student.model_dump(include=SAUG),
         **method.model_dump(),
     )
 
 
 def _shared(params: OptimParams) -> dict:
     return params.model_dump(include=set(OptimParams.model_fields))
-
-
-def _saug(student: StudentParams) -> dict:
-    return {
-        "saug_ops": student.saug_ops,
-        "saug_replace": student.saug_replace,
-        "saug_without": tuple(student.saug_without),
-    }

@@ -1,7 +1,7 @@
 """The processes of one stage, as torchrun starts them, and the exchange of values between them.
 
 Batch sizes are global and every random choice belongs to an image or a step, so the number of processes changes only which
-random numbers dropout draws. Processes on several machines need one file system for the repository.
+random numbers dropout and mixing draw. Processes on several machines need one file system for the repository.
 """
 
 import os

@@ -170,3 +170,18 @@ def test_a_project_runs_with_the_library_from_its_wheel(tmp_path: Path, monkeypa
     tracked = project.run("git", "ls-files", "data").split()
     assert tracked == ["data/corrected/README.md", "data/labelled.txt", "data/raw.dvc"]
     assert project.repro() == [] and project.run("git", "status", "--porcelain") == ""
+
+
+def test_init_keeps_files_that_are_there_and_names_files_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures, masks = pair(tmp_path, [0, 1])
+    shutil.copy(sorted(pictures.rglob("*.jpg"))[0], masks / "sub/9.jpg")
+    project = tmp_path / "p"
+    project.mkdir()
+    (project / "README.md").write_text("mine")
+    (project / ".gitignore").write_text("secrets.env\n")
+    assert main(["init", str(project), "--images", str(pictures), "--labels", str(masks)]) == 0
+    ignored = (project / ".gitignore").read_text().splitlines()
+    assert (project / "README.md").read_text() == "mine" and {"secrets.env", "/data/raw/", "/models/"} <= {*ignored}
+    assert "1 files in" in (said := capsys.readouterr().err) and "1 .jpg (first 9.jpg)" in said

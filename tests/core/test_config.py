@@ -86,6 +86,7 @@ def test_parts_of_a_students_batch(
     assert student.parts == parts
 
 
+FIXMATCH = {"baselines": {"fixmatch": "student_1"}}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     # unknown and missing keys
     ({"student.learning": 0.1}, r"student\.learning: unknown key; known keys: .*\blr\b"),
@@ -158,6 +159,23 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"rounds": {1: "teacher"}}, r"rounds\.1.*valid string"),
     ({"baselines": {"supervised": "teacher"}}, r"baselines\.supervised: 'teacher' is no key of rounds"),
     ({"baselines": {"student_1": "student_2"}}, r"model name 'student_1' stands twice"),
+    # an online method and its switches
+    ({**FIXMATCH, "consistency.targets": "student"}, r"baselines\.fixmatch: .*targets student with ema 0\.996"),
+    ({**FIXMATCH, "consistency.ema": 0.0}, r"baselines\.fixmatch: .*targets ema with ema 0"),
+    ({**FIXMATCH, "consistency.perturb": "complementary"}, r"complementary is of two views"),
+    ({**FIXMATCH, "consistency.soft": True}, r"loss ce takes hard targets"),
+    ({**FIXMATCH, "student.bn": "fixed", "student.batch_labelled": 0}, r"baselines\.fixmatch: .*at least 1 labelled"),
+    (
+        {
+            **FIXMATCH,
+            "student.accumulate": 2,
+            "consistency.bn": "separate",
+            "student.batch_pseudo": 2,
+            "student.bn": "fixed",
+        },
+        "least 4",
+    ),
+    ({"student.bn": "separate", "student.accumulate": 4}, r"student: bn: separate needs two parts"),
 ]
 
 

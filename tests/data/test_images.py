@@ -170,6 +170,7 @@ NO_IDS = {
     "above the classes": (deep(IDS, 257), r"has ids \[257, 514\]"),
     "below 0": (IDS.astype(np.int32) - 1, r"has ids \[-1\]"),
     "parts": (IDS / np.float32(2), "no whole numbers"),
+    "infinite": (np.where(IDS == 1, np.inf, IDS).astype(np.float32), "no whole numbers"),
 }
 
 
@@ -212,6 +213,30 @@ def test_labels_that_lost_their_ids_are_refused(tmp_path: Path) -> None:
     for read in (lambda: read_label(path, CLASSES), lambda: read_image(path)):
         with pytest.raises(UserError, match=r"label\.png is a pointer of Git LFS; `git lfs pull` fetches the file"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("ending", "palette", "values", "message"),
+    [
+        ("gif", None, [0, 2, 255], "shows the greys"),
+        ("gif", CLASSES.palette().ravel().tolist(), [0, 2, 2], "is a GIF, whose ids change"),
+        ("png", [0, 0, 0, 2, 2, 2, 255, 255, 255], [0, 1, 2], r"greys \[0, 2, 255\].* as ids \[0, 1, 2\]"),
+        ("png", [0, 0, 0, 255, 255, 255], [0, 1, 1], None),  # black and white
+        ("png", [0, 0, 0, 128, 128, 128, 255, 255, 255], [0, 1, 2], None),  # greys that are no ids
+    ],
+)
+def test_palettes_that_show_other_ids_are_refused(
+    ending: str, palette: list[int] | None, values: list[int], message: str | None, tmp_path: Path
+) -> None:
+    path, picture = tmp_path / f"label.{ending}", Image.fromarray(np.array([values], dtype=np.uint8))
+    if palette:
+        picture.putpalette(palette)
+    picture.save(path)
+    if message:
+        with pytest.raises(UserError, match=message):
+            read_label(path, CLASSES)
+    else:
+        assert read_label(path, CLASSES).tolist() == [values]
 
 
 def test_exif_of_labels(tmp_path: Path) -> None:

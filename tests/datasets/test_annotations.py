@@ -262,6 +262,8 @@ def test_labelme_finds_its_image(json_name: str, path: str, there: list[str], na
         ("x 1.png", ["unlabelled/x 1.png", "images/x.png"], "x 1"),
         ("https://x.org/a/x%201.png?sign=a/b", ["images/x 1.png", "images/b.png"], "x 1"),
         ("y.png", ["images/x.png"], None),
+        ("images/3fa9c1d2-x%201.png", ["images/x 1.png"], "x 1"),  # Label Studio
+        ("/data/local-files/?d=x.png", ["images/x.png"], "x"),
         ("images\\x.png", [], "x"),
         ("frame.0001", [], "frame.0001"),
     ],
@@ -385,3 +387,47 @@ def test_annotation_without_a_mask_is_passed_over(key: str, value: object, messa
     content["annotations"].append({"id": 2, "image_id": 7, "category_id": 9, "segmentation": [RING]})
     path.write_text(json.dumps(content))
     assert len(read_coco(path, notes)[0].shapes) == 1 and "passed over (1): instances.json annotation 1" in str(notes)
+
+
+def per_class(path: Path, name: str, ring: list[int], file_name: str = "x.png", **image: object) -> None:
+    """Write a COCO file of one class and one shape."""
+    content = {
+        "images": [{"id": 1, "file_name": file_name, "height": HEIGHT, "width": WIDTH, **image}],
+        "categories": [{"id": 1, "name": name}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [ring]}, None],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def test_smaller_shapes_lie_on_top_in_whichever_file_they_are(tmp_path: Path) -> None:
+    per_class(tmp_path / "json/a.json", "car", [10, 10, 20, 10, 20, 20, 10, 20])
+    per_class(tmp_path / "json/b.json", "road", [0, 0, WIDTH, 0, WIDTH, HEIGHT, 0, HEIGHT], file_name="images/x.png")
+    per_class(tmp_path / "json/c.json", "__ignore__", [0, 0, 5, 0, 5, 5, 0, 5])
+    (tmp_path / "json/captions.json").write_text('{"images": [], "annotations": [{"id": 1, "caption": "a car"}]}')
+    notes = Notes()
+    classes = write_labels(read_coco(tmp_path / "json", notes), tmp_path)
+    label = label_of(tmp_path, "x")
+    assert classes.names == ("car", "road") and (label[15, 15], label[30, 30], label[2, 2]) == (0, 1, 255)
+    for what in ("annotated in several files", "without annotations and categories", "without a mask"):
+        assert what in str(notes)
+
+
+def test_pictures_of_two_folders_are_not_one(tmp_path: Path) -> None:
+    found = pictures(tmp_path, "images/0001.png")
+    for folder in ("cam1", "cam2"):
+        per_class(tmp_path / f"json/{folder}.json", "car", [1, 1, 9, 1, 9, 9], file_name=f"{folder}/0001.png")
+    with pytest.raises(UserError, match="images of 'cam1' and 'cam2' would both be '0001'"):
+        annotations.read_coco(tmp_path / "json", found, Notes())
+    per_class(tmp_path / "json/cam2.json", "car", [1, 1, 9, 1, 9, 9], height=-4)
+    with pytest.raises(UserError, match="is no COCO file of masks"):
+        annotations.read_coco(tmp_path / "json", found, Notes())
+
+
+def test_names_are_compared_in_composed_unicode_and_labels_have_the_suffix(tmp_path: Path) -> None:
+    per_class(tmp_path / "a.json", "caf\u00e9", [1, 1, 9, 1, 9, 9])
+    (tmp_path / "classes.json").write_text(
+        json.dumps({"names": ["cafe\u0301", "rest"], "colours": [[0, 0, 0], [9, 9, 9]], "label_suffix": "_mask"})
+    )
+    classes = write_labels(read_coco(tmp_path / "a.json"), tmp_path, background="rest")
+    assert classes.names == ("caf\u00e9", "rest") and label_of(tmp_path, "x_mask")[3, 5] == 0

@@ -1,6 +1,7 @@
 """Pseudo labels come back from CVAT and Label Studio as they were, but for what the annotator changed."""
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -33,6 +34,11 @@ def unpacked(export: Path) -> Path:
     with zipfile.ZipFile(export / "cvat.zip") as file:
         file.extractall(export / "task/cvat")
     return export / "task"
+
+
+def two_tasks(export: Path) -> Path:
+    shutil.copytree(unpacked(export), export / "task again")
+    return export
 
 
 def submitted(export: Path, change: Callable[[list[dict]], object] = lambda tasks: None) -> Path:
@@ -143,6 +149,7 @@ def cut(tasks: list[dict]) -> None:
         (read_label_studio, lambda folder: folder / "cvat.zip", "is no JSON file"),
         (read_cvat, lambda folder: folder / "labelstudio.json", "is no zip file"),
         (read_cvat, lambda folder: folder, r"no labelmap\.txt; export from CVAT as"),
+        (read_cvat, lambda folder: two_tasks(folder), r"has 2 labelmap\.txt; .*one task a file"),
     ],
 )
 def test_a_wrong_export_is_one_clear_error(tmp_path: Path, read: Callable, write: Callable, message: str) -> None:

@@ -120,6 +120,7 @@ def test_lists_as_the_field_shares_them(line: str, expected: str) -> None:
         ("a cat.jpg", "may mean day 1__a cat, day 2__a cat"),
         ("x.png", "may mean sub__x, x"),
         *((line, "is no training image") for line in ("/", ".", "other/2007_000033.jpg", "x.v2")),
+        ("x,2007_000032.jpg", "is no training image"),  # row x of a table
     ],
 )
 def test_list_line_of_two_or_no_images_is_refused(line: str, message: str) -> None:
