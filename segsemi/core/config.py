@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from segsemi.core.consistency import METHODS, SUPERVISED, BatchNorm, BelowOne, Consistency, ConsistencyParams, Mix
+from segsemi.core.consistency import METHODS, SUPERVISED, BatchNorm, BelowOne, Consistency, ConsistencyParams, Loss, Mix
 from segsemi.core.errors import UserError
 from segsemi.core.section import Section
 
@@ -191,7 +191,7 @@ class StudentParams(OptimParams):
     saug_replace: bool
     saug_without: list[SaugOperation]
     bn: BatchNorm
-    loss: Literal["scl", "scl_detached", "scl_released", "sce", "ce"]
+    loss: Loss
     mix: Mix
     ema: BelowOne
     targets: Literal["stored", "ema"]
