@@ -83,36 +83,36 @@ def _predicted(
     own: PartBatch, teacher: nn.Module, rng: np.random.Generator, recipe: Recipe, runtime: Runtime
 ) -> list[tuple[Examples, Tensor]]:
     """Return the strong views, mixed, with the teacher's predictions of the weak ones; and these, with perturb `dropout`."""
-    (*strong, weak), padding = own.to(runtime.device)
+    (*strong, weak), valid = own.to(runtime.device)
     with torch.no_grad(), runtime.autocast():
         logits = teacher.eval()(weak.contiguous(memory_format=training_format(runtime.device)))
     probabilities = logits.float().softmax(dim=1)  # (N, C, H, W)
     confidence, ids = probabilities.max(dim=1)
-    ignored = padding == IGNORE_INDEX
-    targets = probabilities if recipe.soft else ids.to(torch.uint8).masked_fill(ignored, IGNORE_INDEX)
+    padding = valid == IGNORE_INDEX
+    targets = probabilities if recipe.soft else ids.to(torch.uint8).masked_fill(padding, IGNORE_INDEX)
     views = []
     for image in strong:
-        masks = torch.zeros_like(ignored) if recipe.mix == "none" else _masks(recipe.mix, ids, ignored, rng)
-        views.append([mixed(values, masks) for values in (image, targets, confidence, ignored)])
+        masks = torch.zeros_like(padding) if recipe.mix == "none" else _masks(recipe.mix, ids, padding, rng)
+        views.append([mixed(values, masks) for values in (image, targets, confidence, padding)])
     # V times (N, ...) -> (N V, ...), the views of an image one after the other
-    stacked = [torch.stack(same, dim=1).flatten(0, 1) for same in zip(*views, strict=True)]
+    images, mixed_targets, sure, outside = [torch.stack(same, dim=1).flatten(0, 1) for same in zip(*views, strict=True)]
+    weights, pixels = _weights(sure, outside, recipe, runtime)
     perturb = recipe.perturb if recipe.perturb == "complementary" else "none"
-    mixed_images, mixed_targets, sure, outside = stacked
-    found = [_weighted(Examples(own.part, mixed_images, mixed_targets, sure, perturb), outside, recipe, runtime)]
+    found = [(Examples(own.part, images, mixed_targets, weights, perturb), pixels)]
     if recipe.perturb == "dropout":
-        found.append(_weighted(Examples(own.part, weak, targets, confidence, "dropout"), ignored, recipe, runtime))
+        weights, pixels = _weights(confidence, padding, recipe, runtime)
+        found.append((Examples(own.part, weak, targets, weights, "dropout"), pixels))
     return found
 
 
-def _weighted(examples: Examples, ignored: Tensor, recipe: Recipe, runtime: Runtime) -> tuple[Examples, Tensor]:
-    """Return the examples, whose `weights` are confidences, with weights; and the number of pixels of images."""
-    valid = (~ignored).float()
-    sure = valid * (examples.weights >= recipe.threshold)
-    pixels = valid.sum()
+def _weights(confidence: Tensor, padding: Tensor, recipe: Recipe, runtime: Runtime) -> tuple[Tensor, Tensor]:
+    """Return what each pixel counts, (M, H, W), for its confidence, and the number of pixels of images."""
+    inside = (~padding).float()
+    sure, pixels = inside * (confidence >= recipe.threshold), inside.sum()
     if recipe.confidence == "batch":
         sums = runtime.mean(torch.stack([sure.sum(), pixels]))
-        sure = valid * (sums[0] / sums[1].clamp(min=1))
-    return replace(examples, weights=sure), pixels
+        sure = inside * (sums[0] / sums[1].clamp(min=1))
+    return sure, pixels
 
 
 def _masks(kind: str, ids: Tensor, ignored: Tensor, rng: np.random.Generator) -> Tensor:
