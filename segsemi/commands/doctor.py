@@ -12,7 +12,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +26,7 @@ from segsemi.core.recipe import Recipe, baseline_recipe, student_recipe, supervi
 from segsemi.core.resize import scaled_to_short_side
 from segsemi.data.batches import PartBatch
 from segsemi.data.images import read_image, read_label, require_size
+from segsemi.data.manifest import evenly_spread
 from segsemi.datasets import DataSet, find_dataset
 from segsemi.datasets.entries import Checked, odd_lines, read_entries, refuse
 from segsemi.datasets.split import Split, plan_warnings, split_as
@@ -94,7 +94,7 @@ def read_sample(data: DataSet, root: Path, *, skip_broken: bool) -> list[Checked
     labelled = [entry for entry in data.entries if entry.label and entry.subset != "extra"]  # extra ones are rough
     chosen = labelled or [entry for entry in data.entries if entry.label]
     without = [entry for entry in data.entries if not entry.label]
-    found = read_entries(root, _even(chosen, SAMPLE) + _even(without, SAMPLE // 4), data.classes)
+    found = read_entries(root, evenly_spread(chosen, SAMPLE) + evenly_spread(without, SAMPLE // 4), data.classes)
     refuse([item for item in found if item.error and (item.row.label or not skip_broken)])
     return [item for item in found if not item.error]
 
@@ -132,7 +132,7 @@ def split_lines(params: Params, split: Split) -> Iterator[str]:
 def save_nine(data: DataSet, root: Path, path: Path) -> None:
     """Write a picture of nine labelled images with their labels laid over them, each at most 320 pixels wide."""
     panel = []
-    for entry in _even([entry for entry in data.entries if entry.label], 9):
+    for entry in evenly_spread([entry for entry in data.entries if entry.label], 9):
         image, label = (
             read_image(root / entry.image, data.classes.value_range),
             read_label(root / entry.label, data.classes),
@@ -141,12 +141,6 @@ def save_nine(data: DataSet, root: Path, path: Path) -> None:
         panel.append(captioned(shrunk(laid_over(image, label, data.classes), 320), entry.id))
     if panel:
         save_png(path, grid(panel, columns=3))
-
-
-def _even(items: Sequence[Any], number: int) -> list[Any]:
-    """Return at most `number` of the items, evenly spread."""
-    places = np.linspace(0, len(items) - 1, num=min(number, len(items)), dtype=int)
-    return [items[place] for place in places]
 
 
 def cost_lines(params: Params, classes: Classes, split: Split, size: tuple[int, int]) -> Iterator[str]:

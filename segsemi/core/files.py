@@ -73,19 +73,9 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 # What file servers, archives and desktops leave among a user's files.
 _LEFTOVERS = {
-    *(
-        "@eadir",
-        "@tmp",
-        "@recycle",
-        "@recently-snapshot",
-        "#recycle",
-        "#snapshot",
-        "$recycle.bin",
-        "recycler",
-        "recycled",
-    ),
+    *("@eadir", "@tmp", "@recycle", "@recently-snapshot", "#recycle", "#snapshot", "$recycle.bin", "recycler", "recycled"),
     *("system volume information", "lost+found", "lost.dir", "__macosx", "__pycache__", "thumbs.db", "desktop.ini"),
-}
+}  # fmt: skip
 
 
 def _is_visible(name: str) -> bool:

@@ -147,11 +147,14 @@ def _has_colours(path: Path) -> bool:
 
 
 def _ids(path: Path) -> Counter[Any]:
-    values, counts = np.unique(read_label(path, ANY_ID), return_counts=True)
-    return Counter(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+    return _counted(read_label(path, ANY_ID))
 
 
 def _colours(path: Path) -> Counter[Any]:
-    colours = read_picture(path)[0].reshape(-1, 3)
-    codes, counts = np.unique(colours.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32), return_counts=True)
-    return Counter({(c >> 16, c >> 8 & 255, c & 255): n for c, n in zip(codes.tolist(), counts.tolist(), strict=True)})
+    return _counted(read_picture(path)[0])
+
+
+def _counted(array: np.ndarray) -> Counter[Any]:
+    """Return value, or colour, -> number of pixels of a label, (H, W) or (H, W, 3) uint8."""
+    picture = Image.fromarray(array)
+    return Counter({value: count for count, value in picture.getcolors(array.shape[0] * array.shape[1]) or ()})
