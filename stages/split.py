@@ -7,14 +7,16 @@ from segsemi.core.config import load_params
 from segsemi.core.errors import UserError, run_stage
 from segsemi.core.paths import CLASSES, MANIFEST, SPLIT
 from segsemi.data.manifest import read_rows
-from segsemi.datasets.split import NOTHING_UNLABELLED, plan_warnings, read_corrected, split_as, write_split
+from segsemi.datasets.entries import read_lines
+from segsemi.datasets.split import NOTHING_UNLABELLED, plan_warnings, read_corrected, split_rows, write_split
 
 
 def main() -> None:
     params = load_params()
     rows = read_rows(MANIFEST)
     corrected = read_corrected(Path(params.split.corrected), rows, Classes.load(CLASSES))
-    split = split_as(rows, params.split, corrected=corrected.keys(), seed=params.seed)
+    listed = read_lines(Path(params.split.labelled_list), may_be_empty=True)
+    split = split_rows(rows, params.split, listed, corrected=corrected.keys(), seed=params.seed)
     steps, batch_pseudo = params.student.steps, params.student.batch_pseudo
     for warning in plan_warnings(split, rounds=params.rounds, steps=steps, batch_pseudo=batch_pseudo):
         if warning == NOTHING_UNLABELLED:

@@ -1,19 +1,21 @@
 """A network, images and a recipe with which a step of training takes moments."""
 
 import copy
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from segsemi.core.classes import write_label_png
-from segsemi.core.config import AugmentParams, Part
+from segsemi.core.config import AugmentParams, Part, SplitParams
 from segsemi.core.recipe import Recipe
 from segsemi.data.batches import Sample, StepBatches, labelled_samples, pseudo_samples
 from segsemi.data.manifest import Row
 from segsemi.datasets import check_entries, find_dataset, scenes
+from segsemi.datasets.split import Split, split_rows
 from segsemi.models.build import Architecture, SegmentationModel, build_model
 from segsemi.runtime.distributed import Runtime
 
@@ -84,3 +86,17 @@ def small_data(raw: Path, images: int = 2, height: int = 64, width: int = 64) ->
 
 def batches(data: Data, recipe: Recipe, runtime: Runtime = ALONE) -> StepBatches:
     return StepBatches(recipe, data.labelled, data.pseudo, scenes.CLASSES, runtime)
+
+
+def chosen(
+    rows: list[Row], ids: Sequence[str] = (), corrected: Collection[str] = (), seed: int = 0, **choice: Any
+) -> Split:
+    """Split rows by the values of params' section split that `choice` names."""
+    none = {
+        "count": None,
+        "unlabelled_ratio": None,
+        "labelled_list": "data/labelled.txt",
+        "corrected": "data/corrected",
+    }
+    wanted = SplitParams(**{"fraction": 1.0, "extra": "unlabelled", "exclude": [], "val": [], **none, **choice})
+    return split_rows(rows, wanted, ids, corrected=corrected, seed=seed)

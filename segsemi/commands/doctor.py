@@ -28,8 +28,8 @@ from segsemi.data.batches import PartBatch
 from segsemi.data.images import read_image, read_label, require_size
 from segsemi.data.manifest import evenly_spread
 from segsemi.datasets import DataSet, find_dataset
-from segsemi.datasets.entries import Checked, odd_lines, read_entries, refuse
-from segsemi.datasets.split import Split, plan_warnings, split_as
+from segsemi.datasets.entries import Checked, odd_lines, read_entries, read_lines, refuse
+from segsemi.datasets.split import Split, plan_warnings, split_rows
 from segsemi.inference import predict_probabilities
 from segsemi.models.build import SegmentationModel, architecture_of
 from segsemi.runtime.cpu import fast_atrous_convolutions
@@ -64,7 +64,8 @@ def examine(params: Params, picture: Path | None) -> Iterator[str]:
     data = find_dataset(params.data.name, root, val_fraction=params.data.val_fraction, seed=params.seed)
     sample = read_sample(data, root, skip_broken=params.data.skip_broken)
     yield from data_lines(data, sample)
-    split = split_as(data.entries, params.split, seed=params.seed)
+    listed = read_lines(Path(params.split.labelled_list), may_be_empty=True)
+    split = split_rows(data.entries, params.split, listed, seed=params.seed)
     yield from split_lines(params, split)
     if picture:
         save_nine(data, root, picture)

@@ -16,7 +16,7 @@ from segsemi.core.errors import UserError
 from segsemi.core.files import file_hash, visible_files
 from segsemi.data.images import IMAGE_ENDINGS, read_label, require_size
 from segsemi.data.manifest import HELD_OUT, HIDDEN_COLUMNS, SKIPPED, UNLABELLED_COLUMNS, Row, write_rows
-from segsemi.datasets.entries import composed, find_name, path_ends, read_lines
+from segsemi.datasets.entries import composed, find_name, path_ends
 
 FEW = 10  # validation images
 NOTHING_UNLABELLED = (
@@ -37,46 +37,36 @@ class Split:
 
 
 def split_rows(
-    rows: list[Row],
-    *,
-    fraction: float = 1.0,
-    count: int | None = None,
-    ids: Sequence[str] = (),
-    corrected: Collection[str] = (),
-    extra: str = "unlabelled",
-    unlabelled_ratio: float | None = None,
-    exclude: Sequence[str] = (),
-    val: Sequence[str] = (),
-    seed: int,
+    rows: list[Row], wanted: SplitParams, ids: Sequence[str], *, corrected: Collection[str] = (), seed: int
 ) -> Split:
     """Choose the labelled images: by `ids` if there are any, else `count`, else round(fraction * number of train images).
 
     The choice is drawn from `seed`; with one seed a smaller choice is part of every larger one.
 
     Args:
+        wanted: what params.yaml says. With extra: labelled, extra images with labels count as training images.
+        ids: the lines of wanted.labelled_list.
         corrected: ids of images with a corrected label; they count as labelled too, unless they are labelled anyway.
-        extra: images of the subset extra are `unlabelled`; or `labelled`: those with labels count as training images,
-            the others are unlabelled; or `unused`.
-        unlabelled_ratio: number of unlabelled images for each labelled one (paper, Figure 3); None: all.
-        exclude, val: patterns of ids, such as `0016E5*`: training images to leave out, and those that become the
-            validation set in the place of the data set's own.
 
     Raises:
         UserError: there are not as many images as asked for, no labelled one would be left, or an id is unknown.
     """
-    rows = list(_regrouped(rows, exclude, val))
-    if extra == "labelled" and not any(row.subset == "extra" for row in rows):
+    rows = list(_regrouped(rows, wanted.exclude, wanted.val))
+    if wanted.extra == "labelled" and not any(row.subset == "extra" for row in rows):
         raise UserError(
             "split.extra is labelled, but there are no extra images (SBD, unlabelled/); set it to unlabelled"
         )
-    learnt = [row for row in rows if row.subset == "train" or (row.subset == "extra" and extra != "unused")]
-    train = [row for row in learnt if row.label and (row.subset == "train" or extra == "labelled")]
+    learnt = [row for row in rows if row.subset == "train" or (row.subset == "extra" and wanted.extra != "unused")]
+    train = [row for row in learnt if row.label and (row.subset == "train" or wanted.extra == "labelled")]
     if ids:
         chosen = _known_ids(ids, train)
     else:
-        number, images = round(fraction * len(train)) if count is None else count, f"{len(train)} training images"
+        number, images = (
+            round(wanted.fraction * len(train)) if wanted.count is None else wanted.count,
+            f"{len(train)} training images",
+        )
         if number < 1:
-            raise UserError(f"split.fraction {fraction} of {images} leaves no labelled one; raise it")
+            raise UserError(f"split.fraction {wanted.fraction} of {images} leaves no labelled one; raise it")
         if number > len(train):
             raise UserError(f"split.count {number} is more than the {images}; lower it")
         order = np.random.default_rng(seed).permutation(len(train))
@@ -85,11 +75,11 @@ def split_rows(
     rest = [row for row in learnt if row.id not in chosen]
     mended = [replace(row, label=f"corrected/{row.id}.png", label_hash="") for row in rest if row.id in corrected]
     unlabelled = [row for row in rest if row.id not in corrected]
-    if unlabelled_ratio is not None:
-        number = round(unlabelled_ratio * (len(labelled) + len(mended)))
+    if wanted.unlabelled_ratio is not None:
+        number = round(wanted.unlabelled_ratio * (len(labelled) + len(mended)))
         if number > len(unlabelled):
-            wanted = f"split.unlabelled_ratio {unlabelled_ratio} asks for {number}"
-            raise UserError(f"{wanted} unlabelled images, there are {len(unlabelled)}; lower it")
+            asked = f"split.unlabelled_ratio {wanted.unlabelled_ratio} asks for {number}"
+            raise UserError(f"{asked} unlabelled images, there are {len(unlabelled)}; lower it")
         order = np.random.default_rng([seed, 1]).permutation(len(unlabelled))
         unlabelled = [unlabelled[index] for index in sorted(order[:number])]
     held_out, test, skipped = ([row for row in rows if row.subset == subset] for subset in (*HELD_OUT, SKIPPED))
@@ -136,13 +126,6 @@ def plan_warnings(split: Split, *, rounds: Collection[str], steps: int, batch_ps
             f"the validation set has {len(split.val)} image{'s' * (len(split.val) != 1)}, too few to compare models: "
             "with so few, mIoU depends on which they are"
         )
-
-
-def split_as(rows: list[Row], wanted: SplitParams, *, corrected: Collection[str] = (), seed: int) -> Split:
-    """Split as params.yaml says, with the list of labelled images read; errors as `split_rows` and `read_lines`."""
-    choice = wanted.model_dump(exclude={"labelled_list", "corrected"})
-    ids = read_lines(Path(wanted.labelled_list), may_be_empty=True)
-    return split_rows(rows, ids=ids, corrected=corrected, seed=seed, **choice)
 
 
 def _known_ids(lines: Sequence[str], train: list[Row]) -> set[str]:

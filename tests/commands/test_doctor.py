@@ -17,7 +17,7 @@ from segsemi.commands.doctor import cost_lines, split_lines
 from segsemi.core.config import load_params, load_values, parse_params
 from segsemi.data.manifest import Row
 from segsemi.datasets.scenes import CLASSES as SCENES
-from segsemi.datasets.split import split_as
+from segsemi.datasets.split import split_rows
 
 
 def test_doctor_says_what_it_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,7 +82,7 @@ def test_doctor_tells_what_the_split_will_be(
     subsets = ["train"] * 8 + ["extra"] * extra + ["val"] * (1 if extra == 1000 else 10)
     entries = [Row(str(i), subset, f"{i}.jpg", f"{i}.png") for i, subset in enumerate(subsets)]
     params = load_params(path)
-    lines = list(split_lines(params, split_as(entries, params.split, seed=0)))
+    lines = list(split_lines(params, split_rows(entries, params.split, [], seed=0)))
     assert len(lines) == len(expected) and all(part in line for part, line in zip(expected, lines, strict=True))
 
 
@@ -91,7 +91,7 @@ def test_doctor_estimates_pseudo_labels_and_evaluation(monkeypatch: pytest.Monke
     monkeypatch.setattr("segsemi.commands.doctor.prediction_cost", lambda *_: 0.01)
     params = parse_params(load_values(ROOT / "params.yaml"))
     subsets = ["train"] * 400 + ["extra"] * 5000 + ["val"] * 60
-    split = split_as([Row(str(i), subset, "a", "b") for i, subset in enumerate(subsets)], params.split, seed=0)
+    split = split_rows([Row(str(i), subset, "a", "b") for i, subset in enumerate(subsets)], params.split, [], seed=0)
     lines = list(cost_lines(params, SCENES, split, (160, 208)))
     pseudo = 0.01 * 2 * (0.5**2 + 0.75**2 + 1 + 1.5**2 + 1.75**2) * 5350 * 2 / 60
     evaluation = 0.01 * 60 * (3 + 2 + 4) / 60  # three models, and val_every: twice the teacher and twice each student

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import savemat
+from small_training import chosen
 
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
@@ -22,7 +23,6 @@ from segsemi.datasets.camvid import CAMVID
 from segsemi.datasets.cityscapes import CITYSCAPES, CITYSCAPES_TRAIN_IDS
 from segsemi.datasets.entries import id_of
 from segsemi.datasets.folder import read_classes
-from segsemi.datasets.split import split_rows
 from segsemi.datasets.voc import VOC
 
 RNG = np.random.default_rng(0)
@@ -129,7 +129,7 @@ def test_cityscapes_coarse_labels_measure_the_extra_images(tmp_path: Path) -> No
     write(coarse, np.full((6, 8), 7, np.uint8))
     _, rows = rows_of("cityscapes", tmp_path)
     assert rows[-1].label.startswith("gtCoarse/")
-    split = split_rows(rows, fraction=1.0, seed=0)
+    split = chosen(rows, fraction=1.0, seed=0)
     assert [row.id for row in split.unlabelled] == ["augsburg_000000_000000"]
 
 
@@ -212,7 +212,7 @@ def test_sbd_as_png_is_extra_and_may_be_labelled(tmp_path: Path) -> None:
     _, rows = rows_of("voc", tmp_path)
     assert subsets(rows) | {"2007_000003": "val", "2008_000001": "extra", "2008_000002": "extra"} == subsets(rows)
     for extra, labelled, unlabelled in (("unlabelled", 2, 2), ("labelled", 4, 0), ("unused", 2, 0)):
-        split = split_rows(rows, fraction=1.0, extra=extra, seed=0)
+        split = chosen(rows, fraction=1.0, extra=extra, seed=0)
         assert (len(split.labelled), len(split.unlabelled)) == (labelled, unlabelled)
     lines = "2007_000001\n/JPEGImages/2008_000002.jpg /SegmentationClassAug/2008_000002.png\n"  # as it is published
     (base / "ImageSets/Segmentation/trainaug.txt").write_text(lines)
@@ -310,7 +310,7 @@ def test_names_in_composed_and_decomposed_unicode_are_the_same(tmp_path: Path) -
     (tmp_path / "val.txt").write_text(f"{composed}\na/1\n", encoding="utf-16")
     rows = {row.id: row for row in rows_of("folder", tmp_path)[1]}
     assert rows[composed].subset == "val" and rows[composed].image == f"images/{decomposed}.png"
-    assert [row.id for row in split_rows([*rows.values()], ids=["a/2", "a/3.png"], seed=0).labelled] == ["a__2", "a__3"]
+    assert [row.id for row in chosen([*rows.values()], ids=["a/2", "a/3.png"], seed=0).labelled] == ["a__2", "a__3"]
     write_image(tmp_path / f"images/{composed}.png")
     with pytest.raises(UserError, match="are the same image twice"):
         rows_of("folder", tmp_path)

@@ -5,13 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from small_training import chosen
 
 from segsemi.core.classes import Classes, write_label_png
 from segsemi.core.errors import UserError
 from segsemi.core.files import file_hash
 from segsemi.data.manifest import COLUMNS, Row, read_rows
 from segsemi.datasets.entries import read_lines
-from segsemi.datasets.split import read_corrected, split_rows, write_split
+from segsemi.datasets.split import read_corrected, write_split
 
 CLASSES = Classes(("ground", "cat", "dog"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)))
 
@@ -32,31 +33,31 @@ def ids(rows: list[Row]) -> list[str]:
 
 @pytest.mark.parametrize(("fraction", "expected"), [(1 / 8, 46), (1 / 4, 92), (1 / 2, 184), (1.0, 367), (0.01, 4)])
 def test_fraction_of_camvid_gives_as_many_labels(fraction: float, expected: int) -> None:
-    split = split_rows(rows_of(367), fraction=fraction, seed=0)
+    split = chosen(rows_of(367), fraction=fraction, seed=0)
     assert len(split.labelled) == expected and len(split.unlabelled) == 368 - expected
     assert "e0" in ids(split.unlabelled) and ids(split.val) == ["v"] and ids(split.test) == ["x"]
 
 
 def test_split_depends_on_the_seed_and_smaller_ones_lie_within_larger() -> None:
-    def chosen(count: int, seed: int) -> set[str]:
-        return set(ids(split_rows(rows_of(100), count=count, seed=seed).labelled))
+    def labelled(count: int, seed: int) -> set[str]:
+        return set(ids(chosen(rows_of(100), count=count, seed=seed).labelled))
 
-    assert chosen(10, 1) == chosen(10, 1) != chosen(10, 2)
-    assert chosen(10, 1) < chosen(20, 1) < chosen(50, 1)
+    assert labelled(10, 1) == labelled(10, 1) != labelled(10, 2)
+    assert labelled(10, 1) < labelled(20, 1) < labelled(50, 1)
 
 
 def test_ratio_of_unlabelled_images() -> None:
     rows = rows_of(10, extra=20)
 
     def unlabelled(ratio: float, seed: int = 3) -> list[str]:
-        return ids(split_rows(rows, count=2, unlabelled_ratio=ratio, seed=seed).unlabelled)
+        return ids(chosen(rows, count=2, unlabelled_ratio=ratio, seed=seed).unlabelled)
 
     one, two, five = (set(unlabelled(ratio)) for ratio in (1.0, 2.0, 5.0))
     assert (len(one), len(two), len(five)) == (2, 4, 10) and one < two < five
     assert unlabelled(5.0) == [row.id for row in rows if row.id in five]
     assert set(unlabelled(2.0, seed=4)) != two
     (corrected, *_) = one  # counts as a labelled image
-    split = split_rows(rows, count=2, unlabelled_ratio=2.0, seed=3, corrected=[corrected])
+    split = chosen(rows, count=2, unlabelled_ratio=2.0, seed=3, corrected=[corrected])
     assert ids(split.corrected) == [corrected] and len(split.unlabelled) == 6
 
 
@@ -72,15 +73,15 @@ def test_ratio_of_unlabelled_images() -> None:
 )
 def test_impossible_split_is_refused(choice: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        split_rows(rows_of(100, extra=0), seed=0, **choice)
+        chosen(rows_of(100, extra=0), seed=0, **choice)
 
 
 def test_list_file_chooses_the_labelled_images(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("# comment only\n\n")
-    assert len(split_rows(rows_of(5), ids=read_lines(path, may_be_empty=True), seed=0).labelled) == 5
+    assert len(chosen(rows_of(5), ids=read_lines(path, may_be_empty=True), seed=0).labelled) == 5
     path.write_text("# two\nt0003\ntrain/t0001.png trainannot/t0001.png\n")
-    assert ids(split_rows(rows_of(5), ids=read_lines(path), seed=0).labelled) == ["t0001", "t0003"]
+    assert ids(chosen(rows_of(5), ids=read_lines(path), seed=0).labelled) == ["t0001", "t0003"]
     with pytest.raises(UserError, match="missing.txt"):
         read_lines(tmp_path / "missing.txt")
 
@@ -111,7 +112,7 @@ LISTED = [
     ],
 )
 def test_lists_as_the_field_shares_them(line: str, expected: str) -> None:
-    assert ids(split_rows(LISTED, ids=[line], seed=0).labelled) == [expected]
+    assert ids(chosen(LISTED, ids=[line], seed=0).labelled) == [expected]
 
 
 @pytest.mark.parametrize(
@@ -125,11 +126,11 @@ def test_lists_as_the_field_shares_them(line: str, expected: str) -> None:
 )
 def test_list_line_of_two_or_no_images_is_refused(line: str, message: str) -> None:
     with pytest.raises(UserError, match=rf"split\.labelled_list.*{message}"):
-        split_rows(LISTED, ids=[line], seed=0)
+        chosen(LISTED, ids=[line], seed=0)
 
 
 def test_unlabelled_list_has_no_trace_of_labels(tmp_path: Path) -> None:
-    split = split_rows(rows_of(8), count=2, seed=0)
+    split = chosen(rows_of(8), count=2, seed=0)
     write_split(split, tmp_path)
     assert "label" not in (tmp_path / "unlabelled.csv").read_text().splitlines()[0]
     assert "annot" not in (tmp_path / "unlabelled.csv").read_text()
@@ -145,7 +146,7 @@ def test_corrected_labels_count_as_labelled(tmp_path: Path) -> None:
         write_label_png(tmp_path / f"mine/{name}.png", np.full((6, 8), 2, dtype=np.uint8), CLASSES)
     (tmp_path / "mine/README.md").write_text("no label")
     files = read_corrected(tmp_path / "mine", rows, CLASSES)
-    write_split(split_rows(rows, ids=["t0000", "t0003"], corrected=files, seed=0), tmp_path, files)
+    write_split(chosen(rows, ids=["t0000", "t0003"], corrected=files, seed=0), tmp_path, files)
     found = {name: read_rows(tmp_path / f"{name}.csv") for name in ("labelled", "corrected", "unlabelled", "hidden")}
     assert {name: ids(part) for name, part in found.items()} == {
         "labelled": ["t0000", "t0003"],  # its own label wins
@@ -225,9 +226,9 @@ def test_patterns_leave_training_images_out_and_choose_another_validation_set() 
     """As for frames of another drive; the data set's own validation images are then in no part."""
     rows = [Row(f"{drive}_{i}", "train", f"{drive}_{i}.png", "l.png") for drive in "abc" for i in range(4)]
     rows += [Row(f"a_{i}", "val", f"v{i}.png", "l.png") for i in range(7, 9)]
-    split = split_rows(rows, count=2, exclude=["b_*", "a_3"], val=["c_[01]"], seed=0)
+    split = chosen(rows, count=2, exclude=["b_*", "a_3"], val=["c_[01]"], seed=0)
     assert ids(split.val) == ["c_0", "c_1"]
     assert sorted(ids(split.labelled) + ids(split.unlabelled)) == ["a_0", "a_1", "a_2", "c_2", "c_3"]
     for key in ("exclude", "val"):
         with pytest.raises(UserError, match=rf"split.{key}: no training image has an id like 'z\*'; see"):
-            split_rows(rows, seed=0, **{key: ["z*"]})
+            chosen(rows, seed=0, **{key: ["z*"]})

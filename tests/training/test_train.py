@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import ROOT
-from small_training import ARCHITECTURE, scene_rows
+from small_training import ARCHITECTURE, chosen, scene_rows
 
 from segsemi.core.classes import write_label_png
 from segsemi.core.config import Params, load_params
@@ -18,7 +18,7 @@ from segsemi.core.paths import CLASSES, SPLIT, VAL, model_files, model_folder, p
 from segsemi.core.recipe import student_recipe, supervised_recipe
 from segsemi.data.manifest import write_rows
 from segsemi.datasets import scenes
-from segsemi.datasets.split import split_rows, write_split
+from segsemi.datasets.split import write_split
 from segsemi.models.build import build_model
 from segsemi.models.saving import load_description, save_model
 from segsemi.training.loop import History
@@ -36,7 +36,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     label = np.zeros((48, 64), np.uint8)
     write_label_png(Path("corrected.png"), label, scenes.CLASSES)
     corrected = {names[2]: Path("corrected.png")}
-    write_split(split_rows(rows, ids=names[:2], corrected=corrected, seed=0), SPLIT, corrected)
+    write_split(chosen(rows, ids=names[:2], corrected=corrected, seed=0), SPLIT, corrected)
     for name in names[3:]:
         write_label_png(pseudo_folder("student_1") / f"{name}.png", label, scenes.CLASSES)
     teacher = build_model(ARCHITECTURE, scenes.CLASSES, encoder_weights="none", seed=5)
