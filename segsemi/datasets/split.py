@@ -61,10 +61,7 @@ def split_rows(
     if ids:
         chosen = _known_ids(ids, train)
     else:
-        number, images = (
-            round(wanted.fraction * len(train)) if wanted.count is None else wanted.count,
-            f"{len(train)} training images",
-        )
+        number, images = wanted.count or round(wanted.fraction * len(train)), f"{len(train)} training images"
         if number < 1:
             raise UserError(f"split.fraction {wanted.fraction} of {images} leaves no labelled one; raise it")
         if number > len(train):
