@@ -171,6 +171,7 @@ def check_entries(
     rows = [replace(item.row, subset=SKIPPED) if item.error else item.row for item in found]
     _warn_of_links(root, rows, warn)
     _refuse_leakage(rows)
+    _warn_of_copies(rows, warn)
     _check_classes(root, classes, pixels, warn)
     return rows
 
@@ -247,6 +248,18 @@ def _refuse_leakage(rows: list[Row]) -> None:
         more = f" and {len(pairs) - SHOWN} more pairs" if len(pairs) > SHOWN else ""
         listed = "; ".join(pairs[:SHOWN]) + more
         raise UserError(f"{listed} are the same image: results would be worthless; remove one of each pair")
+
+
+def _warn_of_copies(rows: list[Row], warn: Callable[[str], None]) -> None:
+    """Warn of images that are, by content, twice in one subset; they count as often, and perhaps with two labels."""
+    first: dict[tuple[str, str], Row] = {}
+    sound = (row for row in rows if row.subset != SKIPPED)
+    all_ = [(first.setdefault((row.subset, row.image_hash), row), row) for row in sound]
+    copies = [(one, other) for one, other in all_ if one is not other]
+    differ = [(one, other) for one, other in copies if one.label_hash != other.label_hash]
+    for pairs, what in ((copies, "are copies of others in their subset"), (differ, "of these have another label")):
+        if pairs:
+            warn(f"warning: {len(pairs)} images {what} (first {pairs[0][0].image} and {pairs[0][1].image})")
 
 
 def _check_classes(root: Path, classes: Classes, pixels: dict[str, np.ndarray], warn: Callable[[str], None]) -> None:

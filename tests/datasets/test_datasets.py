@@ -384,6 +384,22 @@ def test_too_many_copies_are_named(tmp_path: Path) -> None:
         rows_of("folder", tmp_path)
 
 
+def test_copies_within_a_subset_are_said(tmp_path: Path) -> None:
+    folder(tmp_path)
+    for name in ("images/a/9.png", "images/a/10.png", "unlabelled/u9.png"):
+        shutil.copy(
+            tmp_path / ("images/a/8.png" if name.startswith("unlabelled") else "images/a/0.png"), tmp_path / name
+        )
+    shutil.copy(tmp_path / "labels/a/0.png", tmp_path / "labels/a/9.png")
+    write(tmp_path / "labels/a/10.png", np.full((6, 8), 2, np.uint8))
+    said: list[str] = []
+    rows_of("folder", tmp_path, warn=said.append)
+    assert said == [
+        "warning: 3 images are copies of others in their subset (first images/a/0.png and images/a/10.png)",
+        "warning: 1 images of these have another label (first images/a/0.png and images/a/10.png)",
+    ]
+
+
 def test_what_is_odd_is_said_once_with_a_number(tmp_path: Path) -> None:
     folder(tmp_path)
     for number in (0, 1):
