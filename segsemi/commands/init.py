@@ -149,15 +149,22 @@ def start_git_and_dvc(folder: Path) -> None:
 
 
 def settings(labelled: Sequence[Path], unlabelled: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Return values of params.yaml that suit a folder of these images: steps, batches, and the size that is seen."""
+    """Return values of params.yaml that suit a folder of these images: steps, batches, the size that is seen, augmentation.
+
+    SAUG's magnitudes are those of crops of 769 pixels; of 96, colour jitter gained more (docs/findings.md).
+    """
     images = [*labelled, *unlabelled]
     sides = [min(read_size(path)) for path in images[:: len(images) // 50 + 1]] or [256]
     side = int(np.median(sides))
+    crop = min(256, max(32, side // 16 * 16))
     teacher, student = (min(4000, max(1000, 10 * len(part))) if part else 2000 for part in (labelled, images))
     return {
         "data": {"name": "folder", "root": "data/raw"},
         "split": {"fraction": 1.0},
-        "augment": {"short_side": 512 if side > 640 else None, "crop_size": min(256, max(32, side // 16 * 16))},
+        "augment": {"short_side": 512 if side > 640 else None, "crop_size": crop},
         "teacher": {"steps": teacher, "val_every": teacher // 10},
-        "student": {"steps": student, "val_every": student // 10, "batch_labelled": 8, "batch_pseudo": 8},
+        "student": {
+            **{"steps": student, "val_every": student // 10, "batch_labelled": 8, "batch_pseudo": 8},
+            "strong": "colour" if crop <= 128 else "saug",
+        },
     }

@@ -118,6 +118,7 @@ def test_settings_suit_the_images(tmp_path: Path) -> None:
     assert settings(few, [])["teacher"]["steps"] == 1000 and settings([], [])["student"]["steps"] == 2000
     found = settings(many, many)
     assert (found["teacher"]["steps"], found["student"]["steps"], found["augment"]["crop_size"]) == (3500, 4000, 32)
+    assert (found["student"]["strong"], settings([], [])["student"]["strong"]) == ("colour", "saug")
     with pytest.raises(UserError, match="smoothed"):
         guess_classes(few)  # noise
 
