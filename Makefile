@@ -8,6 +8,8 @@ BUILDS = $(if $(TORCH),--extra-index-url https://download.pytorch.org/whl/$(TORC
 	$(shell sed -nE 's/^torch(vision)?==.*/&+$(TORCH)/p' requirements.lock))
 # Stages run `python` and `dvc` by name; these must be the environment's.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Modules are compiled when they are first imported; where that may not be kept, as in many containers, each start takes 10 s.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install demo test unit pipeline lint docs clean
 

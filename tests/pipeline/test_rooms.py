@@ -10,6 +10,8 @@ import pytest
 from conftest import ROOT
 from ruamel.yaml import YAML
 
+from segsemi.core.config import EvaluateParams
+
 LAYERS = (  # lowest first, as CONTRIBUTING.md shows them
     {"core"},
     {"losses", "metrics"},
@@ -102,6 +104,10 @@ def test_params_are_those_the_script_reads(name: str) -> None:
         section = key.split(".")[0]
         if name == "prepare" or section not in UNDECLARED:
             assert key in declared or section in declared, f"{name} reads {key} but does not declare it"
+    if name.startswith("evaluate"):  # hands its section on, but for what the report alone reads
+        own = {f"evaluate.{key}" for key in EvaluateParams.model_fields} - {"evaluate.examples"}
+        assert declared == own
+        return
     for key in declared - {"data.name"}:
         assert any(key in (use, use.split(".")[0]) for use in used), f"{name} declares {key} but does not read it"
 

@@ -79,7 +79,7 @@ def test_a_recipe_has_the_params_of_its_section() -> None:
     assert (recipe.name, recipe.seed, recipe.augment) == ("student_1", 3, params.augment)
     for key, value in params.student.model_dump().items():
         if key in type(recipe).model_fields:
-            assert getattr(recipe, key) == (tuple(value) if isinstance(value, list) else value), key
+            assert getattr(recipe, key) == value, key
     assert [(part.name, part.pseudo, part.strong, part.parallel, part.images) for part in recipe.parts] == [
         ("labelled", False, False, False, 3),
         ("strong labelled", False, True, True, 1),
