@@ -203,6 +203,7 @@ def read_coco(source: Path, pictures: Mapping[str, Path], notes: Notes) -> list[
     paths = [source] if not source.is_dir() else visible_files(source, (".json",))
     found: dict[str, Annotated] = {}
     places: dict[str, str] = {}  # name -> the folder that the first file gives its picture
+    joined: set[str] = set()  # names in several files
     for path in paths:
         if path.name == "classes.json":
             continue
@@ -222,15 +223,18 @@ def read_coco(source: Path, pictures: Mapping[str, Path], notes: Notes) -> list[
                     raise ValueError(
                         f"images of {there!r} and {place!r} would both be {image.name!r}; put the folders of both below images/"
                     )
-                notes.add("images are annotated in several files, whose shapes are joined", image.name)
-                joined = sorted([*other.shapes, *image.shapes], key=lambda shape: -int(shape[1]().sum()))
-                found[image.name] = image._replace(shapes=joined)
+                found[image.name] = image._replace(shapes=[*other.shapes, *image.shapes])
+                joined.add(image.name)
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error})") from None
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{path} is no COCO file of masks ({_reason(error)})") from None
     if not found:
         raise UserError(f"{source} has no annotation with a mask; export it with them{notes}")
+    for name in sorted(joined):
+        notes.add("images are annotated in several files, whose shapes are joined", name)
+        shapes = sorted(found[name].shapes, key=lambda shape: -int(shape[1]().sum()))
+        found[name] = found[name]._replace(shapes=shapes)
     return list(found.values())
 
 

@@ -230,8 +230,10 @@ def _read_tasks(source: Path) -> list[Any]:
 def _name_of(data: Mapping[str, Any]) -> str:
     """Return the id that `export_labels` wrote; else the image's name, without what Label Studio puts before uploaded ones."""
     image = unquote(str(data.get("image", "")))
-    prefix = r"^[0-9a-f]{8}-" if "/upload/" in image else "^"
-    return composed(str(data.get("id") or re.sub(prefix, "", PurePosixPath(image.split("?d=")[-1]).stem)))
+    stem = PurePosixPath(image.split("?d=")[-1]).stem
+    if "/upload/" in image:
+        stem = re.sub(r"^[0-9a-f]{8}-", "", stem)
+    return composed(str(data.get("id") or stem))
 
 
 def _regions(result: Sequence[Mapping[str, Any]], name: str, notes: Notes) -> Iterator[tuple[str, np.ndarray]]:

@@ -18,6 +18,7 @@ from segsemi.datasets.entries import DataSet, composed, find_name, id_of, read_l
 
 EXAMPLE = '{"names": ["background", "cat"], "colours": [[0, 0, 0], [255, 0, 0]]}'
 WORDS = {"extra_forbidden": "unknown key", "missing": "no such key"}
+LABELS_ARE = "; labels must be PNG, TIFF, BMP or GIF"
 LISTS = ("train.txt", "val.txt", "test.txt")
 SUFFIXES = ("_mask", "_gt", "_label", "_labels", "_seg", "-mask", "-gt", "-label")
 
@@ -76,7 +77,7 @@ def passed_over(folder: Path, used: Collection[str], reason: str) -> Iterator[st
 def _passed_over(root: Path, used: Collection[str], images: dict[str, str], suffix: str) -> Iterator[str]:
     """Yield a warning for each folder and ending of files that are not used, and for labels among the images."""
     for folder in ("images", "labels", "unlabelled"):
-        reason = "; labels must be PNG, TIFF, BMP or GIF" if folder == "labels" else ""
+        reason = LABELS_ARE if folder == "labels" else ""
         if folder == "labels" and suffix:
             reason += f", and end with {suffix} (label_suffix)"
         yield from passed_over(root / folder, used, reason)
