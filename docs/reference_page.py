@@ -18,7 +18,7 @@ Made from the docstrings by `make docs`; do not edit. [Extending](extending.md) 
 NAMES = {
     "models/saving.py": ["load_model", "save_model"],
     "models/build.py": ["SegmentationModel", "Architecture", "build_model"],
-    "inference.py": ["predict_label", "predict_confidence", "predict_image", "predict_probabilities"],
+    "inference.py": ["predict_label", "predict_image", "predict_probabilities"],
     "losses.py": ["self_correction_loss", "symmetric_cross_entropy", "cross_entropy"],
     "dsbn.py": ["convert_dsbn", "labelled_first", "strip_dsbn", "bn_statistics"],
     "augment/strong.py": ["StrongAugment"],

@@ -18,7 +18,7 @@ from segsemi.core.progress import progress_bar
 from segsemi.data.images import LabelledPairs
 from segsemi.data.loaders import load_items
 from segsemi.data.manifest import Row
-from segsemi.inference import predict_confidence
+from segsemi.inference import predict_label
 from segsemi.metrics import BINS, ConfusionMatrix, expected_calibration_error, reliability
 from segsemi.models.build import SegmentationModel
 from segsemi.runtime.distributed import Runtime
@@ -66,7 +66,7 @@ def write_evaluation(
     how = settings.scales, settings.flip, settings.window
     for row, (image, label) in zip(rows[start:], bar, strict=True):
         own = ConfusionMatrix(len(classes))
-        prediction, confidence = predict_confidence(model, image, *how)
+        prediction, confidence = predict_label(model, image, *how)
         own.update(prediction, label)
         confusion.matrix += own.matrix
         known = label != classes.ignore_index

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from segsemi.models.build import SegmentationModel, most_probable
+from segsemi.models.build import SegmentationModel
 
 
 @torch.inference_mode()
@@ -115,24 +115,14 @@ def predict_label(
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
     window: int | None = None,
-) -> np.ndarray:
-    """Return the most probable class of each pixel of one image, (H, W) uint8; arguments as in `predict_image`."""
-    if tuple(scales) == (1.0,) and not flip and window is None:
-        return model.predict(image)
-    return predict_confidence(model, image, scales, flip, window)[0]
-
-
-def predict_confidence(
-    model: SegmentationModel,
-    image: np.ndarray,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-    window: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the classes of `predict_label`, (H, W) uint8, and their probabilities, (H, W) float32."""
+    """Return the most probable class of each pixel, (H, W) uint8, and its probability, (H, W) float32.
+
+    Arguments as in `predict_image`.
+    """
     if window is not None and model.architecture.short_side is None:
         return _predict_bands(model, image, window, scales, flip)
-    return most_probable(predict_image(model, image, scales, flip, window))
+    return _most_probable(predict_image(model, image, scales, flip, window))
 
 
 @torch.inference_mode()
@@ -161,5 +151,11 @@ def _predict_bands(
             batch = model.as_batch(image[top:bottom, columns])
             total[:-1, :, columns] += predict_probabilities(model, batch, scales, flip)[0]
             total[-1, :, columns] += 1
-        label[top:end], confidence[top:end] = most_probable(total[:-1, : end - top] / total[-1, : end - top])
+        label[top:end], confidence[top:end] = _most_probable(total[:-1, : end - top] / total[-1, : end - top])
     return label, confidence
+
+
+def _most_probable(scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return the class of the highest score, the first of equal ones, and the score: (C, H, W) -> (H, W) uint8, float32."""
+    highest, ids = scores.max(dim=0)
+    return ids.to(torch.uint8).cpu().numpy(), highest.float().cpu().numpy()

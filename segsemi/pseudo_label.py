@@ -16,7 +16,7 @@ from segsemi.core.progress import progress_bar
 from segsemi.data.images import Images
 from segsemi.data.loaders import load_items
 from segsemi.data.manifest import Row
-from segsemi.inference import predict_confidence
+from segsemi.inference import predict_label
 from segsemi.models.build import SegmentationModel
 from segsemi.runtime.distributed import Runtime
 
@@ -54,7 +54,7 @@ def write_pseudo_labels(
         written: Future[None] | None = None
         for row, image in zip(bar, images, strict=True):
             with runtime.autocast():
-                ids, confidence = predict_confidence(model, image, settings.scales, settings.flip)
+                ids, confidence = predict_label(model, image, settings.scales, settings.flip)
             if written is not None:
                 written.result()
             written = writer.submit(_write, work, row.id, ids, confidence, model.classes)

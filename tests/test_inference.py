@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from segsemi.core.classes import Classes
 from segsemi.inference import (
-    predict_confidence,
     predict_image,
     predict_label,
     predict_probabilities,
@@ -225,12 +224,10 @@ def test_predicted_label_is_the_class_of_predict_image(short_side: int | None) -
     model, image = build(short_side, encoder_weights="imagenet"), photo(50, 61)
     seen = set()
     for options in [((1.0,), False), ((1.0,), True), ((0.5,), False), ((0.5, 1.0), True), ((1.0,), False, 32)]:
-        label = predict_label(model, image, *options)
-        assert label.dtype == np.uint8
+        label, confidence = predict_label(model, image, *options)
+        assert label.dtype == np.uint8 and confidence.dtype == np.float32
         probabilities = predict_image(model, image, *options).numpy()
         assert np.array_equal(label, probabilities.argmax(0))
-        same, confidence = predict_confidence(model, image, *options)
-        assert np.array_equal(label, same) and confidence.dtype == np.float32
         assert np.allclose(confidence, probabilities.max(0), atol=1e-6)
         seen.add(label.tobytes())
     assert len(seen) == 5 and model.predict(image).tobytes() in seen

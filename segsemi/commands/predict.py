@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
             tqdm.write(
                 f"{path}: {size}, predicted in windows of {side}; --sliding-window sets their side", file=sys.stderr
             )
-        label = predict_label(model, image, args.scales, args.flip, side)
+        label, _ = predict_label(model, image, args.scales, args.flip, side)
         if args.overlay:
             save_png(args.out / f"{name}_overlay.png", laid_over(image, label, model.classes))
         write_label_png(args.out / f"{name}.png", label, model.classes)

@@ -104,7 +104,8 @@ class SegmentationModel(nn.Module):
         if scores.shape[-2:] != image.shape[:2]:  # else the logits have the order of the probabilities
             scores = scores.float().softmax(dim=1)
             scores = F.interpolate(scores, size=image.shape[:2], mode="bilinear", align_corners=False)
-        return most_probable(scores[0])[0]
+        # max: argmax alone is ten times as slow over this dimension
+        return scores[0].max(dim=0).indices.to(torch.uint8).cpu().numpy()
 
     @property
     def encoder(self) -> nn.Module:
@@ -116,13 +117,6 @@ class SegmentationModel(nn.Module):
         """Return the number whose multiples are height and width of what enters `network`."""
         halved = 2 if self.architecture.decoder == "DPT" else 1  # its last map has half the encoder's resolution
         return halved * int(getattr(self.encoder, "output_stride", 32))
-
-
-def most_probable(scores: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return the class of the highest score, the first of equal ones, and the score: (C, H, W) -> (H, W) uint8, float32."""
-    # max: argmax alone is ten times as slow over the first dimension
-    highest, ids = scores.max(dim=0)
-    return ids.to(torch.uint8).cpu().numpy(), highest.float().cpu().numpy()
 
 
 def _create_network(architecture: Architecture, num_classes: int) -> nn.Module:

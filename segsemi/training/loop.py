@@ -19,7 +19,6 @@ from segsemi.core.recipe import Recipe
 from segsemi.data.batches import PartBatch, StepBatches
 from segsemi.data.loaders import load_items
 from segsemi.dsbn import bn_statistics, strip_dsbn
-from segsemi.inference import predict_label
 from segsemi.metrics import ConfusionMatrix
 from segsemi.models.build import SegmentationModel
 from segsemi.runtime.cpu import fast_atrous_convolutions
@@ -161,7 +160,7 @@ def measure(
 
 def _example(model: SegmentationModel, image: np.ndarray) -> np.ndarray:
     """Return an image, (H, W, 3) uint8, beside its prediction in the classes' colours: (H, 2 W, 3) uint8."""
-    return np.hstack([image, model.classes.palette()[predict_label(model, image)]])
+    return np.hstack([image, model.classes.palette()[model.predict(image)]])
 
 
 def _due(step: int, every: int, steps: int) -> bool:
@@ -180,6 +179,6 @@ def validate(model: SegmentationModel, val: Pairs, runtime: Runtime, stopping: C
     for image, label in load_items(val, runtime.share_of(range(len(val))), runtime):
         if runtime.count == 1 and stopping():
             raise KeyboardInterrupt
-        confusion.update(predict_label(model, image), label)
+        confusion.update(model.predict(image), label)
     confusion.matrix = runtime.sum(torch.from_numpy(confusion.matrix).to(runtime.device)).cpu().numpy()
     return confusion.miou()

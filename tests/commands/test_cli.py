@@ -151,7 +151,7 @@ def test_predict_says_that_a_huge_image_goes_in_windows(
     network, image = load_model(model), read_image(pictures / "a.jpg")
     for name, side in (("whole", None), ("windows", 32)):
         with Image.open(tmp_path / name / "a.png") as png:
-            assert np.array_equal(np.asarray(png), predict_label(network, image, window=side))
+            assert np.array_equal(np.asarray(png), predict_label(network, image, window=side)[0])
 
 
 def test_broken_image_is_reported_and_the_rest_is_done(
