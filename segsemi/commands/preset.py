@@ -13,6 +13,8 @@ from segsemi.core.config import load_params, parse_params
 from segsemi.core.errors import UserError
 from segsemi.core.files import write_text, yaml_names
 
+BASE = "paper"  # with whose values every preset begins, so that nothing of an earlier preset stays
+NAMED = ("rounds", "baselines")  # sections whose keys are names, and which are replaced as a whole
 _FOLDER = resources.files("segsemi.commands") / "presets"
 
 
@@ -26,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     print(read_preset(args.name)[1])
     print("\n".join(changes) or "nothing to change")
     if changes and not args.dry_run:
-        print(f"{args.params} written; set data.root to the folder of the data set")
+        print(f"{args.params} written" + ("; set data.root to the folder of the data set" if args.name != BASE else ""))
     return 0
 
 
@@ -36,7 +38,7 @@ def preset_names() -> list[str]:
 
 
 def read_preset(name: str) -> tuple[dict[str, Any], str]:
-    """Return the values of a preset, section by section, and the comment at its head.
+    """Return the values of a preset, section by section, those of `paper` first, and the comment at its head.
 
     Raises:
         UserError: there is no such preset.
@@ -45,7 +47,11 @@ def read_preset(name: str) -> tuple[dict[str, Any], str]:
         raise UserError(f"no preset {name!r}; there are {', '.join(preset_names())}")
     text = (_FOLDER / f"{name}.yaml").read_text()
     comment = "\n".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
-    return YAML(typ="safe").load(text), comment
+    values, yaml = {}, YAML(typ="safe")
+    for layer in (yaml.load((_FOLDER / f"{BASE}.yaml").read_text()), yaml.load(text)):
+        for section, keys in layer.items():
+            values[section] = {**values.get(section, {}), **keys} if isinstance(keys, dict) else keys
+    return values, comment
 
 
 def set_values(path: Path, values: Mapping[str, Any], *, write: bool = True) -> list[str]:
@@ -59,12 +65,14 @@ def set_values(path: Path, values: Mapping[str, Any], *, write: bool = True) -> 
     """
     yaml = YAML()
     yaml.width = 4096  # do not wrap lines
+    yaml.representer.add_representer(type(None), lambda own, _: own.represent_scalar("tag:yaml.org,2002:null", "null"))
     load_params(path)  # refuses a file that is broken before
     params = yaml.load(path.read_text())
     changes = []
     for section, keys in values.items():
-        place, prefix = (params[section], f"{section}.") if isinstance(keys, dict) else (params, "")
-        for key, value in keys.items() if isinstance(keys, dict) else [(section, keys)]:
+        within = isinstance(keys, dict) and section not in NAMED
+        place, prefix = (params[section], f"{section}.") if within else (params, "")
+        for key, value in keys.items() if within else [(section, keys)]:
             old = place.get(key)
             if old != value:
                 place[key] = value
