@@ -5,7 +5,8 @@ from dataclasses import replace
 from importlib.metadata import version
 
 from segsemi.core.classes import Classes
-from segsemi.core.config import TEACHER, load_params
+from segsemi.core.config import TEACHER, Params, load_params, method_of
+from segsemi.core.consistency import SUPERVISED
 from segsemi.core.errors import run_stage
 from segsemi.core.git import pipeline_revision
 from segsemi.core.paths import (
@@ -28,15 +29,28 @@ from segsemi.reporting.verdict import final_model
 VERSIONS = ("segsemi", "torch", "segmentation-models-pytorch", "timm", "numpy", "pillow")
 
 
+def loss_of(params: Params, name: str) -> str:
+    """Return what the training loss of a model consists of, in words."""
+    labels, student = "cross entropy on labels", params.student
+    if name in (TEACHER, SUPERVISED):
+        return labels
+    if name in params.baselines:
+        return f"{labels} + {method_of(params, name).loss} on predictions"
+    targets = "pseudo labels" if student.targets == "stored" else "predictions"
+    terms = {labels: student.batch_labelled, f"{student.loss} on {targets}": student.batch_pseudo}
+    return " + ".join(term for term, images in terms.items() if images)
+
+
 def main() -> None:
     params = load_params()
     teachers = {TEACHER: None, **params.rounds, **dict.fromkeys(params.baselines)}
     rows, hidden = read_rows(evaluation_list(params.evaluate.subset)), {row.id: row.label for row in read_rows(HIDDEN)}
     unlabelled = [replace(row, label=hidden.get(row.id, "")) for row in read_rows(UNLABELLED)]
-    learnt = {"cross entropy on labels": params.student.batch_labelled}
-    learnt |= {f"{params.student.loss} on pseudo labels": params.student.batch_pseudo}
-    student = " + ".join(part for part, images in learnt.items() if images)
-    models = [read_measured(name, of, student if of else "cross entropy on labels") for name, of in teachers.items()]
+    stored = params.student.targets == "stored"
+    models = [
+        read_measured(name, teacher, loss_of(params, name), learnt_pseudo_labels=teacher is not None and stored)
+        for name, teacher in teachers.items()
+    ]
     chosen = [model.name for model in models if model.training["keep"] == "best"]
     facts = {
         "data set": params.data.name,

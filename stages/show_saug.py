@@ -1,5 +1,6 @@
-"""Draw every operation of SAUG, and some full draws of it, on one labelled image: reports/saug.png."""
+"""Draw the strong augmentation on one labelled image: reports/saug.png. Of SAUG each operation, and some full draws."""
 
+from segsemi.augment.colour import colour_augment
 from segsemi.augment.strong import StrongAugment, pool_without
 from segsemi.core.classes import Classes
 from segsemi.core.config import load_params
@@ -16,18 +17,21 @@ COLUMNS = 6
 
 def main() -> None:
     params = load_params()
-    pool = pool_without(params.student.saug_without)
+    student = params.student
+    pool = pool_without(student.saug_without)
     row = read_rows(LABELLED)[0]
     image = read_image(data_root(params.data) / row.image, Classes.load(CLASSES).value_range)
     size = scaled_to_short_side(image.shape[0], image.shape[1], params.augment.short_side)
     image, _ = resize_pair(image, None, *size)
     pictures = [captioned(image, "clean")]
-    for name, operation in pool.items():
-        pictures.append(captioned(operation(image, derive_rng(params.seed, "show", name)), name))
-    saug = StrongAugment(
-        params.student.saug_ops, pool, derive_rng(params.seed, "show"), replace=params.student.saug_replace
-    )
-    pictures += [captioned(saug(image), f"SAUG, N = {params.student.saug_ops}") for _ in range(COLUMNS)]
+    rng = derive_rng(params.seed, "show")
+    if student.strong == "colour":
+        pictures += [captioned(colour_augment(image, rng), "colour jitter") for _ in range(2 * COLUMNS - 1)]
+    else:
+        for name, operation in pool.items():
+            pictures.append(captioned(operation(image, derive_rng(params.seed, "show", name)), name))
+        saug = StrongAugment(student.saug_ops, pool, rng, replace=student.saug_replace)
+        pictures += [captioned(saug(image), f"SAUG, N = {student.saug_ops}") for _ in range(COLUMNS)]
     save_png(REPORTS / "saug.png", shrunk(grid(pictures, COLUMNS), 1280), palette=True)
 
 

@@ -105,7 +105,8 @@ def metrics_of(folder: Path) -> dict[str, Any] | None:
 
     None: nothing was measured, or another model, whose weights had another hash.
     """
-    found, path = load_description(folder).get("metrics"), folder.resolve().parents[1] / evaluated_folder(folder.name)
+    found = load_description(folder).get("metrics")
+    path = folder.resolve().parent.parent / evaluated_folder(folder.name)
     if found is None and (path / "metrics.json").exists():
         found = read_json(path / "metrics.json")
     return found if found and found.get("weights") == file_hash(folder / "model.safetensors") else None

@@ -122,11 +122,13 @@ def own_pipeline(text: str) -> str:
 
 
 def requirement() -> str:
-    """Return the line of requirements.txt that installs this library: a version, or the commit that pip took it from."""
+    """Return the line of requirements.txt that installs this library: a version, or the commit or place pip took it from."""
     package = importlib.metadata.distribution("segsemi")
     origin = json.loads(package.read_text("direct_url.json") or "{}")
     if commit := origin.get("vcs_info", {}).get("commit_id"):
         return f"segsemi @ git+{origin['url']}@{commit}"
+    if url := origin.get("url"):
+        return f"segsemi @ {url}"
     return f"segsemi=={package.version}"
 
 

@@ -47,7 +47,7 @@ def read_preset(name: str) -> tuple[dict[str, Any], str]:
         raise UserError(f"no preset {name!r}; there are {', '.join(preset_names())}")
     text = (_FOLDER / f"{name}.yaml").read_text()
     comment = "\n".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
-    values, yaml = {}, YAML(typ="safe")
+    yaml, values = YAML(typ="safe"), dict[str, Any]()
     for layer in (yaml.load((_FOLDER / f"{BASE}.yaml").read_text()), yaml.load(text)):
         for section, keys in layer.items():
             values[section] = {**values.get(section, {}), **keys} if isinstance(keys, dict) else keys

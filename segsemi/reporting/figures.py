@@ -79,7 +79,7 @@ def curves(table: pd.DataFrame, value: str, label: str, colour_of: Mapping[str, 
 def rounds(models: Sequence[Mapping[str, Any]], colour_of: Mapping[str, str]) -> str:
     """Draw mIoU of teacher and students over the rounds, and of the pseudo labels between them (paper, Figures 6 and 8).
 
-    Supervised baselines are horizontal lines.
+    Baselines are horizontal lines.
 
     Args:
         models: one per model, the first teacher first; keys model, teacher (None for the first one and for baselines), miou

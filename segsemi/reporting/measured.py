@@ -1,12 +1,12 @@
 """The measurements of one model, as the stages wrote them."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from segsemi.core.files import read_json
 from segsemi.core.paths import evaluated_folder, model_folder, quality_folder
 
 
@@ -15,7 +15,7 @@ class Measured:
     """All measurements of one model.
 
     Attributes:
-        teacher: the name of the model that made its pseudo labels; None for the teacher and supervised baselines.
+        teacher: the name of the model that made its pseudo labels; None for the teacher and baselines.
         loss: what its training loss consists of, in words.
         evaluated: the folder that stage evaluate wrote.
         metrics: metrics.json of that folder.
@@ -23,8 +23,8 @@ class Measured:
         training: `steps_in_all` and `images_in_all`, those of its teachers included, and `keep`, as model.json has them.
         curve: the training curve, columns step, loss, lr, val_miou.
         bn: bn.csv, the statistics of both batch norms of each layer; None without DSBN.
-        pseudo: the folder that stage pseudo_quality wrote; None without pseudo labels.
-        quality: quality.json of that folder; empty without pseudo labels.
+        pseudo: the folder that stage pseudo_quality wrote; None where the model learnt no stored pseudo labels.
+        quality: quality.json of that folder; empty without it.
     """
 
     name: str
@@ -40,10 +40,10 @@ class Measured:
     quality: dict[str, Any]
 
 
-def read_measured(name: str, teacher: str | None, loss: str) -> Measured:
-    """Read one model's evaluation, training curve and, for a student, the quality of the labels it learnt from."""
+def read_measured(name: str, teacher: str | None, loss: str, *, learnt_pseudo_labels: bool) -> Measured:
+    """Read one model's evaluation, training curve and the quality of the pseudo labels from which it learnt."""
     evaluated, model = evaluated_folder(name), model_folder(name)
-    pseudo = None if teacher is None else quality_folder(name)
+    pseudo = quality_folder(name) if learnt_pseudo_labels else None
     image_mious = pd.read_csv(
         evaluated / "images.csv",
         dtype={"id": str},
@@ -55,13 +55,13 @@ def read_measured(name: str, teacher: str | None, loss: str) -> Measured:
         teacher=teacher,
         loss=loss,
         evaluated=evaluated,
-        metrics=json.loads((evaluated / "metrics.json").read_text()),
+        metrics=read_json(evaluated / "metrics.json"),
         image_mious=image_mious.set_index("id")["miou"],
-        training=json.loads((model / "model.json").read_text())["training"],
+        training=read_json(model / "model.json")["training"],
         curve=pd.read_csv(model / "curve.csv"),
         bn=pd.read_csv(model / "bn.csv") if (model / "bn.csv").exists() else None,
         pseudo=pseudo,
-        quality=json.loads((pseudo / "quality.json").read_text()) if pseudo else {},
+        quality=read_json(pseudo / "quality.json") if pseudo else {},
     )
 
 

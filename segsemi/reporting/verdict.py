@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from segsemi.core.consistency import SUPERVISED
 from segsemi.reporting.measured import Measured
 
 FEW_IMAGES = 10  # on fewer, one image changes mIoU by points
@@ -14,7 +15,7 @@ def final_model(models: Sequence[Measured]) -> Measured:
 
 
 def gains(models: Sequence[Measured]) -> dict[str, float]:
-    """Return mIoU of the final model less that of the teacher and of the best supervised baseline, by their names."""
+    """Return mIoU of the final model less that of the teacher and of the best baseline, by their names."""
     last = final_model(models)
     baselines = [model for model in models[1:] if model.teacher is None and model.metrics["miou"] is not None]
     others = [models[0], *sorted(baselines, key=lambda model: model.metrics["miou"])[-1:]]
@@ -38,12 +39,10 @@ def warnings(models: Sequence[Measured], images: int) -> list[str]:
         lost = missing_classes(model.quality)
         if lost:
             names = ", ".join(lost)
-            found.append(
-                f"Collapse: the labels have {names}; the pseudo labels of {model.name} have at most traces of it."
-            )
+            found.append(f"Collapse: the pseudo labels of {model.name} almost lack what the labels have: {names}.")
     gained = gains(models)
     found += [f"No gain: {last.name} is no better than {name}." for name, gain in gained.items() if gain <= 0]
-    if len(gained) == 1 and min(gained.values()) > 0:
+    if gained and min(gained.values()) > 0 and all(model.name != SUPERVISED for model in models):
         command = f"dvc exp run --temp -S '+baselines.supervised={last.name}'"
         found.append(f"Longer training: a part of the gain may be due to it. To measure that part: {command}.")
     return found

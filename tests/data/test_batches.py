@@ -124,6 +124,25 @@ def test_strong_augmentation_changes_the_image_and_never_the_label(data: Data) -
             assert np.array_equal(own.views[0][0, :, :48].permute(1, 2, 0).numpy(), image) == (not strong)
 
 
+def test_views_of_an_unlabelled_image_share_their_geometry_and_need_no_mask(data: Data) -> None:
+    """Without strong augmentation all views are equal to the pixel, whatever the scale, the crop and the flip."""
+    samples = [replace(sample, label=None) for sample in data.pseudo]
+    geometry = AUGMENT.model_copy(update={"scale_min": 0.5, "scale_max": 2.0, "crop_size": 48})
+    part = PSEUDO._replace(strong=False)
+    seen = set()
+    for strong in ("none", "colour", "saug"):
+        parts = (LABELLED, part._replace(strong=strong != "none"))
+        changes = {"targets": "ema", "ema": 0.9, "views": 2, "strong": strong, "parts": parts, "loss": "ce"}
+        batches = make(a_recipe(4, augment=geometry, **changes), data.labelled, samples)
+        for step in range(4):
+            first, second, weak = batches[step][1].views
+            padding = batches[step][1].targets == 255
+            assert set(batches[step][1].targets.unique().tolist()) <= {0, 255}
+            assert torch.equal(torch.stack([first, second]), torch.stack([weak, weak])) == (strong == "none")
+            seen.add((step, weak.numpy().tobytes(), padding.numpy().tobytes()))
+    assert len(seen) == 4  # weak views and padding do not depend on the strong ones
+
+
 def test_labels_that_we_wrote_are_read_as_written(data: Data, tmp_path: Path) -> None:
     """Not as the data set's own label files, whose ids may be others. Corrected labels come after the labelled ones."""
     rows = [Row(s.id, "train", str(s.image), str(s.label), 48, 64, "", "") for s in data.labelled]

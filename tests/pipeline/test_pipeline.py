@@ -74,6 +74,22 @@ def test_hidden_labels_and_loader_workers_change_no_model(finished: Project) -> 
     assert after["pseudo_quality@student_1"] != before["pseudo_quality@student_1"]
 
 
+def test_the_report_says_what_online_methods_learnt(finished: Project) -> None:
+    """A comparison method, and students that predict their own targets: nobody learnt the stored pseudo labels."""
+    students = {"targets": "ema", "ema": 0.9, "strong": "colour"}
+    finished.set_params({"student": students, "baselines": {"unimatch": "student_1"}})
+    before = finished.bytes_of("reports/saug.png")
+    run_stages(finished, "report")
+    page = finished.bytes_of("reports/index.html").decode()
+    losses = ("cross entropy on labels", "cross entropy on labels + scl on predictions")
+    losses += ("cross entropy on labels + ce on predictions",)
+    assert re.findall("<h3>Training loss: (.*?)</h3>", page) == list(losses)
+    assert "from which student_2 learnt" not in page and "Collapse" not in page and "against unimatch" in page
+    metrics = json.loads(finished.bytes_of("reports/metrics.json"))
+    assert list(metrics) == ["final", *MODELS, "unimatch"] and "pseudo_label_miou" not in metrics["student_1"]
+    assert finished.bytes_of("reports/saug.png") != before
+
+
 def test_two_queue_workers_leave_each_other_alone(finished: Project) -> None:
     """In two temporary copies, one of them with another network: the student is the committed one, as if it were alone."""
     student = "train_student@student_1"

@@ -163,8 +163,12 @@ def test_verdict_names_the_gains_and_every_reason_for_doubt(tmp_path: Path) -> N
     assert gains(models) == {"teacher": pytest.approx(10), "strong": pytest.approx(-5)}
     found = warnings(models, 9)
     assert [text.split(":")[0] for text in found] == ["Few images", "Collapse", "No gain"]
-    assert "pole; the pseudo labels of s" in found[1] and "no better than strong" in found[2]
-    assert [text.split(":")[0] for text in warnings([teacher, student], 10)] == ["Collapse", "Longer training"]
+    assert "of s almost lack what the labels have: pole." in found[1] and "no better than strong" in found[2]
+    for others in ([], [weak]):  # an online method is no longer training on labels
+        found = warnings([teacher, student, *others], 10)
+        assert [text.split(":")[0] for text in found] == ["Collapse", "Longer training"]
+    supervised = replace(weak, name="supervised")
+    assert [text.split(":")[0] for text in warnings([teacher, student, supervised], 10)] == ["Collapse"]
 
 
 def test_a_model_has_one_colour_in_all_plots_and_in_those_of_dvc() -> None:
