@@ -19,7 +19,7 @@ NAMES = {
     "models/saving.py": ["load_model", "save_model"],
     "models/build.py": ["SegmentationModel", "Architecture", "build_model"],
     "inference.py": ["predict_label", "predict_image", "predict_probabilities"],
-    "losses.py": ["self_correction_loss", "symmetric_cross_entropy", "cross_entropy"],
+    "losses.py": ["self_correction_loss", "symmetric_cross_entropy", "cross_entropy", "squared_error"],
     "dsbn.py": ["convert_dsbn", "labelled_first", "strip_dsbn", "bn_statistics"],
     "augment/strong.py": ["StrongAugment"],
     "augment/weak.py": ["weak_augment"],
@@ -57,7 +57,7 @@ def reference() -> str:
 def _entry(name: str, node: ast.FunctionDef | ast.ClassDef, call: ast.FunctionDef | None) -> str:
     """Return the section of one name; `call` has its arguments, None for a dataclass or an exception."""
     if call is None:
-        fields = [item for item in node.body if isinstance(item, ast.AnnAssign)]
+        fields = [item for item in node.body if isinstance(item, ast.AnnAssign) and "ClassVar" not in ast.unparse(item)]
         arguments, result = [ast.unparse(field) for field in fields], ""
     else:
         positional = [ast.unparse(argument) for argument in call.args.args]

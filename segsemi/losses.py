@@ -1,4 +1,4 @@
-"""Self correction loss (paper, section 3.3, equations 4 and 5) and symmetric cross entropy [33]."""
+"""Self correction loss (paper, section 3.3, equations 4 and 5), symmetric cross entropy, and others."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ Loss = Callable[..., Tensor]
 """(logits (N, C, ...), target (N, ...), *, ignore_index, reduction) -> scalar, or one value per pixel (N, ...)."""
 Reduction = Literal["mean", "none"]
 
-LOG_ZERO = -4.0  # A, which stands for log 0 of a one-hot label: SCE (Wang et al. 2019) [33]
+LOG_ZERO = -4.0  # A, which stands for log 0 of a one-hot label: SCE (Wang et al. 2019)
 LOG_ZERO_RELEASED = math.log(1e-4)  # the released code clamps the one-hot label to [1e-4, 1]: -9.21
 CONFIDENT = 0.8  # released code: weights above it are set to 1
 
@@ -74,7 +74,7 @@ def symmetric_cross_entropy(
     beta: float = 1.0,
     reduction: Reduction = "mean",
 ) -> Tensor:
-    """Return alpha CE + beta RCE with A = -4 (Wang et al. 2019 [33]); mean over the pixels that are not ignored.
+    """Return alpha CE + beta RCE with A = -4 (Wang et al. 2019); mean over the pixels that are not ignored.
 
     alpha = beta is the ratio of the paper's Figure 5. Shapes, dtypes, errors and `reduction` as in `self_correction_loss`.
     """

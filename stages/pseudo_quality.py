@@ -22,7 +22,7 @@ def main() -> None:
         Classes.load(CLASSES),
         quality_folder(args.student),
     )
-    if quality.get("miou") is not None:  # no hidden labels, or ignored pixels alone
+    if quality.get("miou") is not None:  # no hidden labels, or only ignored pixels
         print(f"pseudo labels for {args.student}: mIoU {100 * quality['miou']:.2f} against the hidden labels")
 
 

@@ -1,4 +1,4 @@
-"""Train a baseline: supervised, on labels alone, or an online method, which predicts its targets while it trains."""
+"""Train a baseline: supervised, on labels only, or an online method, which predicts its targets while it trains."""
 
 import argparse
 

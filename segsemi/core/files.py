@@ -119,7 +119,7 @@ def require_usable(root: Path) -> None:
     """
     paths = walk(root)
     if dead := dead_links(paths):
-        raise UserError(f"{dead}; mend or remove what leads nowhere")
+        raise UserError(f"{dead}; fix or remove them")
     foreign = [path for path in paths if not str(path).isascii() and str(path) != _as_utf8(path)]
     if foreign:
         first = _as_utf8(foreign[0])

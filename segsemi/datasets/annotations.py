@@ -43,13 +43,13 @@ class Annotated(NamedTuple):
 
 
 class Notes:
-    """Counts what is passed over or worth a look, with the first places."""
+    """Counts what is skipped or worth a look, with the first places."""
 
     def __init__(self) -> None:
         self.places: dict[str, list[str]] = defaultdict(list)
 
     def add(self, what: str, place: str) -> None:
-        """Note one more of what happened, such as `shapes without an area are passed over`."""
+        """Note one more of what happened, such as `shapes without an area are skipped`."""
         self.places[what].append(place)
 
     def __str__(self) -> str:
@@ -81,7 +81,7 @@ def read_labelme(source: Path, pictures: Mapping[str, Path], notes: Notes) -> li
 
     Args:
         pictures: those that may be annotated, from `find_pictures`; if there are none, names are as in the files.
-        notes: is told what is passed over.
+        notes: is told what is skipped.
 
     Raises:
         UserError: there is no such file, or some are broken.
@@ -95,7 +95,7 @@ def read_labelme(source: Path, pictures: Mapping[str, Path], notes: Notes) -> li
         try:
             content = read_json(path)
             if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
-                notes.add("JSON files without shapes are passed over", str(path))
+                notes.add("JSON files without shapes are skipped", str(path))
                 continue
             own = composed(path.relative_to(base).with_suffix("").as_posix())
             named = str(content.get("imagePath") or "").replace("\\", "/")
@@ -112,7 +112,7 @@ def read_labelme(source: Path, pictures: Mapping[str, Path], notes: Notes) -> li
                         raise _StrayShape("covers no pixel of the image")
                     shapes.append((class_, mask))
                 except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-                    notes.add("shapes are passed over", f"{path.name} {_reason(error)}")
+                    notes.add("shapes are skipped", f"{path.name} {_reason(error)}")
             if shapes or not content["shapes"]:
                 found.append(Annotated(name, height, width, shapes))
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError) as error:
@@ -210,7 +210,7 @@ def read_coco(source: Path, pictures: Mapping[str, Path], notes: Notes) -> list[
         try:
             content = read_json(path)
             if source.is_dir() and not (isinstance(content, dict) and {"annotations", "categories"} <= content.keys()):
-                notes.add("JSON files without annotations and categories are passed over", str(path))
+                notes.add("JSON files without annotations and categories are skipped", str(path))
                 continue
             folder = path.parent.relative_to(source) if source.is_dir() else Path()
             for place, image in _coco_images(content, f"{path.name} annotation", folder, pictures, notes):
@@ -284,7 +284,7 @@ def _coco_images(
                 raise _StrayShape("covers no pixel of the image")
             shapes[image].append((area, classes[category], mask))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            notes.add("annotations without a mask are passed over", f"{here} {_reason(error)}")
+            notes.add("annotations without a mask are skipped", f"{here} {_reason(error)}")
             continue
         if item.get("iscrowd"):
             notes.add("crowds count as their class", f"{here} ({classes[category]})")

@@ -182,7 +182,7 @@ def read_label_studio(source: Path, classes: Classes, notes: Notes) -> dict[str,
     the last. Pixels outside all regions are ignored.
 
     Args:
-        notes: is told of images without annotation, which are left out, and of regions that are passed over.
+        notes: is told of images without annotation, which are left out, and of regions that are skipped.
 
     Raises:
         UserError: it is no such export, or a region is broken or has a class that `classes` lacks.
@@ -241,7 +241,7 @@ def _regions(result: Sequence[Mapping[str, Any]], name: str, notes: Notes) -> It
     for region in result:
         value = region.get("value") or {}
         if value.get("format") != "rle" or not value.get("brushlabels"):
-            notes.add("regions that are not of a brush with a class are passed over", f"{name} ({region.get('type')})")
+            notes.add("regions that are not of a brush with a class are skipped", f"{name} ({region.get('type')})")
         elif region.get("image_rotation"):
             raise ValueError("its image is rotated")
         else:

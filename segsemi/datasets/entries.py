@@ -27,7 +27,7 @@ LONGEST_ID = 200  # bytes; a file name, which may have 255, is the id with an en
 class DataSet(NamedTuple):
     """The classes of a data set, with the ids or colours of its label files, and its images, not checked yet.
 
-    `notes` are warnings about what was passed over.
+    `notes` are warnings about what was skipped.
     """
 
     classes: Classes
@@ -267,12 +267,12 @@ def _check_classes(root: Path, classes: Classes, pixels: dict[str, np.ndarray], 
     present = np.flatnonzero(np.sum([*pixels.values()], axis=0)[: len(classes)]) if pixels else np.arange(2)
     if len(present) < 2:
         only = classes.names[present[0]] if len(present) else "no class"
-        mend = "mend them"
+        remedy = "fix them"
         if len(classes) == 1:
-            mend = "there is nothing to tell apart: make what surrounds it a class too, such as background"
+            remedy = "there is nothing to tell apart: make what surrounds it a class too, such as background"
         elif classes.label_format == "ids":
-            mend = 'for masks of 0 and 255 write "ids": [0, 255], "ignore_ids": [] into classes.json'
-        raise UserError(f"{root}: the labels hold {only} and ignored pixels alone; {mend}")
+            remedy = 'for masks of 0 and 255 write "ids": [0, 255], "ignore_ids": [] into classes.json'
+        raise UserError(f"{root}: the labels hold only {only} and ignored pixels; {remedy}")
     for subset, counts in pixels.items():
         for id_, name in enumerate(classes.names):
             if counts[id_] == 0:

@@ -54,7 +54,7 @@ def find_folder(root: Path, *, val_fraction: float, seed: int) -> DataSet:
     return DataSet(
         _classes(content),
         rows,
-        list(_passed_over(root, {str(root / path) for path in (*images.values(), *labels.values())}, images, suffix)),
+        list(_skipped(root, {str(root / path) for path in (*images.values(), *labels.values())}, images, suffix)),
     )
 
 
@@ -65,25 +65,25 @@ def _suffix_hint(stem: str, images: Collection[str]) -> str:
     return f'if all labels end like this, write "label_suffix": "{suffix}" into classes.json, else ' if begins else ""
 
 
-def passed_over(folder: Path, used: Collection[str], reason: str) -> Iterator[str]:
+def skipped_files(folder: Path, used: Collection[str], reason: str) -> Iterator[str]:
     """Yield a warning, with each ending, if the folder has files that are not used."""
     paths = [path for path in walk(folder) if str(path) not in used]
     endings = Counter(path.suffix.lower() or "without ending" for path in paths)
     if endings:
         kinds = ", ".join(f"{number} {ending}" for ending, number in endings.most_common(5))
-        yield f"warning: {len(paths)} files in {folder} are passed over: {kinds} (first {paths[0].name}){reason}"
+        yield f"warning: {len(paths)} files in {folder} are skipped: {kinds} (first {paths[0].name}){reason}"
 
 
-def _passed_over(root: Path, used: Collection[str], images: dict[str, str], suffix: str) -> Iterator[str]:
+def _skipped(root: Path, used: Collection[str], images: dict[str, str], suffix: str) -> Iterator[str]:
     """Yield a warning for each folder and ending of files that are not used, and for labels among the images."""
     for folder in ("images", "labels", "unlabelled"):
         reason = LABELS_ARE if folder == "labels" else ""
         if folder == "labels" and suffix:
             reason += f", and end with {suffix} (label_suffix)"
-        yield from passed_over(root / folder, used, reason)
+        yield from skipped_files(root / folder, used, reason)
     for path in sorted(root.glob("*.txt")):
         if re.match("train|val|test", path.stem, re.IGNORECASE) and path.name not in LISTS:
-            yield f"warning: list {path} is passed over; lists are named {', '.join(LISTS)}"
+            yield f"warning: list {path} is skipped; lists are named {', '.join(LISTS)}"
     labels = [stem for stem in images for end in SUFFIXES if stem.endswith(end) and stem.removesuffix(end) in images]
     if labels:
         yield f"warning: {len(labels)} images look like labels (first {images[labels[0]]}); move labels into labels/"

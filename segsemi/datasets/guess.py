@@ -13,7 +13,7 @@ from segsemi.core.classes import IGNORE_INDEX, Classes
 from segsemi.core.errors import UserError
 from segsemi.data.images import IMAGE_ENDINGS, LABEL_ENDINGS, read_label, read_picture
 from segsemi.datasets.entries import stems
-from segsemi.datasets.folder import LABELS_ARE, passed_over
+from segsemi.datasets.folder import LABELS_ARE, skipped_files
 from segsemi.datasets.voc import colour_of
 
 MOST = 150  # different values in all labels; more of them are shades, not classes
@@ -70,7 +70,7 @@ def link_images(images: Sequence[Path], labels: Path | None, root: Path) -> Foun
             link.symlink_to(path)
     used = {str(path) for files in parts.values() for path in files.values()}
     folders = {**dict.fromkeys(images, ""), **({labels: LABELS_ARE} if labels else {})}
-    notes = [line for folder, reason in folders.items() for line in passed_over(folder.resolve(), used, reason)]
+    notes = [line for folder, reason in folders.items() for line in skipped_files(folder.resolve(), used, reason)]
     return Found([*parts["images"].values()], [*parts["unlabelled"].values()], classes, lines, notes)
 
 

@@ -70,17 +70,19 @@ def split_rows(
         chosen = {train[index].id for index in order[:number]}
     labelled = [row for row in train if row.id in chosen]
     rest = [row for row in learnt if row.id not in chosen]
-    mended = [replace(row, label=f"corrected/{row.id}.png", label_hash="") for row in rest if row.id in corrected]
+    with_correction = [
+        replace(row, label=f"corrected/{row.id}.png", label_hash="") for row in rest if row.id in corrected
+    ]
     unlabelled = [row for row in rest if row.id not in corrected]
     if wanted.unlabelled_ratio is not None:
-        number = round(wanted.unlabelled_ratio * (len(labelled) + len(mended)))
+        number = round(wanted.unlabelled_ratio * (len(labelled) + len(with_correction)))
         if number > len(unlabelled):
             asked = f"split.unlabelled_ratio {wanted.unlabelled_ratio} asks for {number}"
             raise UserError(f"{asked} unlabelled images, there are {len(unlabelled)}; lower it")
         order = np.random.default_rng([seed, 1]).permutation(len(unlabelled))
         unlabelled = [unlabelled[index] for index in sorted(order[:number])]
     held_out, test, skipped = ([row for row in rows if row.subset == subset] for subset in (*HELD_OUT, SKIPPED))
-    return Split(labelled, mended, unlabelled, held_out, test, skipped)
+    return Split(labelled, with_correction, unlabelled, held_out, test, skipped)
 
 
 def _regrouped(rows: Sequence[Row], exclude: Sequence[str], val: Sequence[str]) -> Iterator[Row]:
@@ -205,14 +207,19 @@ def write_split(split: Split, folder: Path, corrected: Mapping[str, Path] = Mapp
     unlabelled.csv has no label column, so training cannot read what it must not know; hidden.csv, which has it, is read
     only to measure the quality of pseudo labels.
     """
-    mended = []
+    with_correction = []
     for row in split.corrected:
         target = folder / row.label
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(corrected[row.id], target)
-        mended.append(replace(row, label_hash=file_hash(target)))
+        with_correction.append(replace(row, label_hash=file_hash(target)))
     hidden = [row for row in split.unlabelled if row.label]
-    for name, rows in (("labelled", split.labelled), ("corrected", mended), ("val", split.val), ("test", split.test)):
+    for name, rows in (
+        ("labelled", split.labelled),
+        ("corrected", with_correction),
+        ("val", split.val),
+        ("test", split.test),
+    ):
         write_rows(folder / f"{name}.csv", rows)
     write_rows(folder / "unlabelled.csv", split.unlabelled, UNLABELLED_COLUMNS)
     write_rows(folder / "skipped.csv", split.skipped, UNLABELLED_COLUMNS)

@@ -173,7 +173,7 @@ def test_a_project_runs_with_the_library_from_its_wheel(tmp_path: Path, monkeypa
     assert project.repro() == [] and project.run("git", "status", "--porcelain") == ""
 
 
-def test_init_keeps_files_that_are_there_and_names_files_passed_over(
+def test_init_keeps_files_that_are_there_and_names_skipped_files(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pictures, masks = pair(tmp_path, [0, 1])

@@ -164,7 +164,7 @@ def test_broken_labelme_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has no JSON file of labelme"):
         read_labelme(tmp_path)
     (tmp_path / "coco.json").write_text('{"images": []}')
-    with pytest.raises(UserError, match=r"JSON files without shapes are passed over \(1\): .*coco\.json"):
+    with pytest.raises(UserError, match=r"JSON files without shapes are skipped \(1\): .*coco\.json"):
         read_labelme(tmp_path)
     labelme(tmp_path / "size.json", SQUARE, imageHeight=None)
     (tmp_path / "cut.json").write_text("{")
@@ -220,7 +220,7 @@ def test_stray_shapes_are_counted_and_refuse_nothing(
     if rows is not None:
         expected[rows, columns] = 0
     assert np.array_equal(label_of(tmp_path, "a"), expected)
-    assert ("shapes are passed over (1): a.json" in str(notes)) == (rows is None)
+    assert ("shapes are skipped (1): a.json" in str(notes)) == (rows is None)
 
 
 def pictures(
@@ -379,14 +379,14 @@ def test_images_without_a_file_of_their_own_are_refused(
         ),
     ],
 )
-def test_annotation_without_a_mask_is_passed_over(key: str, value: object, message: str, tmp_path: Path) -> None:
+def test_annotation_without_a_mask_is_skipped(key: str, value: object, message: str, tmp_path: Path) -> None:
     path = coco(tmp_path, **{key: value})  # type: ignore[arg-type]
     with pytest.raises(UserError, match=rf"instances\.json has no annotation with a mask.*\n.* annotation 1 {message}"):
         read_coco(path)
     content, notes = json.loads(path.read_text()), Notes()
     content["annotations"].append({"id": 2, "image_id": 7, "category_id": 9, "segmentation": [RING]})
     path.write_text(json.dumps(content))
-    assert len(read_coco(path, notes)[0].shapes) == 1 and "passed over (1): instances.json annotation 1" in str(notes)
+    assert len(read_coco(path, notes)[0].shapes) == 1 and "skipped (1): instances.json annotation 1" in str(notes)
 
 
 def per_class(path: Path, name: str, ring: list[int], file_name: str = "x.png", **image: object) -> None:

@@ -291,9 +291,9 @@ def test_leftovers_of_file_servers_are_no_images_and_other_files_are_counted(tmp
     assert len(found.entries) == 13
     for expected, note in zip(
         [
-            r"3 files in .*images are passed over: 2 \.heic, 1 \.xml \(first x\.heic\)$",
-            r"1 files in .*labels are passed over: 1 \.jpg \(first 8\.jpg\); labels must be PNG, TIFF, BMP or GIF",
-            r"1 files in .*unlabelled are passed over: 1 without ending",
+            r"3 files in .*images are skipped: 2 \.heic, 1 \.xml \(first x\.heic\)$",
+            r"1 files in .*labels are skipped: 1 \.jpg \(first 8\.jpg\); labels must be PNG, TIFF, BMP or GIF",
+            r"1 files in .*unlabelled are skipped: 1 without ending",
             r"1 images look like labels \(first images/a/1_mask\.png\)",
         ],
         found.notes,
@@ -452,7 +452,7 @@ def test_a_single_class_is_refused(tmp_path: Path) -> None:
     folder(tmp_path, {"names": ["cat"], "colours": [[255, 0, 0]]})
     for path in (tmp_path / "labels/a").iterdir():
         write(path, np.resize(np.array([0, 255], np.uint8), (6, 8)))
-    with pytest.raises(UserError, match="hold cat and ignored pixels alone; there is nothing to tell apart"):
+    with pytest.raises(UserError, match="hold only cat and ignored pixels; there is nothing to tell apart"):
         rows_of("folder", tmp_path)
 
 

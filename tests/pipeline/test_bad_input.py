@@ -168,7 +168,7 @@ CASES = {
         lambda: Path(f"{T}/0001.png").rename(os.fsdecode(os.fsencode(T) + b"/\xe9.png")),
     ),
     "masks of 0 and 255": Case(
-        r'data/raw/mine: the labels hold background and ignored pixels alone; for masks of 0 and 255 write "ids": \[0, 255\]',
+        r'data/raw/mine: the labels hold only background and ignored pixels; for masks of 0 and 255 write "ids": \[0, 255\]',
         lambda: all_labels(lambda label: 255 * label, f"{FOLDER}/labels"),
         MINE,
     ),
