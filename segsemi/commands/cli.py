@@ -101,7 +101,9 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="folder for labels/ and classes.json; data/corrected for corrections",
     )
-    labels.add_argument("--classes", nargs="+", default=[], help="class names in the order of their ids (default: all that occur)")
+    labels.add_argument(
+        "--classes", nargs="+", default=[], help="class names in the order of their ids (default: all that occur)"
+    )
     labels.add_argument("--background", metavar="NAME", help="class of the pixels outside all shapes; else ignored")
 
     predict = command("predict", "predict the classes of pictures with a trained model")
@@ -126,5 +128,10 @@ def _parser() -> argparse.ArgumentParser:
     export = command("export", "export a model: ONNX, or a folder for segmentation-models-pytorch")
     export.add_argument("model", type=Path, help="folder of the model")
     export.add_argument("-o", "--out", type=Path, required=True, help="folder to write to")
-    export.add_argument("--format", choices=["onnx", "hub"], default="onnx", help="onnx (the default), or hub: a folder for segmentation-models-pytorch")
+    export.add_argument(
+        "--format",
+        choices=["onnx", "hub"],
+        default="onnx",
+        help="onnx (the default), or hub: a folder for segmentation-models-pytorch",
+    )
     return parser

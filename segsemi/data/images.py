@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
@@ -33,6 +33,7 @@ IMAGE_ENDINGS = (
 LABEL_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".gif")  # formats that keep every value
 _LOSSLESS = ("PNG", "TIFF", "BMP", "DIB", "GIF")
 _WHITE_IS_ZERO, _COMPRESSED = 0, ("jpeg", "tiff_jpeg", "webp")  # of TIFF
+_NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}  # libtiff has swapped the bytes already
 MAX_PIXELS = 2**30
 Image.MAX_IMAGE_PIXELS = None  # its limit, 179 million pixels, is below what satellites and scanners deliver
 
@@ -52,7 +53,11 @@ NOTES = {
 def _opened(path: Path | io.BytesIO, kind: str) -> Iterator[Any]:
     """Open a picture of at most MAX_PIXELS; raise a UserError that calls it `kind` for all that can be wrong with it."""
     try:
-        with Image.open(path) as file:
+        # a stream: Pillow maps a file that it opens by name, and takes the width of a turned TIFF for that of its rows
+        with (
+            nullcontext(path) if isinstance(path, io.BytesIO) else path.open("rb") as stream,
+            Image.open(stream) as file,
+        ):
             if file.width * file.height > MAX_PIXELS:
                 raise ValueError(f"its {file.width}x{file.height} pixels could be a decompression bomb")
             yield file
@@ -61,7 +66,22 @@ def _opened(path: Path | io.BytesIO, kind: str) -> Iterator[Any]:
     except (OSError, ValueError, SyntaxError, struct.error) as error:
         if _starts_with(path, b"version https://git-lfs"):
             raise UserError(f"{kind} {path} is a pointer of Git LFS; `git lfs pull` fetches the file") from None
-        raise UserError(f"{kind} {path} cannot be read ({error}); replace or remove it") from None
+        reason = "no picture, or of an unknown format" if isinstance(error, UnidentifiedImageError) else error
+        raise UserError(f"{kind} {path} cannot be read ({reason}); replace or remove it") from None
+
+
+def _correct(file: Any) -> None:
+    """Correct, or refuse with ValueError, what Pillow would read wrong without an error; before it loads the pixels."""
+    if file.format in ("BMP", "DIB") and file.mode == "1" and file.tile[0].args[1] != (file.width + 31) // 32 * 4:
+        raise ValueError("a BMP with two colours of 4 or 8 bits; save it as PNG")
+    if file.format == "TIFF":
+        bits, samples, planes = (file.tag_v2.get(tag) for tag in (258, 277, 284))
+        if planes == 2 and samples and samples > 1 and bits and max(bits) > 8:
+            raise ValueError("16 bits in separate planes; save its channels interleaved")
+        if file.tile[0].codec_name == "libtiff":
+            file.tile = [
+                tile._replace(args=(_NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:])) for tile in file.tile
+            ]
 
 
 def _starts_with(path: Any, mark: bytes) -> bool:
@@ -88,6 +108,7 @@ def read_picture(path: Path, value_range: tuple[float, float] | None = None) -> 
     """Return the image as `read_image`, and what is odd about the file: keys of NOTES; `dark` has the largest value."""
     with _opened(path, "image") as file:
         notes = {"several": 1} if _holds_several(file) else {}
+        _correct(file)
         if file.format == "TIFF":
             tags = file.tag_v2
             if tags.get(277, 1) > 3 and len(file.getbands()) == 3:  # samples per pixel
@@ -97,6 +118,7 @@ def read_picture(path: Path, value_range: tuple[float, float] | None = None) -> 
             # Pillow would divide the colours by an associated alpha.
             file.tile = [tile._replace(args=_unassociated(tile.args)) for tile in file.tile]
         sixteen = _has_16_bits(file) and file.mode in ("LA", "RGB", "RGBA")
+        top = file.tile[0].args[1] if file.format == "PPM" and file.mode == "I" else 65535  # which Pillow stretches
         file.load()
         image, turned = _upright(file)
         if turned:
@@ -104,14 +126,14 @@ def read_picture(path: Path, value_range: tuple[float, float] | None = None) -> 
         if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
             notes["alpha"] = 1
         if image.mode[0] in "IF":
+            values = np.asarray(image)
+            if value_range is not None and top < 65535:
+                values = np.rint(values * (top / 65535))
             inverted = file.format == "TIFF" and tags.get(262) == _WHITE_IS_ZERO
-            return np.repeat(_to_bytes(np.asarray(image), value_range, notes, inverted)[..., None], 3, axis=2), notes
-        if sixteen and value_range is not None:
-            return _to_bytes(_full_depth(path), value_range, notes)[..., :3], notes
-        array = np.asarray(image.convert("RGB"))  # Pillow reads the upper 8 bits of 16
-        if sixteen:
-            _note_dark(int(array.max()) << 8 | 255, notes)
-        return array, notes
+            return np.repeat(_to_bytes(values, value_range, notes, inverted)[..., None], 3, axis=2), notes
+        if sixteen or (file.format == "JPEG2000" and image.mode[:3] == "RGB" and _all_bits(path).dtype == np.uint16):
+            return _to_bytes(_all_bits(path)[..., :3], value_range, notes), notes
+        return np.asarray(image.convert("RGB")), notes
 
 
 def read_size(source: Path | io.BytesIO) -> tuple[int, int]:
@@ -139,14 +161,14 @@ def _has_16_bits(file: Any) -> bool:
 
 
 def _holds_several(file: Image.Image) -> bool:
-    """Return whether a second picture of the same size follows; smaller ones are previews."""
+    """Return whether a second picture follows that is no smaller; smaller ones are previews."""
     if getattr(file, "n_frames", 1) < 2:
         return False
     size = file.size
     file.seek(1)
     second = file.size
     file.seek(0)
-    return second == size
+    return second[0] >= size[0] and second[1] >= size[1]
 
 
 def _upright(file: Image.Image) -> tuple[Image.Image, bool]:
@@ -155,17 +177,17 @@ def _upright(file: Image.Image) -> tuple[Image.Image, bool]:
     return (file, False) if turn is None else (file.transpose(turn), True)
 
 
-def _full_depth(path: Path) -> np.ndarray:
-    """Return all bits of a picture of 16 bits, (H, W, 3 or 4) uint16, which Pillow cuts to 8; upright."""
+def _all_bits(path: Path) -> np.ndarray:
+    """Return a picture whose 16 bits Pillow would cut to 8, (H, W, 3 or 4) uint16 or uint8, upright."""
     import cv2  # slow to import, and rarely needed
 
     array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)  # without EXIF
-    if array is None or array.ndim != 3 or array.dtype != np.uint16:
+    if array is None or array.ndim != 3 or array.dtype not in (np.uint8, np.uint16):
         raise ValueError("its 16 bits cannot be decoded")
     array = array[..., [2, 1, 0, 3][: array.shape[2]]]
     with Image.open(path) as fresh:
         turn = _UPRIGHT.get(fresh.getexif().get(ExifTags.Base.Orientation))
-    if turn is not None:
+    if turn is not None and fresh.format != "TIFF":  # which OpenCV has turned
         places = Image.fromarray(np.arange(array.shape[0] * array.shape[1], dtype=np.int32).reshape(array.shape[:2]))
         array = array.reshape(-1, array.shape[2])[np.asarray(places.transpose(turn))]
     return array
@@ -213,20 +235,23 @@ def read_label(path: Path, classes: Classes) -> np.ndarray:
     with _opened(path, "label") as file:
         if file.format not in _LOSSLESS or file.info.get("compression") in _COMPRESSED:
             kind = file.format if file.format not in _LOSSLESS else f"{file.format} with JPEG compression"
-            raise UserError(f"label {path} is a {kind} picture, which changes ids at edges; save it as PNG")
+            raise UserError(f"label {path} is a {kind} picture, which may change ids at edges; save it as PNG")
         if _holds_several(file):
             raise UserError(f"label {path} holds several pictures; keep one")
+        _correct(file)
         raw_mode, mode, deep = _raw_mode(file), file.mode, _has_16_bits(file)
         inverted = file.format == "TIFF" and file.tag_v2.get(262) == _WHITE_IS_ZERO
         file.load()
         image, _ = _upright(file)
-        values = _full_depth(path) if deep and mode in ("LA", "RGB", "RGBA") else np.asarray(image)
+        values = _all_bits(path) if deep and mode in ("LA", "RGB", "RGBA") else np.asarray(image)
         if classes.label_format == "colours":
             return _from_colours(_colours(image, values, deep, path), path, classes)
         if inverted:
             raise UserError(f"label {path} is a TIFF in which white is zero, so its ids are ambiguous; save it as PNG")
         if mode == "1":
             known = (*classes.label_ids, *classes.ignore_ids)
+            if {1, 255}.issubset(known) and len(classes) > 2 and values.any():
+                raise UserError(f"label {path} has 1 bit, so its white could be id 1 or 255; save it with 8 bits")
             values = values.astype(np.uint8) * (1 if 1 in known or 255 not in known else 255)
         elif mode == "P":
             _check_palette(image, values, path, classes, renumbered=file.format == "GIF")
@@ -323,7 +348,10 @@ def _from_ids(raw: np.ndarray, path: Path, classes: Classes) -> np.ndarray:
     if wrong:
         expected = f"0..{len(classes) - 1}" if not classes.file_ids else f"{list(classes.file_ids)}"
         found = f"has ids {wrong[:5]} outside {expected} and the ignored {list(classes.ignore_ids)}"
-        raise UserError(f"label {path} {found}; fix the file, or the list of classes")
+        counted = (
+            ', or, if ids begin with 1, write "ids": [1, 2, ...] into classes.json' if wrong == [len(classes)] else ""
+        )
+        raise UserError(f"label {path} {found}; fix the file, or the list of classes{counted}")
     return classes.lookup()[raw.astype(np.uint8)]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from segsemi.core.classes import Classes
@@ -15,6 +16,7 @@ from segsemi.core.errors import UserError
 from segsemi.data.images import read_image, read_label, read_picture, read_size, require_size
 
 CLASSES = Classes(("ground", "cat", "dog"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)))
+TWO = Classes(CLASSES.names[:2], CLASSES.colours[:2])
 
 
 def test_images_of_every_kind_become_rgb(tmp_path: Path) -> None:
@@ -47,7 +49,10 @@ def test_grey_labels_of_few_bits(bits: int, tmp_path: Path) -> None:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 6, bits, 0, 0, 0, 0))
     path = tmp_path / "label.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b""))
-    assert np.array_equal(read_label(path, CLASSES), ids)
+    assert np.array_equal(read_label(path, TWO if bits == 1 else CLASSES), ids)
+    if bits == 1:  # programs that save space write masks of 0 and 255 like this, others those of 0 and 1
+        with pytest.raises(UserError, match="white could be id 1 or 255"):
+            read_label(path, CLASSES)
 
 
 def test_labels_with_ids_of_their_own(tmp_path: Path) -> None:
@@ -56,6 +61,9 @@ def test_labels_with_ids_of_their_own(tmp_path: Path) -> None:
     classes = Classes(CLASSES.names, CLASSES.colours, ignore_ids=(0,), file_ids=(10, 20, 30))
     assert read_label(path, classes).tolist() == [[255, 0, 1, 2]]
     with pytest.raises(UserError, match=r"label\.png has ids \[10, 20, 30\] outside 0\.\.2 and the ignored \[255\]"):
+        read_label(path, CLASSES)
+    Image.fromarray(np.array([[1, 2, 3]], np.uint8)).save(path)
+    with pytest.raises(UserError, match=r'if ids begin with 1, write "ids": \[1, 2, \.\.\.\] into classes\.json'):
         read_label(path, CLASSES)
 
 
@@ -136,14 +144,46 @@ def test_tiffs_of_many_kinds(tmp_path: Path) -> None:
     for array in (GREY, deep(GREY, 257)):  # white is zero
         image = read_image(with_tag(tmp_path / "white.tif", array, 262, 0))
         assert np.array_equal(image[..., 0], 255 - GREY)
-    image, notes = read_picture(with_tag(tmp_path / "turned.tif", COLOURED, 274, 6))
-    assert np.array_equal(image, np.rot90(COLOURED, -1)) and notes == {"turned": 1}
-    assert read_size(tmp_path / "turned.tif") == (8, 6)
+    for array in (GREY, deep(GREY, 257), COLOURED):
+        image, notes = read_picture(with_tag(tmp_path / "turned.tif", array, 274, 6))
+        wanted = np.rot90(array if array is COLOURED else np.dstack([GREY] * 3), -1)
+        assert np.array_equal(image, wanted) and notes == {"turned": 1}
+        assert read_size(tmp_path / "turned.tif") == (8, 6)
+    assert np.array_equal(read_label(with_tag(tmp_path / "turned.tif", IDS, 274, 6), CLASSES), np.rot90(IDS, -1))
+    deeper, path, turned = deep(COLOURED, 257), tmp_path / "deep.tif", [(274, "H", 1, 3, True)]
+    tifffile.imwrite(path, deeper, photometric="rgb", extratags=turned)
+    assert np.array_equal(read_image(path, (0, 65535)), np.rot90(COLOURED, 2))
+    tifffile.imwrite(path, GREY / np.float32(255), byteorder=">", compression="zlib", photometric="minisblack")
+    assert np.array_equal(read_image(path, (0, 1))[..., 0], GREY)
+    tifffile.imwrite(path, deeper.transpose(2, 0, 1).copy(), photometric="rgb", planarconfig="separate")
+    for read in (lambda: read_image(path), lambda: read_label(path, CLASSES)):
+        with pytest.raises(UserError, match="16 bits in separate planes; save its channels interleaved"):
+            read()
     pages = [Image.fromarray(COLOURED), Image.fromarray(255 - COLOURED), Image.fromarray(COLOURED[::2, ::2])]
     for further, expected in ((pages[1:], {"several": 1}), (pages[2:], {})):  # smaller ones are previews
         pages[0].save(tmp_path / "pages.tif", save_all=True, append_images=further)
         image, notes = read_picture(tmp_path / "pages.tif")
         assert np.array_equal(image, COLOURED) and notes == expected
+    pages[2].save(tmp_path / "pages.tif", save_all=True, append_images=pages[:1])  # the preview comes first
+    assert read_picture(tmp_path / "pages.tif")[1] == {"several": 1}
+
+
+def test_pictures_of_which_pillow_gives_other_values(tmp_path: Path) -> None:
+    two = Image.fromarray((IDS > 0).astype(np.uint8))
+    two.putpalette([0, 0, 0, 255, 255, 255])
+    two.save(tmp_path / "two.bmp")  # with 8 bits each, which Pillow reads as 1
+    for read in (read_image, lambda path: read_label(path, TWO)):
+        with pytest.raises(UserError, match="two colours of 4 or 8 bits; save it as PNG"):
+            read(tmp_path / "two.bmp")
+    Image.fromarray(IDS > 0).save(tmp_path / "two.bmp")
+    assert np.array_equal(read_label(tmp_path / "two.bmp", TWO), IDS > 0)
+    (tmp_path / "12.pgm").write_bytes(b"P5 8 6 4095\n" + deep(GREY).astype(">u2").tobytes())
+    for value_range in ((0, 4095), None):
+        assert np.array_equal(read_image(tmp_path / "12.pgm", value_range)[..., 0], GREY)
+    large = np.kron(COLOURED, np.ones((16, 16, 1), np.uint8))
+    cv2.imwrite(str(tmp_path / "16.jp2"), deep(large, 257)[..., ::-1], [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])
+    for value_range in ((0, 65535), None):
+        assert np.array_equal(read_image(tmp_path / "16.jp2", value_range), large)
 
 
 def test_more_pixels_than_pillow_allows(tmp_path: Path) -> None:
@@ -199,7 +239,7 @@ def test_ids_in_any_form_that_keeps_them(ending: str, tmp_path: Path) -> None:
 def test_labels_that_lost_their_ids_are_refused(tmp_path: Path) -> None:
     picture, path = Image.fromarray(IDS), tmp_path / "label.png"
     for format_, options, message in (
-        ("JPEG", {}, "is a JPEG picture, which changes ids"),
+        ("JPEG", {}, "is a JPEG picture, which may change ids"),
         ("WEBP", {}, "is a WEBP picture"),
         ("TIFF", {"compression": "jpeg"}, "is a TIFF with JPEG compression picture"),
         ("TIFF", {"save_all": True, "append_images": [picture]}, "holds several pictures"),
