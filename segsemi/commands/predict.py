@@ -15,7 +15,7 @@ from segsemi.core.errors import UserError
 from segsemi.core.files import dead_links, visible_files, walk
 from segsemi.core.pictures import save_png
 from segsemi.core.progress import progress_bar
-from segsemi.data.images import IMAGE_ENDINGS, read_image
+from segsemi.data.images import IMAGE_ENDINGS, note_lines, read_picture
 from segsemi.inference import predict_label
 from segsemi.models.saving import load_model
 from segsemi.runtime.device import choose_device
@@ -45,12 +45,13 @@ def run(args: argparse.Namespace) -> int:
                 raise UserError(f"{path}: its {target} would be written over another image; use another folder for -o")
             if other is not path:
                 raise UserError(f"{path} and {other}: both results would be {target}; rename one, or give their folder")
-    model, failed = load_model(args.model).to(choose_device(args.device)), 0
+    model, failed, notes = load_model(args.model).to(choose_device(args.device)), 0, dict[str, dict[str, int]]()
     if dead := dead_links(path for source in args.images for path in walk(source)):
         print(f"error: {dead}", file=sys.stderr)
     for name, path in progress_bar(images, desc="predict", unit="image"):
         try:
-            image = read_image(path, model.classes.value_range)
+            image, found = read_picture(path, model.classes.value_range)
+            notes[str(path)] = {note: top for note, top in found.items() if note != "turned"}  # as it is meant
         except UserError as error:
             tqdm.write(f"error: {error}", file=sys.stderr)
             failed += 1
@@ -65,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
         if args.overlay:
             save_png(args.out / f"{name}_overlay.png", laid_over(image, label, model.classes))
         write_label_png(args.out / f"{name}.png", label, model.classes)
+    for line in note_lines(notes):
+        print(line, file=sys.stderr)
     print(f"{len(images) - failed} label images in {args.out}" + (f", {failed} images failed" if failed else ""))
     return 1 if failed or dead else 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -57,7 +58,7 @@ class Classes:
         ids = (*self.label_ids, *self.ignore_ids)
         if len(self.label_ids) != count or len(set(ids)) < len(ids) or any(not 0 <= id_ <= 255 for id_ in ids):
             raise ValueError(f"ids must be {count}, one per name, all different and not ignored, in 0..255")
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+        if self.value_range is not None and not -math.inf < self.value_range[0] < self.value_range[1] < math.inf:
             raise ValueError(f"range must be [low, high], found {list(self.value_range)}")
 
     def __len__(self) -> int:

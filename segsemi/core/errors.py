@@ -45,6 +45,8 @@ def explain(error: Exception) -> str | None:
         return f"{error.filename}: the name is too long for a file; shorten it"
     if isinstance(error, OSError) and error.filename and type(error) in _FILE_ERRORS:
         return f"{error.filename}{_FILE_ERRORS[type(error)]}"
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}; the system refused it"
     no_memory = "out of memory" in str(error) or "can't allocate memory" in str(error)  # torch on a GPU, and on a CPU
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and no_memory):
         reason = (str(error).splitlines() or ["no reason given"])[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ _NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}  # libtif
 MAX_PIXELS = 2**30
 Image.MAX_IMAGE_PIXELS = None  # its limit, 179 million pixels, is below what satellites and scanners deliver
 
-# What `read_picture` may note, and how `prepare` and `doctor` say it of a number of pictures.
+# What `read_picture` may note, and how `note_lines` says it of a number of pictures.
 NOTES = {
     "alpha": "have an alpha channel, which is ignored: the colours are taken as they are",
     "bands": "have further bands beside red, green and blue, which are ignored",
@@ -47,6 +47,15 @@ NOTES = {
     'if that is their range, write "range": [0, {top}] into classes.json',
     "beyond": 'have values above the "range" of classes.json, which become white',
 }
+
+
+def note_lines(notes: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """Yield a warning, with a number of pictures and the first, for each thing that is odd; path -> notes of `read_picture`."""
+    for note, text in NOTES.items():
+        having = [path for path, own in notes.items() if note in own]
+        if having:
+            top = (1 << max(notes[path][note] for path in having).bit_length()) - 1
+            yield f"warning: {len(having)} of {len(notes)} images (first {having[0]}) {text.replace('{top}', str(top))}"
 
 
 @contextmanager

@@ -142,6 +142,7 @@ def _class_name(label: Any) -> str | None:
     if label is None or not str(label).strip():
         raise _StrayShape("has no class")
     name = composed(str(label).strip())
+    name.encode()  # half of a surrogate pair, which JSON can hold, has no file
     return None if name == "__ignore__" else name
 
 
@@ -164,6 +165,8 @@ def _points(points: Any) -> list[tuple[float, float]]:
     pairs = [(float(x), float(y)) for x, y in points]
     if not all(abs(value) <= FARTHEST for pair in pairs for value in pair):  # NaN is not
         raise _StrayShape(f"has coordinates beyond {FARTHEST} pixels")
+    if pairs and all(0 <= value <= 1 for pair in pairs for value in pair):
+        raise _StrayShape("has coordinates of 0 to 1; expected pixels")
     return pairs
 
 
@@ -174,8 +177,11 @@ def _labelme_mask(shape: Mapping[str, Any], height: int, width: int) -> np.ndarr
     if kind == "mask" and points:  # a PNG within the bounding box that the two points span
         with Image.open(io.BytesIO(base64.b64decode(shape["mask"]))) as file:
             patch = np.asarray(file if file.mode in ("1", "L", "P") else file.convert("L")) > 0
-        left, top = (round(value) for value in points[0])
-        canvas.paste(Image.fromarray(patch), (left, top))  # clips at all edges
+        (left, top), (right, bottom) = np.rint(np.min(points, axis=0)), np.rint(np.max(points, axis=0))
+        if max(abs(bottom - top + 1 - patch.shape[0]), abs(right - left + 1 - patch.shape[1])) > 1:
+            sizes = f"{patch.shape[0]}x{patch.shape[1]} in a box of {bottom - top + 1:.0f}x{right - left + 1:.0f}"
+            raise _StrayShape(f"has a mask of {sizes} pixels")
+        canvas.paste(Image.fromarray(patch), (int(left), int(top)))  # clips at all edges
     elif kind in ("polygon", "rectangle", "rotation", "quadrilateral") and len(points) > 2:
         draw.polygon(points, fill=1)
     elif kind == "rectangle" and len(points) == 2:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import tempfile
 import zipfile
@@ -53,8 +54,13 @@ def export_labels(labels: Mapping[str, np.ndarray], classes: Classes, student: s
             file.writestr(f"SegmentationClass/{id_}.png", png_bytes(palette[label]))
             file.writestr(f"SegmentationObject/{id_}.png", png_bytes(objects[label]))
     write_bytes(out / "cvat.zip", buffer.getvalue())
-    write_json(out / "cvat_labels.json", [{"name": name, "color": colour} for name, colour in hexadecimal.items()])
-    write_json(out / "labelstudio.json", [_task(id_, label, classes, student) for id_, label in labels.items()])
+    write_json(
+        out / "cvat_labels.json",
+        [{"name": name, "color": colour, "attributes": []} for name, colour in hexadecimal.items()],
+    )
+    write_text(
+        out / "labelstudio.json", json.dumps([_task(id_, label, classes, student) for id_, label in labels.items()])
+    )
     choices = "".join(f"    <Label value={quoteattr(k)} background={quoteattr(v)}/>\n" for k, v in hexadecimal.items())
     brushes = f'  <BrushLabels name="label" toName="image">\n{choices}  </BrushLabels>\n'
     write_text(
@@ -178,8 +184,8 @@ def read_cvat(source: Path, classes: Classes, notes: Notes) -> dict[str, np.ndar
 def read_label_studio(source: Path, classes: Classes, notes: Notes) -> dict[str, np.ndarray]:
     """Read the brush labels of Label Studio's export "JSON": name -> class ids, (H, W) uint8.
 
-    Where regions overlap, that of another class than the suggested one counts, since the annotator has painted it; of several,
-    the last. Pixels outside all regions are ignored.
+    Where regions overlap, what the annotator has painted counts, not what was suggested there; of several, the last. Pixels
+    outside all regions are ignored.
 
     Args:
         notes: is told of images without annotation, which are left out, and of regions that are skipped.
@@ -191,10 +197,10 @@ def read_label_studio(source: Path, classes: Classes, notes: Notes) -> dict[str,
     ids, found, strange = _ids(classes), dict[str, np.ndarray](), dict[str, str]()
     for task in tasks:
         name = _name_of(task["data"])
-        done = [item for item in task["annotations"] if item.get("result") and not item.get("was_cancelled")]
         if name in found:
             raise UserError(f"{source} has two tasks of {name}; remove one")
         try:
+            done = [item for item in task["annotations"] if item.get("result") and not item.get("was_cancelled")]
             last = max(enumerate(done), key=lambda item: (str(item[1].get("updated_at", "")), item[0]), default=None)
             regions = [*_regions(last[1]["result"], name, notes)] if last else []
             if not regions:
@@ -202,11 +208,10 @@ def read_label_studio(source: Path, classes: Classes, notes: Notes) -> dict[str,
                 continue
             if len(done) > 1:
                 notes.add("images have several annotations, of which the latest counts", name)
-            strange |= {class_: name for class_, _ in regions if class_ not in ids}
-            found[name] = _flattened(
-                [(ids.get(class_, IGNORE_INDEX), mask) for class_, mask in regions], task["data"].get("suggested")
-            )
-        except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+            strange |= {class_: name for class_, *_ in regions if class_ not in ids}
+            drawn = [(ids.get(class_, IGNORE_INDEX), mask, region) for class_, mask, region in regions]
+            found[name] = _flattened(drawn, task["data"].get("suggested"))
+        except (AttributeError, LookupError, TypeError, ValueError, OSError) as error:
             raise UserError(f"{source}: the annotation of {name} is broken ({error}); correct or remove it") from None
     _refuse_strange(source, strange, classes)
     return found
@@ -236,8 +241,8 @@ def _name_of(data: Mapping[str, Any]) -> str:
     return composed(str(data.get("id") or stem))
 
 
-def _regions(result: Sequence[Mapping[str, Any]], name: str, notes: Notes) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield class and mask, (H, W) bool, of each region of a brush."""
+def _regions(result: Sequence[Mapping[str, Any]], name: str, notes: Notes) -> Iterator[tuple[str, np.ndarray, str]]:
+    """Yield class, mask, (H, W) bool, and id of each region of a brush."""
     for region in result:
         value = region.get("value") or {}
         if value.get("format") != "rle" or not value.get("brushlabels"):
@@ -246,16 +251,17 @@ def _regions(result: Sequence[Mapping[str, Any]], name: str, notes: Notes) -> It
             raise ValueError("its image is rotated")
         else:
             mask = decode_brush(value["rle"], region["original_height"], region["original_width"])
-            yield composed(value["brushlabels"][0]), mask
+            yield composed(value["brushlabels"][0]), mask, str(region.get("id"))
 
 
-def _flattened(regions: Sequence[tuple[int, np.ndarray]], suggested: str | None) -> np.ndarray:
+def _flattened(regions: Sequence[tuple[int, np.ndarray, str]], suggested: str | None) -> np.ndarray:
     """Return the class ids, (H, W) uint8, of overlapping regions; see `read_label_studio`."""
     label = np.full(regions[0][1].shape, IGNORE_INDEX, dtype=np.uint8)
     before = label if suggested is None else np.asarray(Image.open(io.BytesIO(base64.b64decode(suggested))))
     for changed in (False, True):
-        for id_, mask in regions:
-            label[mask & (before != id_) if changed else mask] = id_
+        for id_, mask, region in regions:
+            painted = (before != id_) | (region != f"region{id_}")  # a region of our own begins as suggested
+            label[mask & painted if changed else mask] = id_
     return label
 
 

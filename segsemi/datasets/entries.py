@@ -16,7 +16,7 @@ import numpy as np
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
 from segsemi.core.files import decoded, file_hash, visible_files, write_text
-from segsemi.data.images import IMAGE_ENDINGS, NOTES, read_label, read_picture, require_size
+from segsemi.data.images import IMAGE_ENDINGS, note_lines, read_label, read_picture, require_size
 from segsemi.data.manifest import HELD_OUT, SKIPPED, Row
 
 SHOWN = 20  # broken files, or pairs of equal images, that an error lists
@@ -108,24 +108,25 @@ def path_ends(path: str) -> Iterator[str]:
 def find_name(line: str, known: Container[str]) -> str | None:
     """Return the longest known name with which a list's line, or a part of it before a separator, ends.
 
-    Quotes may surround the names, and backslashes may separate folders. A name may contain any of these. None, too, where a
-    later part is a picture's name and this one is not: `0,3.png` is row 0 of a table, and means image 3.
+    Quotes may surround the names, and backslashes may separate folders. A name may contain any of these. None, too, where
+    another part names another image of the same folder: `0,3.png`, row 0 of a table, or a list on one line.
     """
     texts = {text for slashed in (line, line.replace("\\", "/")) for text in (slashed, slashed.lstrip("\"'"))}
     found = [
-        (name, text[:stop], text[stop:])
+        (name, text, stop)
         for text in texts
         for stop in [len(text), *(match.start() for match in SEPARATOR.finditer(text))]
         for name in path_ends(text[:stop])
         if name in known
     ]
-    name, part, rest = max(found, key=lambda item: len(item[0]), default=(None, "", ""))
-    later = {end for other in SEPARATOR.split(rest) if _is_picture(other) for end in path_ends(other)}
-    return None if any(end in known for end in later) and not _is_picture(part) else name
-
-
-def _is_picture(name: str) -> bool:
-    return PurePosixPath(name).suffix.lower() in IMAGE_ENDINGS
+    if not found:
+        return None
+    name, text, stop = max(found, key=lambda item: len(item[0]))
+    *before, own = SEPARATOR.split(text[: max(text.rfind(name, 0, stop), 0)])
+    parts, folder = [*before, *SEPARATOR.split(text[stop:])], PurePosixPath(own + name).parent
+    beside = [part for part in parts if PurePosixPath(part).parent == folder]
+    others = {PurePosixPath(end).stem for other in beside for end in path_ends(other) if end in known}
+    return name if others <= {PurePosixPath(name).stem} else None
 
 
 def check_entries(
@@ -218,18 +219,16 @@ def refuse(broken: Sequence[Checked], file: Path | None = None) -> None:
 
 def odd_lines(found: Sequence[Checked], classes: Classes) -> Iterator[str]:
     """Yield a warning, with a number of images and the first, for each thing that is odd about them."""
-    for note, text in NOTES.items():
-        having = [item for item in found if note in item.notes and (note != "turned" or item.row.label)]
-        if having:
-            top = (1 << max(item.notes[note] for item in having).bit_length()) - 1
-            yield f"warning: {_count(having, found)} {text.replace('{top}', str(top))}"
+    yield from note_lines(
+        {
+            item.row.image: {note: top for note, top in item.notes.items() if note != "turned" or item.row.label}
+            for item in found
+        }
+    )
     empty = [item for item in found if item.row.label and not item.error and not item.counts[: len(classes)].any()]
     if empty:
-        yield f"warning: {_count(empty, found)} have a label without a pixel of any class, from which nothing can be learnt"
-
-
-def _count(having: Sequence[Checked], found: Sequence[Checked]) -> str:
-    return f"{len(having)} of {len(found)} images (first {having[0].row.image})"
+        which = f"{len(empty)} of {len(found)} images (first {empty[0].row.image})"
+        yield f"warning: {which} have a label without a pixel of any class, from which nothing can be learnt"
 
 
 def _warn_of_links(root: Path, rows: list[Row], warn: Callable[[str], None]) -> None:

@@ -1,17 +1,18 @@
 """Any folder of images: images/, labels/, perhaps unlabelled/ and lists, and classes.json."""
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
-from segsemi.core.files import decoded, file_hash, walk
+from segsemi.core.files import decoded, file_hash, visible_files, walk
 from segsemi.data.images import IMAGE_ENDINGS, LABEL_ENDINGS
 from segsemi.data.manifest import Row
 from segsemi.datasets.entries import DataSet, composed, find_name, id_of, read_lines, stems
@@ -19,6 +20,7 @@ from segsemi.datasets.entries import DataSet, composed, find_name, id_of, read_l
 EXAMPLE = '{"names": ["background", "cat"], "colours": [[0, 0, 0], [255, 0, 0]]}'
 WORDS = {"extra_forbidden": "unknown key", "missing": "no such key"}
 LABELS_ARE = "; labels must be PNG, TIFF, BMP or GIF"
+FOLDERS = ("images", "labels", "unlabelled")
 LISTS = ("train.txt", "val.txt", "test.txt")
 SUFFIXES = ("_mask", "_gt", "_label", "_labels", "_seg", "-mask", "-gt", "-label")
 
@@ -32,7 +34,7 @@ def find_folder(root: Path, *, val_fraction: float, seed: int) -> DataSet:
     """
     content = _read(root / "classes.json")
     images, labels = stems(root, "images", IMAGE_ENDINGS), stems(root, "labels", LABEL_ENDINGS)
-    if (root / "unlabelled").is_dir():
+    if visible_files(root / "unlabelled", IMAGE_ENDINGS):
         for stem, image in stems(root, "unlabelled", IMAGE_ENDINGS).items():
             if stem in images:
                 raise UserError(f"{root / images[stem]} and {root / image} have one name; rename or remove one")
@@ -76,11 +78,14 @@ def skipped_files(folder: Path, used: Collection[str], reason: str) -> Iterator[
 
 def _skipped(root: Path, used: Collection[str], images: dict[str, str], suffix: str) -> Iterator[str]:
     """Yield a warning for each folder and ending of files that are not used, and for labels among the images."""
-    for folder in ("images", "labels", "unlabelled"):
+    for folder in FOLDERS:
         reason = LABELS_ARE if folder == "labels" else ""
         if folder == "labels" and suffix:
             reason += f", and end with {suffix} (label_suffix)"
         yield from skipped_files(root / folder, used, reason)
+    for path in sorted(root.iterdir()):
+        if path.is_dir() and path.name not in FOLDERS and visible_files(path, IMAGE_ENDINGS):
+            yield f"warning: folder {path} is skipped; folders are named {', '.join(FOLDERS)}"
     for path in sorted(root.glob("*.txt")):
         if re.match("train|val|test", path.stem, re.IGNORECASE) and path.name not in LISTS:
             yield f"warning: list {path} is skipped; lists are named {', '.join(LISTS)}"
@@ -174,9 +179,17 @@ def _classes(found: _ClassesFile) -> Classes:
     )
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; refuse one that has a key twice, of which Python would take the last."""
+    if len(dict(pairs)) < len(pairs):
+        (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"{key} stands twice")
+    return dict(pairs)
+
+
 def _read(path: Path) -> _ClassesFile:
     try:
-        found = _ClassesFile.model_validate_json(decoded(path))
+        found = _ClassesFile.model_validate(json.loads(decoded(path), object_pairs_hook=_once))
         _classes(found)
         return found
     except FileNotFoundError:

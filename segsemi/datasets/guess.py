@@ -21,6 +21,10 @@ MOST = 150  # different values in all labels; more of them are shades, not class
 ANY_ID = Classes(tuple(map(str, range(IGNORE_INDEX))), ((0, 0, 0),) * IGNORE_INDEX)
 
 
+ONE_BIT = Classes(("black", "white"), ((0, 0, 0), (255, 255, 255)))
+WHITE = "white"  # of a label of 1 bit: id 1, or 255 if other labels have that and no 1
+
+
 class Found(NamedTuple):
     """The images with a label, the others, what classes.json may say, one line about each class, and warnings."""
 
@@ -102,8 +106,13 @@ def guess_classes(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
         UserError: a label is broken, or they have too many values.
     """
     with ThreadPoolExecutor() as readers:
-        coloured = any(readers.map(_has_colours, paths))
+        shown = [*readers.map(_shown, paths)]
+        palettes = {item for pairs in shown if pairs is not None for item in pairs}
+        # RGB, or palettes that show one id in several colours, as programs make them for each file
+        coloured = None in shown or len(palettes) > len({id_ for id_, _ in palettes})
         counts = sum(readers.map(_colours if coloured else _ids, paths), Counter[Any]())
+    if white := counts.pop(WHITE, 0):
+        counts[255 if 255 in counts and 1 not in counts else 1] += white
     if len(counts) > MOST:
         kind = "colours" if coloured else "values"
         raise UserError(
@@ -134,20 +143,30 @@ def guess_classes(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
     ] if ignored else lines
 
 
-def _has_colours(path: Path) -> bool:
-    """Return whether a label is RGB with different channels; a palette holds ids."""
+def _shown(path: Path) -> list[tuple[int, tuple[int, ...]]] | None:
+    """Return the ids and colours of a label with a palette; none without one; None for RGB with different channels."""
     try:
         with Image.open(path) as image:
+            if image.mode == "P":
+                palette = np.reshape(image.getpalette("RGB") or [], (-1, 3)).tolist()
+                present = np.unique(np.asarray(image)).tolist()
+                return [(id_, tuple(palette[id_])) for id_ in present if id_ < len(palette)]
             if image.mode not in ("RGB", "RGBA"):
-                return False
+                return []
     except (OSError, ValueError):
-        return False  # broken, which `_ids` says
+        return []  # broken, which `_ids` says
     picture = read_picture(path)[0]
-    return bool((picture != picture[..., :1]).any())
+    return None if (picture != picture[..., :1]).any() else []
 
 
 def _ids(path: Path) -> Counter[Any]:
-    return _counted(read_label(path, ANY_ID))
+    try:
+        with Image.open(path) as image:
+            one_bit = image.mode == "1"
+    except (OSError, ValueError):
+        one_bit = False  # broken, which `read_label` says
+    counts = _counted(read_label(path, ONE_BIT if one_bit else ANY_ID))
+    return Counter({WHITE if one_bit and id_ else id_: count for id_, count in counts.items()})
 
 
 def _colours(path: Path) -> Counter[Any]:

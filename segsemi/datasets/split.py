@@ -62,6 +62,10 @@ def split_rows(
         chosen = _known_ids(ids, train)
     else:
         number, images = wanted.count or round(wanted.fraction * len(train)), f"{len(train)} training images"
+        if not train:
+            raise UserError(
+                "no labelled image is left for training: lists, split.exclude or split.val take all of them"
+            )
         if number < 1:
             raise UserError(f"split.fraction {wanted.fraction} of {images} leaves no labelled one; raise it")
         if number > len(train):

@@ -63,7 +63,10 @@ def write_report(
     curves = pd.concat([model.curve.assign(model=model.name) for model in models])
     curves = curves.assign(val_miou=(100 * curves["val_miou"]).round(2))[["model", "step", "loss", "lr", "val_miou"]]
     _write_csv(out / "curves.csv", curves)
-    _write_csv(out / "validation.csv", curves.dropna(subset=["val_miou"])[["model", "step", "val_miou"]])
+    # one empty row of a model without validation, so that it keeps its colour in dvc's plots
+    validated = curves["val_miou"].notna()
+    unvalidated = ~curves["model"].isin(curves["model"][validated]) & ~curves["model"].duplicated(keep="last")
+    _write_csv(out / "validation.csv", curves[validated | unvalidated][["model", "step", "val_miou"]])
     confusion = _confusion(last)
     _write_csv(out / "confusion.csv", confusion[["truth", "prediction", "percent"]])
     table = summary_table(models)

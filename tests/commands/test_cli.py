@@ -129,6 +129,16 @@ def test_predict_says_that_links_lead_nowhere(model: Path, pictures: Path, capsy
     assert "error: 1 link leads nowhere, first" in capsys.readouterr().err and (pictures / "out/a.png").exists()
 
 
+def test_predict_says_what_is_odd_about_pictures(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.full((40, 40), 4000, np.uint16)).save(tmp_path / "dark.png")
+    assert main(["predict", str(model), str(tmp_path / "dark.png"), "-o", str(tmp_path / "out")]) == 0
+    assert (
+        f"warning: 1 of 1 images (first {tmp_path / 'dark.png'}) have 16 bits but no value" in capsys.readouterr().err
+    )
+
+
 def test_predict_options_reach_the_network(model: Path, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     options = ["--scales", "0.5", "1.5", "--flip", "--sliding-window", "32"]

@@ -78,6 +78,29 @@ def test_init_links_images_and_labels_and_guesses_their_classes(
     assert [len(found.labelled), len(found.unlabelled)] == [4, 1] and (root / "images/sub/0.jpg").is_symlink()
 
 
+def test_palettes_of_their_own_for_each_file_are_colours(tmp_path: Path) -> None:
+    """As quantize makes them: one id is another class in each file."""
+    _, masks = pair(tmp_path, [GREY, RED, RED], mode="RGB")
+    for path in sorted(masks.rglob("*.png"))[:2]:
+        with Image.open(path) as image:
+            shown = np.asarray(image).copy()
+        shown[:, :32] = (0, 0, 99)
+        Image.fromarray(shown).save(path)
+    for path in masks.rglob("*.png"):
+        with Image.open(path) as image:
+            image.quantize(4).save(path)
+    found = guess_classes(sorted(masks.rglob("*.png")))[0]
+    assert found["labels"] == "colours" and sorted(found["colours"]) == [[0, 0, 99], [*GREY], [*RED]]
+
+
+def test_white_of_one_bit_is_that_of_the_other_masks(tmp_path: Path) -> None:
+    _, masks = pair(tmp_path, [0, 255])
+    with Image.open(masks / "sub/0.png") as image:
+        image.convert("1").save(masks / "sub/0.png")
+    found = guess_classes(sorted(masks.rglob("*.png")))[0]
+    assert (found["ids"], found["ignore_ids"]) == ([0, 255], [])
+
+
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [

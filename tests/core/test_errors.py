@@ -19,6 +19,7 @@ NO_FOLDER = "a/b: a file is where a folder is to be; name another one, or move t
         (FileExistsError(17, "there", "a/b"), NO_FOLDER),
         (NotADirectoryError(20, "no", "a/b"), NO_FOLDER),
         (IsADirectoryError(21, "is", "a/b"), "a/b is a folder; name a file"),
+        (OSError(30, "Read-only file system", "a/b"), "a/b: Read-only file system; the system refused it"),
         (MemoryError(), "out of memory (no reason given); in training raise accumulate"),
         (torch.OutOfMemoryError("CUDA out of memory. Tried"), "out of memory (CUDA out of memory. Tried); in training"),
         (

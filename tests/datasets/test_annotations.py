@@ -204,6 +204,10 @@ BOX = [[10, 10], [20, 10], [20, 15], [10, 15]]
         ({"points": [[0, 0], [None, 0], [9, 9]]}, None, None),
         ({"points": [[0, 0], [float("nan"), 0], [9, 9]]}, None, None),
         ({"points": BOX, "label": None}, None, None),
+        ({"points": BOX, "label": "\ud83d"}, None, None),  # half of an emoji
+        ({"points": [[0.1, 0.1], [0.9, 0.1], [0.5, 0.9]]}, None, None),  # shares of the image
+        ({**MASK, "points": [[4, 2], [-4, -3]]}, slice(0, 3), slice(0, 5)),  # corners in the other order
+        ({**MASK, "points": [[10, 10], [30, 20]]}, None, None),  # of another size than its box
         ({"shape_type": "mask", "points": BOX[:2], "mask": "bm8gUE5H"}, None, None),
     ],
 )

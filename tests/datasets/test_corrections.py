@@ -106,6 +106,26 @@ def test_the_changed_region_wins_whatever_its_place_in_the_list(tmp_path: Path) 
     assert found["x"].tolist() == [[0, 0, 255, 255]] * 2
 
 
+def test_a_new_region_of_the_suggested_class_counts_where_it_was_painted_back(tmp_path: Path) -> None:
+    export_labels({"x": np.zeros((1, 4), dtype=np.uint8)}, OTHERS, "student_1", tmp_path)
+
+    def paint(tasks: list[dict]) -> None:
+        regions = tasks[0]["annotations"][0]["result"]
+        for id_, name, mask in (("aB3", OTHERS.names[1], [1, 1, 1, 0]), ("cD4", OTHERS.names[0], [1, 1, 0, 0])):
+            rle = encode_brush(np.array([mask], dtype=bool))
+            regions.append({**regions[0], "id": id_, "value": {"format": "rle", "rle": rle, "brushlabels": [name]}})
+
+    assert read_label_studio(submitted(tmp_path, paint), OTHERS, Notes())["x"].tolist() == [[0, 0, 1, 0]]
+
+
+def test_cvats_label_editor_wants_attributes(tmp_path: Path) -> None:
+    export_labels(generated(OTHERS), OTHERS, "student_1", tmp_path)
+    labels = json.loads((tmp_path / "cvat_labels.json").read_text())
+    assert {label["name"] for label in labels} > set(OTHERS.names) and all(
+        label["attributes"] == [] for label in labels
+    )
+
+
 def test_skipped_images_are_counted_and_left_out(tmp_path: Path) -> None:
     labels = generated(OTHERS)
     export_labels(labels, OTHERS, "student_1", tmp_path)

@@ -271,6 +271,14 @@ def test_hidden_files_are_no_images_and_linked_folders_are_searched_once(tmp_pat
     assert line.startswith(f"warning: {tmp_path}/root/images/b is a link")
 
 
+def test_a_folder_of_another_name_is_named(tmp_path: Path) -> None:
+    folder(tmp_path, unlabelled=0)
+    (tmp_path / "unlabelled").mkdir()  # empty: there is none
+    write_image(tmp_path / "unlabeled/u.png")
+    (line,) = find_dataset("folder", tmp_path, val_fraction=0.25, seed=0).notes
+    assert line == f"warning: folder {tmp_path}/unlabeled is skipped; folders are named images, labels, unlabelled"
+
+
 def test_leftovers_of_file_servers_are_no_images_and_other_files_are_counted(tmp_path: Path) -> None:
     folder(tmp_path)
     for path in (
@@ -480,7 +488,11 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: (root / "classes.json").unlink(),
         r"classes\.json not found; it names the classes",
     ),
-    "no JSON": (text("classes.json", "{"), r"classes\.json is wrong \(.*Invalid JSON"),
+    "no JSON": (text("classes.json", "{"), r"classes\.json is wrong \(Expecting property name"),
+    "a key twice": (
+        text("classes.json", '{"names": ["a", "b"], "names": ["b", "a"], "colours": [[0, 0, 0], [1, 1, 1]]}'),
+        r"classes\.json is wrong \(names stands twice\)",
+    ),
     "no colours": (text("classes.json", '{"names": ["a"]}'), r"classes\.json is wrong \(colours: no such key\)"),
     "too few colours": (wrong(colours=[[0, 0, 0]]), r"colours must be 3"),
     "unknown key": (wrong(color=1), r"classes\.json is wrong \(color: unknown key\)"),

@@ -76,6 +76,14 @@ def test_impossible_split_is_refused(choice: dict, message: str) -> None:
         chosen(rows_of(100, extra=0), seed=0, **choice)
 
 
+def test_lists_that_leave_nothing_to_train_on_are_named() -> None:
+    rows = [Row(str(index), "val", "a.png", "b.png") for index in range(3)]
+    with pytest.raises(
+        UserError, match="no labelled image is left for training: lists, split.exclude or split.val take all"
+    ):
+        chosen(rows, fraction=1.0, seed=0)
+
+
 def test_list_file_chooses_the_labelled_images(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     path.write_text("# comment only\n\n")
@@ -122,6 +130,8 @@ def test_lists_as_the_field_shares_them(line: str, expected: str) -> None:
         ("x.png", "may mean sub__x, x"),
         *((line, "is no training image") for line in ("/", ".", "other/2007_000033.jpg", "x.v2")),
         ("x,2007_000032.jpg", "is no training image"),  # row x of a table
+        ("x 2007_000032 ulm_0_1", "is no training image"),  # a list on one line
+        ("images/x.png,images/2007_000032.jpg", "is no training image"),
     ],
 )
 def test_list_line_of_two_or_no_images_is_refused(line: str, message: str) -> None:
