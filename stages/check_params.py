@@ -17,8 +17,8 @@ def main() -> None:
         weights = network.encoder_weights
         if weights not in ("none", "imagenet") and not Path(weights).is_file():
             raise UserError(f"{name}.encoder_weights: {weights} not found; use none, imagenet or the path of a file")
-    if not params.data.embedded:
-        require_usable(data_root(params.data))  # dvc, which reads it next, would not name the reason
+    for root in (Path(params.split.corrected), *([] if params.data.embedded else [data_root(params.data)])):
+        require_usable(root)  # dvc, which reads it next, would not name the reason
     write_text(Path("data/params_checked.txt"), "params.yaml is valid\n")
 
 
