@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from segsemi.core.errors import UserError
 from segsemi.models.build import SegmentationModel
 
 
@@ -67,46 +68,22 @@ def windows(height: int, width: int, side: int) -> Iterator[tuple[slice, slice]]
 
 
 @torch.inference_mode()
-def predict_windows(
-    network: nn.Module, images: Tensor, side: int, scales: Sequence[float] = (1.0,), flip: bool = False
-) -> Tensor:
-    """Return `predict_probabilities` of overlapping windows, averaged in their overlaps: (N, C, H, W) float32."""
-    height, width = images.shape[-2:]
-    total: Tensor | None = None
-    count = torch.zeros(height, width, device=images.device)
-    for rows, columns in windows(height, width, side):
-        part = predict_probabilities(network, images[..., rows, columns], scales, flip)
-        if total is None:
-            total = torch.zeros(*part.shape[:2], height, width, device=part.device)
-        total[..., rows, columns] += part
-        count[rows, columns] += 1
-    assert total is not None
-    return total.div_(count)
-
-
-@torch.inference_mode()
 def predict_image(
     model: SegmentationModel,
     image: np.ndarray,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
-    window: int | None = None,
 ) -> Tensor:
     """Return the probabilities of one image at its own size, at whatever size the network sees it.
 
     Args:
         model: in eval mode.
         image: (H, W, 3) uint8 RGB.
-        window: side of sliding windows, in pixels of the image that the network sees; None: the whole image at once.
 
     Returns:
         (C, H, W) float32 on the model's device.
     """
-    height, width = image.shape[:2]
-    batch = model.as_batch(image)
-    if window is not None:
-        return _resize(predict_windows(model, batch, window, scales, flip), height, width)[0]
-    return predict_probabilities(model, batch, scales, flip, out_shape=(height, width))[0]
+    return predict_probabilities(model, model.as_batch(image), scales, flip, out_shape=image.shape[:2])[0]
 
 
 def predict_label(
@@ -118,18 +95,25 @@ def predict_label(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the most probable class of each pixel, (H, W) uint8, and its probability, (H, W) float32.
 
-    Arguments as in `predict_image`.
+    Args:
+        window: side of square windows that overlap by a third, and whose probabilities are averaged there; None: the whole
+            image at once. Other arguments as in `predict_image`.
+
+    Raises:
+        UserError: windows of a network that sees shrunk images (augment.short_side).
     """
-    if window is not None and model.architecture.short_side is None:
-        return _predict_bands(model, image, window, scales, flip)
-    return _most_probable(predict_image(model, image, scales, flip, window))
+    if window is None:
+        return _most_probable(predict_image(model, image, scales, flip))
+    if model.architecture.short_side is not None:
+        raise UserError(f"the network sees images of a short side of {model.architecture.short_side}: use no window")
+    return _predict_windows(model, image, window, scales, flip)
 
 
 @torch.inference_mode()
-def _predict_bands(
+def _predict_windows(
     model: SegmentationModel, image: np.ndarray, side: int, scales: Sequence[float], flip: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `predict_windows` gives, but hold the probabilities of one row of windows only.
+    """Return classes and probabilities by windows; hold the probabilities of one row of windows only.
 
     Those of a satellite's image of 200 million pixels would need gigabytes.
     """

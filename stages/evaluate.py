@@ -6,7 +6,7 @@ from segsemi.core.classes import Classes
 from segsemi.core.config import load_params
 from segsemi.core.errors import run_stage
 from segsemi.core.files import file_hash
-from segsemi.core.paths import CLASSES, data_root, evaluated_folder, evaluation_list, model_files, model_folder
+from segsemi.core.paths import CLASSES, SPLIT, data_root, evaluated_folder, model_files, model_folder
 from segsemi.data.manifest import read_rows
 from segsemi.evaluate import write_evaluation
 from segsemi.models.saving import load_model
@@ -18,7 +18,7 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="name of the model")
     args = parser.parse_args()
     params = load_params()
-    settings, images = params.evaluate, evaluation_list(params.evaluate.subset)
+    settings, images = params.evaluate, SPLIT / f"{params.evaluate.subset}.csv"
     inputs = [*model_files(args.model), images, CLASSES]
     with (
         start_runtime(params.machine) as runtime,

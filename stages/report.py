@@ -17,9 +17,9 @@ from segsemi.core.paths import (
     LABELLED,
     REPORTS,
     SKIPPED,
+    SPLIT,
     UNLABELLED,
     data_root,
-    evaluation_list,
 )
 from segsemi.data.manifest import read_rows
 from segsemi.reporting.measured import read_measured
@@ -44,7 +44,7 @@ def loss_of(params: Params, name: str) -> str:
 def main() -> None:
     params = load_params()
     teachers = {TEACHER: None, **params.rounds, **dict.fromkeys(params.baselines)}
-    rows, hidden = read_rows(evaluation_list(params.evaluate.subset)), {row.id: row.label for row in read_rows(HIDDEN)}
+    rows, hidden = read_rows(SPLIT / f"{params.evaluate.subset}.csv"), {row.id: row.label for row in read_rows(HIDDEN)}
     unlabelled = [replace(row, label=hidden.get(row.id, "")) for row in read_rows(UNLABELLED)]
     stored = params.student.targets == "stored"
     models = [

@@ -19,7 +19,7 @@ from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
 from segsemi.datasets.scenes import CLASSES
 from segsemi.evaluate import write_evaluation
-from segsemi.inference import predict_image
+from segsemi.inference import predict_label
 from segsemi.models.build import SegmentationModel, build_model
 
 
@@ -47,12 +47,12 @@ def evaluate(model: SegmentationModel, rows: list[Row], root: Path, out: str, **
 @pytest.mark.parametrize("short_side", [None, 32])
 def test_evaluation_counts_every_labelled_pixel(short_side: int | None, val: list[Row], tmp_path: Path) -> None:
     """At the labels' own size, with the scales, flip and window asked for, against counting in a loop."""
-    model = network(short_side)
-    out = evaluate(model, val, tmp_path, "out", scales=[0.75, 1.0], flip=True, window=32)
+    model, window = network(short_side), None if short_side else 32
+    out = evaluate(model, val, tmp_path, "out", scales=[0.75, 1.0], flip=True, window=window)
     expected, images = np.zeros((11, 11), int), pd.read_csv(out / "images.csv").set_index("id")
     for row in val:
         image, label = read_image(tmp_path / "raw" / row.image), read_label(tmp_path / "raw" / row.label, CLASSES)
-        best = predict_image(model, image, (0.75, 1.0), True, 32).argmax(0).numpy()
+        best, _ = predict_label(model, image, (0.75, 1.0), True, window)
         with Image.open(out / f"predictions/{row.id}.png") as written:
             assert np.array_equal(np.asarray(written), best)
         counted = label != 255
@@ -66,8 +66,9 @@ def test_evaluation_counts_every_labelled_pixel(short_side: int | None, val: lis
     assert cells.loc[names, names].to_numpy().tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize("options", [{}, {"scales": [0.75]}, {"window": 32}])
-@pytest.mark.parametrize("short_side", [None, 32])
+@pytest.mark.parametrize(
+    ("short_side", "options"), [(None, {}), (32, {}), (32, {"scales": [0.75]}), (None, {"window": 32})]
+)
 def test_calibration_is_that_of_the_probabilities(
     short_side: int | None, options: dict, val: list[Row], tmp_path: Path
 ) -> None:
@@ -79,9 +80,9 @@ def test_calibration_is_that_of_the_probabilities(
     sure, right = [], []
     for row in val:
         image, label = read_image(tmp_path / "raw" / row.image), read_label(tmp_path / "raw" / row.label, CLASSES)
-        highest, best = predict_image(model, image, options.get("scales", (1.0,)), False, options.get("window")).max(0)
-        sure += highest.numpy()[label != 255].tolist()
-        right += (best.numpy() == label)[label != 255].tolist()
+        best, highest = predict_label(model, image, options.get("scales", (1.0,)), False, options.get("window"))
+        sure += highest[label != 255].tolist()
+        right += (best == label)[label != 255].tolist()
     bins, written = pd.cut(sure, np.linspace(0, 1, 16)), pd.read_csv(out / "calibration.csv")
     groups = pd.DataFrame({"sure": sure, "right": right}).groupby(bins, observed=False)
     error = sum(abs(group["sure"].mean() - group["right"].mean()) * len(group) for _, group in groups if len(group))

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise, product
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from segsemi.core.classes import Classes
+from segsemi.core.errors import UserError
 from segsemi.inference import (
     predict_image,
     predict_label,
     predict_probabilities,
-    predict_windows,
     windows,
 )
 from segsemi.models.build import Architecture, SegmentationModel, build_model
@@ -209,33 +210,39 @@ def test_windows_cover_every_pixel_and_overlap_by_a_third_or_more(height: int, w
         assert all(stop - start >= side // 3 for (_, stop), (start, _) in pairwise(ends))
 
 
-def test_windows_of_a_pointwise_network_change_nothing() -> None:
-    """Where a pixel's class depends on no neighbour, windows, overlapping or not, give what the whole image gives."""
-    network = torch.nn.Conv2d(3, 4, kernel_size=1)
-    images = torch.rand(2, 3, 37, 53)
-    whole = predict_probabilities(network, images, flip=True)
-    torch.testing.assert_close(predict_windows(network, images, 16, flip=True), whole)
-    torch.testing.assert_close(predict_windows(network, images, 100, flip=True), whole)
+def by_windows(model: SegmentationModel, image: np.ndarray, side: int, *options: Any) -> torch.Tensor:
+    """The probabilities of all windows, (C, H, W), added up and divided by how many cover each pixel."""
+    total, count = torch.zeros(len(model.classes), *image.shape[:2]), torch.zeros(image.shape[:2])
+    for rows, columns in windows(*image.shape[:2], side):
+        total[:, rows, columns] += predict_image(model, np.ascontiguousarray(image[rows, columns]), *options)
+        count[rows, columns] += 1
+    return total / count
 
 
 @pytest.mark.parametrize("short_side", [None, 32])
-def test_predicted_label_is_the_class_of_predict_image(short_side: int | None) -> None:
+def test_predicted_label_is_the_class_of_the_highest_probability(short_side: int | None) -> None:
     """Scales, flip and windows each change some pixel here, so none of them may be dropped on the way."""
     model, image = build(short_side, encoder_weights="imagenet"), photo(50, 61)
     seen = set()
-    for options in [((1.0,), False), ((1.0,), True), ((0.5,), False), ((0.5, 1.0), True), ((1.0,), False, 32)]:
-        label, confidence = predict_label(model, image, *options)
-        assert label.dtype == np.uint8 and confidence.dtype == np.float32
-        probabilities = predict_image(model, image, *options).numpy()
-        assert np.array_equal(label, probabilities.argmax(0))
-        assert np.allclose(confidence, probabilities.max(0), atol=1e-6)
-        seen.add(label.tobytes())
-    assert len(seen) == 5 and model.predict(image).tobytes() in seen
+    for options in [((1.0,), False), ((1.0,), True), ((0.5,), False), ((0.5, 1.0), True)]:
+        for side in (None, 32) if short_side is None else (None,):
+            label, confidence = predict_label(model, image, *options, side)
+            assert label.dtype == np.uint8 and confidence.dtype == np.float32
+            probabilities = (
+                predict_image(model, image, *options) if side is None else by_windows(model, image, side, *options)
+            )
+            assert np.array_equal(label, probabilities.argmax(0).numpy())
+            assert np.allclose(confidence, probabilities.amax(0).numpy(), atol=1e-6)
+            seen.add(label.tobytes())
+    assert len(seen) == (8 if short_side is None else 4) and model.predict(image).tobytes() in seen
+    if short_side is not None:
+        with pytest.raises(UserError, match="sees images of a short side of 32: use no window"):
+            predict_label(model, image, window=32)
 
 
 def test_probabilities_are_computed_where_the_images_are() -> None:
     """As on a GPU: torch's meta device takes no tensor of the CPU, and has no values that could be asked for."""
     model = build(short_side=None).to("meta")
     images = torch.empty(2, 3, 40, 52, device="meta")
-    for probabilities in (predict_probabilities(model, images, (0.5, 1.0), True), predict_windows(model, images, 32)):
-        assert probabilities.is_meta and probabilities.shape == (2, 4, 40, 52)
+    probabilities = predict_probabilities(model, images, (0.5, 1.0), True)
+    assert probabilities.is_meta and probabilities.shape == (2, 4, 40, 52)

@@ -301,6 +301,8 @@ class Params(Section):
                 )
             if TEACHER not in list(_ancestors(self.rounds, student)):
                 raise ValueError(f"rounds.{student}: its chain of teachers never reaches {TEACHER}; break the cycle")
+        if self.evaluate.window and self.augment.short_side:
+            raise ValueError("evaluate.window: images are shrunk to augment.short_side; set one of the two to null")
         for baseline, student in self.baselines.items():
             if baseline not in (SUPERVISED, *METHODS):
                 raise ValueError(

@@ -136,12 +136,6 @@ def _as_utf8(path: Path) -> str:
     return os.fsencode(path).decode(errors="replace")
 
 
-def visible_pngs(folder: Path) -> list[Path]:
-    """Return the PNGs directly in `folder`, in alphabetical order, without hidden ones; none if there is no such folder."""
-    files = folder.iterdir() if folder.is_dir() else ()
-    return sorted(path for path in files if path.suffix.lower() == ".png" and not path.name.startswith("."))
-
-
 def file_hash(path: Path) -> str:
     """Return the MD5 of the content, in hex (what dvc uses; it finds equal files, it protects nothing)."""
     with path.open("rb") as file:

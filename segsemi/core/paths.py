@@ -15,17 +15,11 @@ CORRECTED = SPLIT / "corrected.csv"  # images with corrected labels; their label
 UNLABELLED = SPLIT / "unlabelled.csv"  # no label column
 HIDDEN = SPLIT / "hidden.csv"  # the labels of the unlabelled images: to measure with, never to train with
 SKIPPED = SPLIT / "skipped.csv"  # broken images that prepare left out
-VAL = SPLIT / "val.csv"
-TEST = SPLIT / "test.csv"  # without rows where the data set has none
+VAL = SPLIT / "val.csv"  # and test.csv, without rows where the data set has none
 
 PSEUDO = Path("data/pseudo")
 REPORTS = Path("reports")
 FINAL_MODEL = Path("final_model")  # a copy of the last student, with its metrics in model.json
-
-
-def evaluation_list(subset: str) -> Path:
-    """Return the list of the images on which models are measured: those of `val` or `test`."""
-    return {"val": VAL, "test": TEST}[subset]
 
 
 def model_folder(name: str) -> Path:

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 
 from segsemi.core.config import load_values
 from segsemi.core.errors import UserError
-from segsemi.core.files import file_hash, visible_files, visible_pngs
+from segsemi.core.files import file_hash, visible_files
 from segsemi.core.git import git
 from segsemi.data.images import IMAGE_ENDINGS
 from segsemi.experiments.grid import Cell
@@ -34,7 +34,7 @@ def run_keys(cells: Sequence[Cell], code: str) -> list[str]:
     keys = []
     for cell, root in zip(cells, roots, strict=True):
         split = cell.params.split
-        listed, corrected = Path(split.labelled_list), visible_pngs(Path(split.corrected))
+        listed, corrected = Path(split.labelled_list), visible_files(Path(split.corrected), (".png",))
         values = [
             code,
             cell.params.model_dump(exclude={"machine": True, "data": {"root"}}),

@@ -10,7 +10,7 @@ import pandas as pd
 
 from segsemi.core.classes import Classes
 from segsemi.core.config import FINAL
-from segsemi.core.files import read_json, visible_pngs, write_bytes, write_json, write_text
+from segsemi.core.files import read_json, visible_files, write_bytes, write_json, write_text
 from segsemi.core.paths import model_files
 from segsemi.core.pictures import save_png
 from segsemi.data.images import read_image, read_label
@@ -200,7 +200,7 @@ def _pseudo_labels(
     """Yield and write to `out` the pseudo labels from which `model` learnt, as far as stage pseudo_quality kept them."""
     out.mkdir(parents=True, exist_ok=True)
     files = {row.id: row for row in unlabelled}
-    for path in visible_pngs(model.pseudo / "confidence") if model.pseudo else ():
+    for path in visible_files(model.pseudo / "confidence", (".png",)) if model.pseudo else ():
         row, name = files[path.stem], path.stem
         label, sure = read_label(path.parents[1] / path.name, classes.as_written()), read_image(path)[..., 0]
         truth, wrong = None, None

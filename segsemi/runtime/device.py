@@ -31,17 +31,6 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Return the context in which a network runs: bfloat16 for operations that allow it, or float32.
-
-    Args:
-        precision: `fp32`, `bf16`, or `auto`: bf16 on a GPU that has it.
-    """
-    if precision == "auto":
-        precision = "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(False) else "fp32"
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
-
-
 def training_format(device: torch.device) -> torch.memory_format:
     """Return the order of images and weights in which networks train fastest: channels_last.
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from segsemi.core.config import MachineParams
 from segsemi.core.errors import UserError
-from segsemi.runtime.device import autocast, choose_device
+from segsemi.runtime.device import choose_device
 from segsemi.runtime.work_folder import work_folder
 
 T = TypeVar("T")
@@ -69,8 +69,10 @@ class Runtime:
         return self.cache_mb // (self.here * max(1, self.loader_processes))
 
     def autocast(self) -> torch.autocast:
-        """Return the context in which networks run."""
-        return autocast(self.device, self.precision)
+        """Return the context in which networks run: bfloat16 for operations that allow it, or float32."""
+        on_gpu = self.device.type == "cuda"
+        bf16 = self.precision == "bf16" or (self.precision == "auto" and on_gpu and torch.cuda.is_bf16_supported(False))
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=bf16)
 
     def share_of(self, items: Sequence[T]) -> Sequence[T]:
         """Return every count-th item, beginning with the rank-th."""

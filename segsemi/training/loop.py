@@ -68,7 +68,9 @@ def train(
     with (
         fast_atrous_convolutions(model) if runtime.device.type == "cpu" else nullcontext(),
         stop_requested() as stopping,
-        _bar(recipe, progress, runtime) as bar,
+        progress_bar(
+            total=recipe.steps, initial=progress.step, desc=recipe.name, unit="step", silent=not runtime.first
+        ) as bar,
         live_log(runtime.log if runtime.first else "none", work.parent / "logs" / work.name, progress.curve) as log,
     ):
         while True:
@@ -113,12 +115,6 @@ def train(
     strip_dsbn(model.network)
     model.eval()
     return history
-
-
-def _bar(recipe: Recipe, progress: Progress, runtime: Runtime) -> tqdm:
-    return progress_bar(
-        total=recipe.steps, initial=progress.step, desc=recipe.name, unit="step", silent=not runtime.first
-    )
 
 
 def _not_finite(loss: float, norm: float, step: int, batch: Sequence[PartBatch], checkpoint: Path) -> UserError:

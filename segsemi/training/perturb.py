@@ -27,7 +27,7 @@ def perturbed_features(network: nn.Module, kind: Literal["none", "dropout", "com
     def perturb(_: nn.Module, __: Any, output: Any) -> Any:
         maps, *rest = output if isinstance(output, tuple) else (output,)  # a ViT has tokens beside its maps
         spared = torch.randperm(len(maps[0]) // 2)[: len(maps[0]) // 4] if kind == "complementary" else None
-        changed = [_dropped(x) if spared is None else _complementary(x, spared) for x in maps]
+        changed = [F.dropout2d(x, SHARE) if spared is None else _complementary(x, spared) for x in maps]
         changed[0] = maps[0] if maps[0].shape[1] == 3 else changed[0]  # smp gives the image itself first
         return (changed, *rest) if isinstance(output, tuple) else changed
 
@@ -36,10 +36,6 @@ def perturbed_features(network: nn.Module, kind: Literal["none", "dropout", "com
         yield
     finally:
         handle.remove()
-
-
-def _dropped(x: Tensor) -> Tensor:
-    return F.dropout2d(x, SHARE)
 
 
 def _complementary(x: Tensor, spared: Tensor) -> Tensor:

@@ -149,6 +149,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"machine.device": "gpu"}, r"machine\.device: .*cuda.*\(found 'gpu'\)"),
     ({"machine.workers": -1}, r"machine\.workers.*greater than or equal to 0 .*should be 'auto' \(found -1\)"),
     ({"machine.workers": "many"}, r"machine\.workers.*valid integer .*should be 'auto' \(found 'many'\)"),
+    ({"evaluate.window": 64, "augment.short_side": 96}, r"evaluate\.window: images are shrunk to augment\.short_side"),
     # the tree of models
     ({"rounds": {"student_1": "techer"}}, r"rounds\.student_1: unknown teacher 'techer'; expected teacher or"),
     ({"rounds": {"a": "b", "b": "a"}}, r"rounds\.a: its chain of teachers never reaches teacher; break the cycle"),
