@@ -62,10 +62,13 @@ def test_pictures_are_small_and_shown() -> None:
 @pages
 def test_commands_of_a_page_are_understood(path: Path) -> None:
     text, values = path.read_text(), load_values(ROOT / "params.yaml")
-    for line in re.findall(r"(?:^ {4}|^|`)((?:python -m segsemi|dvc exp run) [^`\n]+)", text, flags=re.MULTILINE):
+    lines = re.findall(r"(?:^ {4}|^|`)((?:python -m segsemi|dvc exp run) [^`\n]+)", text, flags=re.MULTILINE)
+    lines += re.findall(r"(?:^ {4}|`)(segsemi \w+ [^`\n]+)", text, flags=re.MULTILINE)
+    for line in lines:
         words = shlex.split(line, comments=True)
-        if words[0] == "python" and len(words) > 4:  # not the mere name of a command
-            _parser().parse_args(words[3:])
+        arguments = words[words.index("segsemi") + 1 :] if "segsemi" in words else []
+        if len(arguments) > 1:  # not the mere name of a command
+            _parser().parse_args(arguments)
         changes = [change for flag, change in pairwise(words) if flag == "-S" and "key=value" not in change]
         parse_params(overridden(values, changes), source=line)
 

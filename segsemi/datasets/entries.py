@@ -250,13 +250,13 @@ def _refuse_leakage(rows: list[Row]) -> None:
 
 
 def _warn_of_copies(rows: list[Row], warn: Callable[[str], None]) -> None:
-    """Warn of images that are, by content, twice in one subset; they count as often, and perhaps with two labels."""
+    """Warn of images that are, by content, twice in val, in test, or to learn from; perhaps with two labels."""
     first: dict[tuple[str, str], Row] = {}
     sound = (row for row in rows if row.subset != SKIPPED)
-    all_ = [(first.setdefault((row.subset, row.image_hash), row), row) for row in sound]
+    all_ = [(first.setdefault((row.subset * (row.subset in HELD_OUT), row.image_hash), row), row) for row in sound]
     copies = [(one, other) for one, other in all_ if one is not other]
-    differ = [(one, other) for one, other in copies if one.label_hash != other.label_hash]
-    for pairs, what in ((copies, "are copies of others in their subset"), (differ, "of these have another label")):
+    differ = [(one, other) for one, other in copies if other.label and one.label and one.label_hash != other.label_hash]
+    for pairs, what in ((copies, "are copies of others"), (differ, "of these have another label")):
         if pairs:
             warn(f"warning: {len(pairs)} images {what} (first {pairs[0][0].image} and {pairs[0][1].image})")
 

@@ -403,7 +403,7 @@ def test_copies_within_a_subset_are_said(tmp_path: Path) -> None:
     said: list[str] = []
     rows_of("folder", tmp_path, warn=said.append)
     assert said == [
-        "warning: 3 images are copies of others in their subset (first images/a/0.png and images/a/10.png)",
+        "warning: 3 images are copies of others (first images/a/0.png and images/a/10.png)",
         "warning: 1 images of these have another label (first images/a/0.png and images/a/10.png)",
     ]
 
