@@ -87,10 +87,12 @@ def _correct(file: Any) -> None:
         bits, samples, planes = (file.tag_v2.get(tag) for tag in (258, 277, 284))
         if planes == 2 and samples and samples > 1 and bits and max(bits) > 8:
             raise ValueError("16 bits in separate planes; save its channels interleaved")
-        if file.tile[0].codec_name == "libtiff":
-            file.tile = [
-                tile._replace(args=(_NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:])) for tile in file.tile
-            ]
+        file.tile = [
+            tile._replace(args=(_NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:]))
+            if tile.codec_name == "libtiff"
+            else tile
+            for tile in file.tile
+        ]
 
 
 def _starts_with(path: Any, mark: bytes) -> bool:
@@ -127,7 +129,8 @@ def read_picture(path: Path, value_range: tuple[float, float] | None = None) -> 
             # Pillow would divide the colours by an associated alpha.
             file.tile = [tile._replace(args=_unassociated(tile.args)) for tile in file.tile]
         sixteen = _has_16_bits(file) and file.mode in ("LA", "RGB", "RGBA")
-        top = file.tile[0].args[1] if file.format == "PPM" and file.mode == "I" else 65535  # which Pillow stretches
+        stretched = file.format == "PPM" and file.mode == "I" and isinstance(file.tile[0].args, tuple)
+        top = file.tile[0].args[1] if stretched else 65535  # that of the file, which Pillow makes 65535
         file.load()
         image, turned = _upright(file)
         if turned:

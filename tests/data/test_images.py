@@ -178,8 +178,12 @@ def test_pictures_of_which_pillow_gives_other_values(tmp_path: Path) -> None:
     Image.fromarray(IDS > 0).save(tmp_path / "two.bmp")
     assert np.array_equal(read_label(tmp_path / "two.bmp", TWO), IDS > 0)
     (tmp_path / "12.pgm").write_bytes(b"P5 8 6 4095\n" + deep(GREY).astype(">u2").tobytes())
-    for value_range in ((0, 4095), None):
-        assert np.array_equal(read_image(tmp_path / "12.pgm", value_range)[..., 0], GREY)
+    (tmp_path / "16.pgm").write_bytes(b"P5 8 6 65535\n" + deep(GREY, 257).astype(">u2").tobytes())
+    numbers = " ".join(map(str, deep(GREY).ravel()))
+    (tmp_path / "plain.pgm").write_text(f"P2 8 6 4095\n{numbers}\n")
+    for name, top in (("12", 4095), ("plain", 4095), ("16", 65535)):
+        for value_range in ((0, top), None):
+            assert np.array_equal(read_image(tmp_path / f"{name}.pgm", value_range)[..., 0], GREY), name
     large = np.kron(COLOURED, np.ones((16, 16, 1), np.uint8))
     cv2.imwrite(str(tmp_path / "16.jp2"), deep(large, 257)[..., ::-1], [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])
     for value_range in ((0, 65535), None):
