@@ -46,7 +46,7 @@ def main() -> None:
     teachers = {TEACHER: None, **params.rounds, **dict.fromkeys(params.baselines)}
     rows, hidden = read_rows(SPLIT / f"{params.evaluate.subset}.csv"), {row.id: row.label for row in read_rows(HIDDEN)}
     unlabelled = [replace(row, label=hidden.get(row.id, "")) for row in read_rows(UNLABELLED)]
-    stored = params.student.targets == "stored"
+    stored = params.student.targets == "stored" and params.student.batch_pseudo > 0
     models = [
         read_measured(name, teacher, loss_of(params, name), learnt_pseudo_labels=teacher is not None and stored)
         for name, teacher in teachers.items()

@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         "--sliding-window",
         type=int,
         metavar="PIXELS",
-        help="side of a window, for large images; 1024 above 67 million pixels",
+        help="side of a window, for large images (default: 1024 above 67 million pixels); not with augment.short_side",
     )
     predict.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1 or mps")
 

@@ -45,8 +45,8 @@ class Classes:
         count = len(self.names)
         if not 0 < count <= IGNORE_INDEX or len(set(self.names)) < count:
             raise ValueError(f"names must be 1 to {IGNORE_INDEX} different ones, found {list(self.names)}")
-        if odd := [name for name in self.names if name.splitlines() != [name.strip()]]:
-            raise ValueError(f"name {odd[0]!r} must be one line without space around it")
+        if odd := [name for name in self.names if name.encode(errors="ignore").decode().splitlines() != [name.strip()]]:
+            raise ValueError(f"name {odd[0]!r} must be one line without space around it, in UTF-8")
         if len(self.colours) != count or any(not 0 <= value <= 255 for colour in self.colours for value in colour):
             raise ValueError(f"colours must be {count}, one per name, each [red, green, blue] in 0..255")
         if self.label_format not in ("ids", "colours"):

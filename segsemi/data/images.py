@@ -87,6 +87,8 @@ def _correct(file: Any) -> None:
         bits, samples, planes = (file.tag_v2.get(tag) for tag in (258, 277, 284))
         if planes == 2 and samples and samples > 1 and bits and max(bits) > 8:
             raise ValueError("16 bits in separate planes; save its channels interleaved")
+        if planes == 2 and 1 in (file.tag_v2.get(338) or ()):
+            raise ValueError("colours multiplied by their alpha, in separate planes; save it without alpha")
         file.tile = [
             tile._replace(args=(_NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:]))
             if tile.codec_name == "libtiff"
@@ -129,8 +131,10 @@ def read_picture(path: Path, value_range: tuple[float, float] | None = None) -> 
             # Pillow would divide the colours by an associated alpha.
             file.tile = [tile._replace(args=_unassociated(tile.args)) for tile in file.tile]
         sixteen = _has_16_bits(file) and file.mode in ("LA", "RGB", "RGBA")
-        stretched = file.format == "PPM" and file.mode == "I" and isinstance(file.tile[0].args, tuple)
-        top = file.tile[0].args[1] if stretched else 65535  # that of the file, which Pillow makes 65535
+        top = _top(file, path)
+        deep = sixteen or (
+            255 < top < 65536 and file.format in ("PPM", "JPEG2000") and file.mode in ("LA", "RGB", "RGBA")
+        )
         file.load()
         image, turned = _upright(file)
         if turned:
@@ -140,12 +144,25 @@ def read_picture(path: Path, value_range: tuple[float, float] | None = None) -> 
         if image.mode[0] in "IF":
             values = np.asarray(image)
             if value_range is not None and top < 65535:
-                values = np.rint(values * (top / 65535))
+                values = (
+                    values >> 16 - top.bit_length() if file.format == "JPEG2000" else np.rint(values * (top / 65535))
+                )
             inverted = file.format == "TIFF" and tags.get(262) == _WHITE_IS_ZERO
             return np.repeat(_to_bytes(values, value_range, notes, inverted)[..., None], 3, axis=2), notes
-        if sixteen or (file.format == "JPEG2000" and image.mode[:3] == "RGB" and _all_bits(path).dtype == np.uint16):
+        if deep:
             return _to_bytes(_all_bits(path)[..., :3], value_range, notes), notes
         return np.asarray(image.convert("RGB")), notes
+
+
+def _top(file: Any, path: Path) -> int:
+    """Return the highest value that a PGM, PPM or JPEG 2000 file can hold, which Pillow makes 255 or 65535; else 65535."""
+    if file.format == "PPM" and isinstance(args := file.tile[0].args, tuple):
+        return int(args[1])
+    if file.format == "JPEG2000":
+        data = path.read_bytes()
+        bits = (data[data.find(b"\xff\x4f\xff\x51") + 42] & 127) + 1  # of the first channel
+        return (1 << bits) - 1
+    return 65535
 
 
 def read_size(source: Path | io.BytesIO) -> tuple[int, int]:
@@ -360,9 +377,8 @@ def _from_ids(raw: np.ndarray, path: Path, classes: Classes) -> np.ndarray:
     if wrong:
         expected = f"0..{len(classes) - 1}" if not classes.file_ids else f"{list(classes.file_ids)}"
         found = f"has ids {wrong[:5]} outside {expected} and the ignored {list(classes.ignore_ids)}"
-        counted = (
-            ', or, if ids begin with 1, write "ids": [1, 2, ...] into classes.json' if wrong == [len(classes)] else ""
-        )
+        from_one = wrong == [len(classes)] and not classes.file_ids and not (raw == 0).any()
+        counted = ', or, if ids begin with 1, write "ids": [1, 2, ...] into classes.json' if from_one else ""
         raise UserError(f"label {path} {found}; fix the file, or the list of classes{counted}")
     return classes.lookup()[raw.astype(np.uint8)]
 

@@ -106,7 +106,7 @@ def path_ends(path: str) -> Iterator[str]:
 
 
 def find_name(line: str, known: Container[str]) -> str | None:
-    """Return the longest known name with which a list's line, or a part of it before a separator, ends.
+    """Return the first known name, the longest of these, with which a list's line, or a part before a separator, ends.
 
     Quotes may surround the names, and backslashes may separate folders. A name may contain any of these. None, too, where
     another part names another image of the same folder: `0,3.png`, row 0 of a table, or a list on one line.
@@ -121,12 +121,18 @@ def find_name(line: str, known: Container[str]) -> str | None:
     ]
     if not found:
         return None
-    name, text, stop = max(found, key=lambda item: len(item[0]))
+    name, text, stop = max(found, key=lambda item: (-item[1].rfind(item[0], 0, item[2]), len(item[0])))
     *before, own = SEPARATOR.split(text[: max(text.rfind(name, 0, stop), 0)])
     parts, folder = [*before, *SEPARATOR.split(text[stop:])], PurePosixPath(own + name).parent
     beside = [part for part in parts if PurePosixPath(part).parent == folder]
+    if _is_picture(text[:stop]):  # else further columns may be numbers
+        beside = [part for part in beside if _is_picture(part)]
     others = {PurePosixPath(end).stem for other in beside for end in path_ends(other) if end in known}
     return name if others <= {PurePosixPath(name).stem} else None
+
+
+def _is_picture(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in IMAGE_ENDINGS
 
 
 def check_entries(
@@ -252,7 +258,7 @@ def _refuse_leakage(rows: list[Row]) -> None:
 def _warn_of_copies(rows: list[Row], warn: Callable[[str], None]) -> None:
     """Warn of images that are, by content, twice in val, in test, or to learn from; perhaps with two labels."""
     first: dict[tuple[str, str], Row] = {}
-    sound = (row for row in rows if row.subset != SKIPPED)
+    sound = sorted((row for row in rows if row.subset != SKIPPED), key=lambda row: not row.label)  # labelled ones first
     all_ = [(first.setdefault((row.subset * (row.subset in HELD_OUT), row.image_hash), row), row) for row in sound]
     copies = [(one, other) for one, other in all_ if one is not other]
     differ = [(one, other) for one, other in copies if other.label and one.label and one.label_hash != other.label_hash]

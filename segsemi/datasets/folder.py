@@ -183,13 +183,16 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Return a JSON object; refuse one that has a key twice, of which Python would take the last."""
     if len(dict(pairs)) < len(pairs):
         (key, _), *_ = Counter(key for key, _ in pairs).most_common(1)
-        raise ValueError(f"{key} stands twice")
+        raise ValueError(f"the key {key} occurs twice")
     return dict(pairs)
 
 
 def _read(path: Path) -> _ClassesFile:
     try:
-        found = _ClassesFile.model_validate(json.loads(decoded(path), object_pairs_hook=_once))
+        content = json.loads(decoded(path), object_pairs_hook=_once)
+        if not isinstance(content, dict):
+            raise ValueError("no object in braces")
+        found = _ClassesFile.model_validate(content)
         _classes(found)
         return found
     except FileNotFoundError:
@@ -199,5 +202,5 @@ def _read(path: Path) -> _ClassesFile:
             f"{'.'.join(map(str, item['loc']))}: {WORDS.get(item['type'], item['msg'])}" for item in error.errors()
         ]
         raise UserError(f"{path} is wrong ({'; '.join(problems)}); expected something like {EXAMPLE}") from None
-    except (OSError, ValueError) as error:
+    except (OSError, RecursionError, ValueError) as error:
         raise UserError(f"{path} is wrong ({error}); expected something like {EXAMPLE}") from None

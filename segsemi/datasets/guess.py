@@ -107,8 +107,10 @@ def guess_classes(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
     """
     with ThreadPoolExecutor() as readers:
         shown = [*readers.map(_shown, paths)]
-        palettes = {item for pairs in shown if pairs is not None for item in pairs}
-        # RGB, or palettes that show one id in several colours, as programs make them for each file
+        palettes = {
+            item for pairs in shown if pairs and any(len({*colour}) > 1 for _, colour in pairs) for item in pairs
+        }
+        # RGB, or palettes, of more than greys, that show one id in several colours, as programs make them for each file
         coloured = None in shown or len(palettes) > len({id_ for id_, _ in palettes})
         counts = sum(readers.map(_colours if coloured else _ids, paths), Counter[Any]())
     if white := counts.pop(WHITE, 0):

@@ -39,7 +39,7 @@ def warnings(models: Sequence[Measured], images: int) -> list[str]:
         lost = missing_classes(model.quality)
         if lost:
             names = ", ".join(lost)
-            found.append(f"Collapse: the pseudo labels of {model.name} almost lack what the labels have: {names}.")
+            found.append(f"Collapse: the pseudo labels of {model.name} have almost none of these classes: {names}.")
     gained = gains(models)
     found += [f"No gain: {last.name} is no better than {name}." for name, gain in gained.items() if gain <= 0]
     if gained and min(gained.values()) > 0 and all(model.name != SUPERVISED for model in models):

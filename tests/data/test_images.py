@@ -184,6 +184,10 @@ def test_pictures_of_which_pillow_gives_other_values(tmp_path: Path) -> None:
     for name, top in (("12", 4095), ("plain", 4095), ("16", 65535)):
         for value_range in ((0, top), None):
             assert np.array_equal(read_image(tmp_path / f"{name}.pgm", value_range)[..., 0], GREY), name
+    (tmp_path / "16.ppm").write_bytes(b"P6 8 6 65535\n" + deep(COLOURED).astype(">u2").tobytes())
+    assert np.array_equal(read_image(tmp_path / "16.ppm", (0, 4095)), COLOURED)
+    image, notes = read_picture(tmp_path / "16.ppm")
+    assert np.array_equal(image, COLOURED // 16) and list(notes) == ["dark"]
     large = np.kron(COLOURED, np.ones((16, 16, 1), np.uint8))
     cv2.imwrite(str(tmp_path / "16.jp2"), deep(large, 257)[..., ::-1], [cv2.IMWRITE_JPEG2000_COMPRESSION_X1000, 1000])
     for value_range in ((0, 65535), None):

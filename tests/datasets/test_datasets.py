@@ -408,6 +408,21 @@ def test_copies_within_a_subset_are_said(tmp_path: Path) -> None:
     ]
 
 
+def test_copies_with_two_labels_are_said_though_a_third_has_none(tmp_path: Path) -> None:
+    folder(tmp_path)
+    for name in ("images/a/7.png", "unlabelled/0.png"):
+        shutil.copy(tmp_path / "images/a/6.png", tmp_path / name)
+    for number in (6, 7):
+        write(tmp_path / f"labels/a/{number}.png", np.full((6, 8), number - 6, np.uint8))
+    (tmp_path / "val.txt").write_text("a/0\n")
+    said: list[str] = []
+    rows_of("folder", tmp_path, warn=said.append)
+    assert said == [
+        "warning: 2 images are copies of others (first images/a/6.png and images/a/7.png)",
+        "warning: 1 images of these have another label (first images/a/6.png and images/a/7.png)",
+    ]
+
+
 def test_what_is_odd_is_said_once_with_a_number(tmp_path: Path) -> None:
     folder(tmp_path)
     for number in (0, 1):
@@ -491,7 +506,7 @@ BAD_FOLDERS: dict[str, tuple[Callable[[Path], object], str]] = {
     "no JSON": (text("classes.json", "{"), r"classes\.json is wrong \(Expecting property name"),
     "a key twice": (
         text("classes.json", '{"names": ["a", "b"], "names": ["b", "a"], "colours": [[0, 0, 0], [1, 1, 1]]}'),
-        r"classes\.json is wrong \(names stands twice\)",
+        r"classes\.json is wrong \(the key names occurs twice\)",
     ),
     "no colours": (text("classes.json", '{"names": ["a"]}'), r"classes\.json is wrong \(colours: no such key\)"),
     "too few colours": (wrong(colours=[[0, 0, 0]]), r"colours must be 3"),

@@ -117,6 +117,8 @@ LISTED = [
         ("day 1/a cat", "day 1__a cat"),
         ("images/day 2/a cat.jpg labels/day 2/a cat.png", "day 2__a cat"),
         ("x", "x"),  # a whole id is never ambiguous
+        ("2007_000032.jpg,x,1", "2007_000032"),  # further columns
+        ("VOC2012/JPEGImages/2007_000032.jpg labels/ulm_0_1_leftImg8bit.png", "2007_000032"),  # the first column counts
     ],
 )
 def test_lists_as_the_field_shares_them(line: str, expected: str) -> None:

@@ -1,6 +1,7 @@
 """Grids: every cell has the params that the grid says, and dvc makes the same of its overrides."""
 
 import shutil
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import pytest
 from conftest import ROOT
 from dvc.utils.hydra import apply_overrides
 
-from segsemi.core.config import Params, load_params, load_values
+from segsemi.core.config import Params, load_params, load_values, method_of
+from segsemi.core.consistency import METHODS
 from segsemi.core.errors import UserError
 from segsemi.experiments.grid import Cell, cells_of, grid_names, read_grid
 
@@ -60,6 +62,17 @@ def test_table3_is_the_papers() -> None:
         assert only == 0 and student.batch_labelled + student.batch_pseudo == params.teacher.batch_size
         assert params.split.fraction == (1.0 if "all" in cell.row else 0.125)
         assert (student.lr, student.steps, params.student_model) == (params.teacher.lr, 7, params.model)
+
+
+def test_methods_are_the_published_ones_whatever_params_yaml_says() -> None:
+    values = deepcopy(VALUES)
+    values["consistency"] |= {"threshold": 0.0, "strong": "none"}  # as a preset leaves them
+    values["student"] |= {"mix": "cutmix", "threshold": 0.5}
+    found = [cell for cell in cells("methods", values) if cell.model in METHODS and "DSBN" not in cell.row]
+    assert {cell.model for cell in found} == METHODS.keys() and len(found) == 2 * len(METHODS)  # two budgets
+    assert all(method_of(cell.params, cell.model) == METHODS[cell.model] for cell in found)
+    (paper,) = (cell.params.student for cell in cells("methods", values) if cell.row == "+ SCL (paper)")
+    assert (paper.mix, paper.threshold, paper.strong, paper.loss) == ("none", 0.0, "saug", "scl")
 
 
 def test_overrides_of_the_command_line_win_and_cells_can_be_chosen() -> None:

@@ -163,7 +163,7 @@ def test_verdict_names_the_gains_and_every_reason_for_doubt(tmp_path: Path) -> N
     assert gains(models) == {"teacher": pytest.approx(10), "strong": pytest.approx(-5)}
     found = warnings(models, 9)
     assert [text.split(":")[0] for text in found] == ["Few images", "Collapse", "No gain"]
-    assert "of s almost lack what the labels have: pole." in found[1] and "no better than strong" in found[2]
+    assert "of s have almost none of these classes: pole." in found[1] and "no better than strong" in found[2]
     for others in ([], [weak]):  # an online method is no longer training on labels
         found = warnings([teacher, student, *others], 10)
         assert [text.split(":")[0] for text in found] == ["Collapse", "Longer training"]
