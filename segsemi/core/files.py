@@ -16,9 +16,8 @@ from segsemi.core.errors import UserError
 def write_bytes(path: Path, data: bytes) -> None:
     """Write under a temporary name beside `path`, then rename: a reader sees the old file or the whole new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    short = hashlib.md5(os.fsencode(path.name), usedforsecurity=False).hexdigest()[
-        :16
-    ]  # a name may be as long as allowed
+    # a name may be as long as allowed
+    short = hashlib.md5(os.fsencode(path.name), usedforsecurity=False).hexdigest()[:16]
     temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(data)

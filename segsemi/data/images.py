@@ -168,9 +168,8 @@ def _top(file: Any, path: Path) -> int:
 def read_size(source: Path | io.BytesIO) -> tuple[int, int]:
     """Return (height, width) of a picture once it is turned upright; raise a UserError as `read_image`."""
     with _opened(source, "image") as file:
-        turned = (
-            file.format != "TIFF" and file.getexif().get(ExifTags.Base.Orientation, 1) > 4
-        )  # a TIFF is upright already
+        # a TIFF is upright already
+        turned = file.format != "TIFF" and file.getexif().get(ExifTags.Base.Orientation, 1) > 4
         return (file.width, file.height) if turned else (file.height, file.width)
 
 
@@ -238,9 +237,8 @@ def _to_bytes(
     elif values.max() > high:
         notes["beyond"] = 1
     offset = np.nan_to_num(high - values if inverted else values - np.float64(low))
-    levels = (
-        high - low if values.dtype.kind == "f" else high - low + 1
-    )  # of whole numbers each is as wide as the others
+    # of whole numbers each is as wide as the others
+    levels = high - low + (values.dtype.kind != "f")
     return np.clip(np.floor(offset * (256 / levels)), 0, 255).astype(np.uint8)
 
 

@@ -269,9 +269,8 @@ def _coco_images(
     classes = {
         id_: _class_name(item["name"]) for id_, item in _by_id(content["categories"], "category", "name").items()
     }
-    listed = [
-        {**item, "file_name": item.get("file_name") or item["coco_url"]} for item in content["images"]
-    ]  # LVIS has URLs
+    # LVIS has URLs
+    listed = [{**item, "file_name": item.get("file_name") or item["coco_url"]} for item in content["images"]]
     images, shapes = _by_id(listed, "image", "file_name"), defaultdict(list)
     names = {id_: _coco_name(str(item["file_name"]), folder, pictures) for id_, item in images.items()}
     sizes = {id_: _coco_size(item, pictures.get(names[id_])) for id_, item in images.items()}
