@@ -243,7 +243,7 @@ def step_peak(device: torch.device, which: str) -> float:
     bench, shape = Bench(Path(), device), (LARGE_CROP, LARGE_CROP)
     images = torch.randint(256, (4, 3, *shape), dtype=torch.uint8).contiguous(memory_format=torch.channels_last)
     targets = torch.randint(len(scenes.CLASSES), (4, *shape), dtype=torch.uint8)
-    batch = [PartBatch(part, images, targets, ids=list("abcd")) for part in bench.recipe.parts]
+    batch = [PartBatch(part, (images,), targets, ids=list("abcd")) for part in bench.recipe.parts]
     model, before = bench.model(), peak(device)
     if which == "student":
         bench.train(model, [batch] * 3, steps=3)
