@@ -17,21 +17,20 @@ COLUMNS = 6
 
 def main() -> None:
     params = load_params()
-    student = params.student
-    pool = pool_without(student.saug_without)
+    pool = pool_without(params.student.saug_without)
     row = read_rows(LABELLED)[0]
     image = read_image(data_root(params.data) / row.image, Classes.load(CLASSES).value_range)
     size = scaled_to_short_side(image.shape[0], image.shape[1], params.augment.short_side)
     image, _ = resize_pair(image, None, *size)
     pictures = [captioned(image, "clean")]
     rng = derive_rng(params.seed, "show")
-    if student.strong == "colour":
+    if params.student.strong == "colour":
         pictures += [captioned(colour_augment(image, rng), "colour jitter") for _ in range(2 * COLUMNS - 1)]
     else:
         for name, operation in pool.items():
             pictures.append(captioned(operation(image, derive_rng(params.seed, "show", name)), name))
-        saug = StrongAugment(student.saug_ops, pool, rng, replace=student.saug_replace)
-        pictures += [captioned(saug(image), f"SAUG, N = {student.saug_ops}") for _ in range(COLUMNS)]
+        saug = StrongAugment(params.student.saug_ops, pool, rng, replace=params.student.saug_replace)
+        pictures += [captioned(saug(image), f"SAUG, N = {params.student.saug_ops}") for _ in range(COLUMNS)]
     save_png(REPORTS / "saug.png", shrunk(grid(pictures, COLUMNS), 1280), palette=True)
 
 
