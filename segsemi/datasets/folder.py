@@ -83,9 +83,9 @@ def _skipped(root: Path, used: Collection[str], images: dict[str, str], suffix: 
         if folder == "labels" and suffix:
             reason += f", and end with {suffix} (label_suffix)"
         yield from skipped_files(root / folder, used, reason)
-    for path in sorted(root.iterdir()):
-        if path.is_dir() and path.name not in FOLDERS and visible_files(path, IMAGE_ENDINGS):
-            yield f"warning: folder {path} is skipped; folders are named {', '.join(FOLDERS)}"
+    pictures = (path.relative_to(root) for path in visible_files(root, IMAGE_ENDINGS))
+    for name in sorted({path.parts[0] for path in pictures if len(path.parts) > 1} - {*FOLDERS}):
+        yield f"warning: folder {root / name} is skipped; folders are named {', '.join(FOLDERS)}"
     for path in sorted(root.glob("*.txt")):
         if re.match("train|val|test", path.stem, re.IGNORECASE) and path.name not in LISTS:
             yield f"warning: list {path} is skipped; lists are named {', '.join(LISTS)}"

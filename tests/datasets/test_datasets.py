@@ -274,7 +274,8 @@ def test_hidden_files_are_no_images_and_linked_folders_are_searched_once(tmp_pat
 def test_a_folder_of_another_name_is_named(tmp_path: Path) -> None:
     folder(tmp_path, unlabelled=0)
     (tmp_path / "unlabelled").mkdir()  # empty: there is none
-    write_image(tmp_path / "unlabeled/u.png")
+    for path in ("unlabeled/u.png", ".thumbs/u.png", "@eaDir/u.png"):  # what programs leave behind is no folder
+        write_image(tmp_path / path)
     (line,) = find_dataset("folder", tmp_path, val_fraction=0.25, seed=0).notes
     assert line == f"warning: folder {tmp_path}/unlabeled is skipped; folders are named images, labels, unlabelled"
 
