@@ -5,7 +5,7 @@ from dataclasses import replace
 from importlib.metadata import version
 
 from segsemi.core.classes import Classes
-from segsemi.core.config import TEACHER, Params, load_params, method_of
+from segsemi.core.config import TEACHER, Params, learns_pseudo_labels, load_params, method_of
 from segsemi.core.consistency import SUPERVISED
 from segsemi.core.errors import run_stage
 from segsemi.core.git import pipeline_revision
@@ -46,9 +46,8 @@ def main() -> None:
     teachers = {TEACHER: None, **params.rounds, **dict.fromkeys(params.baselines)}
     rows, hidden = read_rows(SPLIT / f"{params.evaluate.subset}.csv"), {row.id: row.label for row in read_rows(HIDDEN)}
     unlabelled = [replace(row, label=hidden.get(row.id, "")) for row in read_rows(UNLABELLED)]
-    stored = params.student.targets == "stored" and params.student.batch_pseudo > 0
     models = [
-        read_measured(name, teacher, loss_of(params, name), learnt_pseudo_labels=teacher is not None and stored)
+        read_measured(name, teacher, loss_of(params, name), learnt_pseudo_labels=learns_pseudo_labels(params, name))
         for name, teacher in teachers.items()
     ]
     chosen = [model.name for model in models if model.training["keep"] == "best"]

@@ -18,7 +18,7 @@ from segsemi.commands.cli import _parser
 from segsemi.core.config import load_values, parse_params
 from segsemi.experiments.grid import overridden
 
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
 CODE = sorted([*ROOT.glob("segsemi/**/*.py"), *ROOT.glob("stages/*.py")])
 pages = pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
 

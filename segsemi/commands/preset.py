@@ -24,11 +24,12 @@ def run(args: argparse.Namespace) -> int:
         for name in preset_names():
             print(f"{name}\n    {read_preset(name)[1].splitlines()[0]}")
         return 0
-    changes = set_values(args.params, read_preset(args.name)[0], write=not args.dry_run)
-    print(read_preset(args.name)[1])
+    values, comment = read_preset(args.name)
+    changes = set_values(args.params, values, write=not args.dry_run)
+    print(comment)
     print("\n".join(changes) or "nothing to change")
     if changes and not args.dry_run:
-        print(f"{args.params} written" + ("; set data.root to the folder of the data set" if args.name != BASE else ""))
+        print(f"{args.params} written" + ("; set data.root to the folder of the data set" if "data" in values else ""))
     return 0
 
 

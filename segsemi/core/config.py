@@ -339,6 +339,11 @@ def _ancestors(rounds: dict[str, str], student: str) -> Iterator[str]:
         yield name
 
 
+def learns_pseudo_labels(params: Params, name: str) -> bool:
+    """Return whether model `name` is a student whose batches have the pseudo labels of its teacher."""
+    return name in params.rounds and params.student.batch_pseudo > 0 and params.student.targets == "stored"
+
+
 class Budget(NamedTuple):
     """Optimizer steps, and images through the network, forward and backward."""
 

@@ -89,12 +89,13 @@ def _correct(file: Any) -> None:
             raise ValueError("16 bits in separate planes; save its channels interleaved")
         if planes == 2 and 1 in (file.tag_v2.get(338) or ()):
             raise ValueError("colours multiplied by their alpha, in separate planes; save it without alpha")
-        file.tile = [
-            tile._replace(args=(_NATIVE.get(tile.args[0], tile.args[0]), *tile.args[1:]))
-            if tile.codec_name == "libtiff"
-            else tile
-            for tile in file.tile
-        ]
+        file.tile = [tile._replace(args=(_stored_mode(tile), *tile.args[1:])) for tile in file.tile]
+
+
+def _stored_mode(tile: Any) -> str:
+    """Return a TIFF tile's raw mode, with neither a division by an associated alpha nor bytes swapped twice."""
+    mode = tile.args[0].replace("RGBa", "RGBA")
+    return _NATIVE.get(mode, mode) if tile.codec_name == "libtiff" else mode
 
 
 def _starts_with(path: Any, mark: bytes) -> bool:
@@ -128,8 +129,6 @@ def read_picture(path: Path, value_range: tuple[float, float] | None = None) -> 
                 notes["bands"] = 1
             if tags.get(274, 1) != 1:  # Pillow turns it
                 notes["turned"] = 1
-            # Pillow would divide the colours by an associated alpha.
-            file.tile = [tile._replace(args=_unassociated(tile.args)) for tile in file.tile]
         sixteen = _has_16_bits(file) and file.mode in ("LA", "RGB", "RGBA")
         top = _top(file, path)
         deep = sixteen or (
@@ -171,11 +170,6 @@ def read_size(source: Path | io.BytesIO) -> tuple[int, int]:
         # a TIFF is upright already
         turned = file.format != "TIFF" and file.getexif().get(ExifTags.Base.Orientation, 1) > 4
         return (file.width, file.height) if turned else (file.height, file.width)
-
-
-def _unassociated(args: Any) -> Any:
-    """Return a tile's arguments with the raw mode of an unassociated alpha."""
-    return (args[0].replace("RGBa", "RGBA"), *args[1:]) if isinstance(args, tuple) else args
 
 
 def _raw_mode(file: Any) -> str:

@@ -80,12 +80,6 @@ class Cell:
     params: Params
 
     @property
-    def learns_from_pseudo_labels(self) -> bool:
-        """Return whether the model is a student whose batches have the pseudo labels of its teacher."""
-        student = self.params.student
-        return self.model in self.params.rounds and student.batch_pseudo > 0 and student.targets == "stored"
-
-    @property
     def budget(self) -> Budget:
         """Return what went into the model, including its teachers if it learnt from them."""
         return budget_of(self.params, self.model)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import ttest_1samp
 
-from segsemi.core.config import TEACHER
+from segsemi.core.config import TEACHER, learns_pseudo_labels
 from segsemi.core.consistency import SUPERVISED
 from segsemi.core.files import write_text
 from segsemi.core.git import git
@@ -44,9 +44,10 @@ def read_results(planned: Sequence[Run], finished: Mapping[str, str]) -> tuple[p
             continue
         place: dict[str, Any] = {"row": cell.row, "column": cell.column, "seed": cell.seed}
         numbers = json.loads(git("show", f"{finished[key]}:reports/metrics.json"))[cell.model]
-        learnt = numbers.get("pseudo_label_miou") if cell.learns_from_pseudo_labels else None  # else nobody used them
         measured = {"model": cell.model, **cell.budget._asdict(), "miou": numbers["miou"]}
-        results.append(place | measured | {"pseudo_label_miou": learnt})
+        if learns_pseudo_labels(cell.params, cell.model):  # else nobody used them
+            measured["pseudo_label_miou"] = numbers.get("pseudo_label_miou")
+        results.append(place | measured)
         curve = pd.read_csv(io.StringIO(git("show", f"{finished[key]}:reports/validation.csv")))
         curves.append(curve.loc[curve["model"] == cell.model, ["step", "val_miou"]].assign(**place))
     columns = ["row", "column", "seed", "model", "steps", "images", "miou", "pseudo_label_miou"]

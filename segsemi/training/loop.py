@@ -92,7 +92,7 @@ def train(
                 raise _not_finite(loss_value, norm_value, progress.step, batch, checkpoint)
             optimizer.step()
             if recipe.ema:
-                update_average(average, model, progress.step, recipe.ema)
+                update_average(average, model, progress.step, recipe.steps, recipe.ema)
             progress.step += 1
             progress.recent.append(loss_value)
             bar.update()

@@ -217,14 +217,17 @@ def test_complementary_features_share_the_channels_of_a_pair() -> None:
     assert torch.equal(seen[2], plain)
 
 
-def test_the_average_starts_as_a_copy_and_follows_slowly() -> None:
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [(1000, [2.0, 4.0, 4.8]), (40, [2.0, 4.0, 5.0])],  # decays 0, 1/2, 0.6; of 40 steps it remembers two: 0, 1/2, 1/2
+)
+def test_the_average_starts_as_a_copy_and_follows_slowly(steps: int, expected: list[float]) -> None:
     average, model = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
     with torch.no_grad():
         for step, value in enumerate([2.0, 6.0, 6.0]):
             model.weight.fill_(value)
             model.running_mean.fill_(value)
             model.num_batches_tracked.fill_(step)
-            update_average(average, model, step, decay=0.6)
-            expected = [2.0, 4.0, 4.8][step]  # decays 0, 1/2, 0.6
-            assert average.weight.tolist() == pytest.approx([expected] * 2) == average.running_mean.tolist()
+            update_average(average, model, step, steps, decay=0.6)
+            assert average.weight.tolist() == pytest.approx([expected[step]] * 2) == average.running_mean.tolist()
             assert int(average.num_batches_tracked) == step
