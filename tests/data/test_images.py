@@ -136,6 +136,12 @@ def test_bits_and_bands(name: str, tmp_path: Path) -> None:
     )
 
 
+def test_ids_under_an_associated_alpha_are_taken_as_they_are(tmp_path: Path) -> None:
+    ids = GREY // 5 % 3
+    path = with_tag(tmp_path / "label.tif", np.dstack([ids, ids, ids, np.full_like(ids, 100)]), 338, 1)
+    assert np.array_equal(read_label(path, CLASSES), ids)
+
+
 def test_tiffs_of_many_kinds(tmp_path: Path) -> None:
     four = np.dstack([COLOURED, GREY])
     for extra in (0, 1, 2):  # unspecified, associated and unassociated alpha: the colours are taken as they are
