@@ -19,7 +19,7 @@ from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
 from segsemi.datasets.scenes import CLASSES
 from segsemi.evaluate import write_evaluation
-from segsemi.inference import predict_image, predict_label
+from segsemi.inference import predict_label
 from segsemi.models.build import SegmentationModel, build_model
 
 
@@ -44,55 +44,42 @@ def evaluate(model: SegmentationModel, rows: list[Row], root: Path, out: str, **
     return root / out
 
 
-@pytest.mark.parametrize("short_side", [None, 32])
-def test_evaluation_counts_every_labelled_pixel(short_side: int | None, val: list[Row], tmp_path: Path) -> None:
-    """At the labels' own size, with the scales, flip and window asked for, against counting in a loop."""
-    model, window = network(short_side), None if short_side else 32
-    out = evaluate(model, val, tmp_path, "out", scales=[0.75, 1.0], flip=True, window=window)
+@pytest.mark.parametrize(
+    ("short_side", "window", "scales", "flip"),
+    [(None, None, [1.0], False), (32, None, [0.75, 1.0], True), (None, 32, [0.75, 1.0], True)],
+)
+def test_evaluation_counts_every_labelled_pixel(
+    short_side: int | None, window: int | None, scales: list[float], flip: bool, val: list[Row], tmp_path: Path
+) -> None:
+    """At the labels' own size: against counting in a loop, and bins filled one by one (Guo et al. 2017, equation 3)."""
+    model = network(short_side)
+    with torch.no_grad():  # confident enough for several bins
+        model.network.segmentation_head[0].weight *= 60
+    out = evaluate(model, val, tmp_path, "out", scales=scales, flip=flip, window=window)
     expected, images = np.zeros((11, 11), int), pd.read_csv(out / "images.csv").set_index("id")
+    sure, right = [], []
     for row in val:
         image, label = read_image(tmp_path / "raw" / row.image), read_label(tmp_path / "raw" / row.label, CLASSES)
-        if window is None:
-            best = predict_image(model, image, (0.75, 1.0), True).argmax(0).numpy()
-        else:  # of which test_inference.py has the reference
-            best, _ = predict_label(model, image, (0.75, 1.0), True, window)
+        best, highest = predict_label(model, image, scales, flip, window)  # test_inference.py has the reference
         with Image.open(out / f"predictions/{row.id}.png") as written:
             assert np.array_equal(np.asarray(written), best)
         counted = label != 255
         iou = jaccard_score(label[counted], best[counted], average="macro")
         assert images.loc[row.id, "miou"] == pytest.approx(iou, abs=1e-6)
-        for truth, prediction in zip(label.ravel(), best.ravel(), strict=True):
-            if truth != 255:
-                expected[truth, prediction] += 1
+        for truth, prediction in zip(label[counted], best[counted], strict=True):
+            expected[truth, prediction] += 1
+        sure += highest[counted].tolist()
+        right += (best == label)[counted].tolist()
     cells = pd.read_csv(out / "confusion.csv").pivot(index="truth", columns="prediction", values="pixels")
     names = list(CLASSES.names)
     assert cells.loc[names, names].to_numpy().tolist() == expected.tolist()
-
-
-@pytest.mark.parametrize(
-    ("short_side", "options"), [(None, {}), (32, {}), (32, {"scales": [0.75]}), (None, {"window": 32})]
-)
-def test_calibration_is_that_of_the_probabilities(
-    short_side: int | None, options: dict, val: list[Row], tmp_path: Path
-) -> None:
-    """Against bins filled one by one (Guo et al. 2017, equation 3)."""
-    model = network(short_side)
-    with torch.no_grad():  # confident enough for several bins
-        model.network.segmentation_head[0].weight *= 60
-    out = evaluate(model, val, tmp_path, "out", **options)
-    sure, right = [], []
-    for row in val:
-        image, label = read_image(tmp_path / "raw" / row.image), read_label(tmp_path / "raw" / row.label, CLASSES)
-        best, highest = predict_label(model, image, options.get("scales", (1.0,)), False, options.get("window"))
-        sure += highest[label != 255].tolist()
-        right += (best == label)[label != 255].tolist()
-    bins, written = pd.cut(sure, np.linspace(0, 1, 16)), pd.read_csv(out / "calibration.csv")
+    bins, calibration = pd.cut(sure, np.linspace(0, 1, 16)), pd.read_csv(out / "calibration.csv")
     groups = pd.DataFrame({"sure": sure, "right": right}).groupby(bins, observed=False)
     error = sum(abs(group["sure"].mean() - group["right"].mean()) * len(group) for _, group in groups if len(group))
     measured = json.loads((out / "metrics.json").read_text())["calibration_error"]
-    assert measured == pytest.approx(error / len(sure), abs=1e-5) and (written["pixels"] > 0).sum() > 3
-    assert written["pixels"].sum() == len(sure)
-    np.testing.assert_allclose(written["accuracy"], groups["right"].mean(), atol=2e-3)  # few pixels are near an edge
+    assert measured == pytest.approx(error / len(sure), abs=1e-5) and (calibration["pixels"] > 0).sum() > 3
+    assert calibration["pixels"].sum() == len(sure)
+    np.testing.assert_allclose(calibration["accuracy"], groups["right"].mean(), atol=2e-3)  # few pixels near an edge
 
 
 def test_evaluation_without_images_is_refused(tmp_path: Path) -> None:
