@@ -23,16 +23,21 @@ def network(classes: Classes) -> SegmentationModel:
     return build_model(ARCHITECTURE, classes, encoder_weights="imagenet", seed=0).eval()
 
 
+def pseudo_labels(model: SegmentationModel, rows: list[Row], folder: Path, scales: list[float], flip: bool) -> Path:
+    """Write the pseudo labels of images in `folder`, and return their folder."""
+    out, work, settings = folder / "out", folder / "work", PseudoLabelParams(scales=scales, flip=flip)
+    work.mkdir()
+    write_pseudo_labels(model, rows, folder, out, settings, work=work, runtime=ALONE)
+    return out
+
+
 def test_labels_are_the_most_probable_classes_over_scales_and_flips(tmp_path: Path) -> None:
     model, rng = network(SCENES), np.random.default_rng(0)
     rows = []
     for name, size in (("b", (50, 61)), ("a", (40, 48))):
         Image.fromarray(rng.integers(0, 256, (*size, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
-        rows.append(Row(name, "train", f"{name}.png", "", *size, "", ""))
-    out, work = tmp_path / "out", tmp_path / "work"
-    work.mkdir()
-    settings = PseudoLabelParams(scales=[0.5, 1.0], flip=True)
-    write_pseudo_labels(model, rows, tmp_path, out, settings, work=work, runtime=ALONE)
+        rows.append(Row(name, "train", f"{name}.png"))
+    out = pseudo_labels(model, rows, tmp_path, [0.5, 1.0], True)
     with (out / "summary.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
     assert [line["id"] for line in lines] == ["b", "a"]
@@ -52,12 +57,8 @@ def test_labels_are_the_most_probable_classes_over_scales_and_flips(tmp_path: Pa
 def test_classes_named_like_other_columns(tmp_path: Path) -> None:
     """Their shares have columns of their own in summary.csv."""
     Image.new("RGB", (24, 16)).save(tmp_path / "a.png")
-    out, work = tmp_path / "out", tmp_path / "work"
-    work.mkdir()
     model = network(Classes(("id", "confidence"), ((0, 0, 0), (9, 9, 9))))
-    rows = [Row("a", "train", "a.png", "", 16, 24, "", "")]
-    settings = PseudoLabelParams(scales=[1.0], flip=False)
-    write_pseudo_labels(model, rows, tmp_path, out, settings, work=work, runtime=ALONE)
+    out = pseudo_labels(model, [Row("a", "train", "a.png")], tmp_path, [1.0], False)
     header, line = (out / "summary.csv").read_text().splitlines()
     assert header == "id,confidence,class id,class confidence"
     name, confidence, *shares = line.split(",")
@@ -76,7 +77,7 @@ def test_quality_counts_all_images_and_passes_over_what_is_no_class_on_either_si
     (tmp_path / "pseudo/summary.csv").write_text(
         "id,confidence," + ",".join(SCENES.names) + "\na,0.5,1,0" + ",0" * 9 + "\nb,0.75,0,1" + ",0" * 9 + "\n"
     )
-    rows = [Row(name, "train", "", f"{name}_label.png", 2, 2, "", "") for name in pairs]
+    rows = [Row(name, "train", "", f"{name}_label.png") for name in pairs]
     out = tmp_path / "out"
     found = write_quality(tmp_path / "pseudo", rows[:1], rows, tmp_path, SCENES, out)
     assert found["images"] == 2 and found["pixel_accuracy"] == pytest.approx(5 / 6, abs=1e-6)

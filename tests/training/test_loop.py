@@ -19,6 +19,7 @@ import segsemi.training.loop as loop
 from segsemi.core.errors import UserError
 from segsemi.core.recipe import Recipe
 from segsemi.models.build import SegmentationModel
+from segsemi.runtime.distributed import Runtime
 from segsemi.training.checkpoint import Progress, restore_training, save_training
 from segsemi.training.loop import train
 from segsemi.training.optimiser import make_optimizer
@@ -27,8 +28,24 @@ VAL = [(np.zeros((40, 50, 3), dtype=np.uint8), np.zeros((40, 50), dtype=np.uint8
 PLAIN = {"parts": (LABELLED,), "bn": "trainable", "loss": "ce"}
 
 
-def run(model: SegmentationModel, data: Data, work: Path, recipe: Recipe, val: Any = ()) -> list[dict[str, Any]]:
-    return train(model, recipe, batches(data, recipe), val, ALONE, work).curve
+def run(
+    model: SegmentationModel, data: Data, work: Path, recipe: Recipe, val: Any = (), runtime: Runtime = ALONE
+) -> list[dict[str, Any]]:
+    return train(model, recipe, batches(data, recipe), val, runtime, work).curve
+
+
+def killed_before(step: int, *arguments: Any) -> None:
+    """Train as `run` does, and be interrupted before the optimizer's step number `step`."""
+    real = loop.training_step
+
+    def killed(*args: Any) -> torch.Tensor:
+        if args[3] == step:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "training_step", killed)
+        run(*arguments)
 
 
 def test_training_lowers_the_loss(data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,23 +133,13 @@ def test_resumed_training_equals_an_unbroken_one(
 ) -> None:
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)  # after every step
     monkeypatch.setattr(loop, "CURVE_EVERY", 2)
-    whole, broken, resumed = new_model(), new_model(), new_model()
-    curve = run(whole, data, tmp_path / "whole", a_recipe(4, **changes))
-
+    whole, resumed, recipe = new_model(), new_model(), a_recipe(4, **changes)
+    curve = run(whole, data, tmp_path / "whole", recipe)
+    killed_before(3, new_model(), data, tmp_path / "broken", recipe)
     real, steps = loop.training_step, []
-
-    def killed(*args: Any) -> torch.Tensor:
-        steps.append(args[3])
-        if args[3] == 3:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    monkeypatch.setattr(loop, "training_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        run(broken, data, tmp_path / "broken", a_recipe(4, **changes))
     monkeypatch.setattr(loop, "training_step", lambda *args: steps.append(args[3]) or real(*args))
-    assert run(resumed, data, tmp_path / "broken", a_recipe(4, **changes)) == curve
-    assert steps == [0, 1, 2, 3, 3]
+    assert run(resumed, data, tmp_path / "broken", recipe) == curve
+    assert steps == [3]
     for name, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[name]), name
 
@@ -145,18 +152,8 @@ def test_live_curve_of_a_resumed_training_has_each_point_once(
     pytest.importorskip(kind)
     runtime, recipe = replace(ALONE, log=kind), a_recipe(4, val_every=2, **PLAIN)  # type: ignore[arg-type]
     monkeypatch.setattr(loop, "CURVE_EVERY", 1)
-    real = loop.training_step
-
-    def killed(*args: Any) -> torch.Tensor:
-        if args[3] == 3:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    monkeypatch.setattr(loop, "training_step", killed)
-    with pytest.raises(KeyboardInterrupt):
-        train(new_model(), recipe, batches(data, recipe), VAL, runtime, tmp_path / "work")
-    monkeypatch.setattr(loop, "training_step", real)
-    curve = train(new_model(), recipe, batches(data, recipe), VAL, runtime, tmp_path / "work").curve
+    killed_before(3, new_model(), data, tmp_path / "work", recipe, VAL, runtime)
+    curve = run(new_model(), data, tmp_path / "work", recipe, VAL, runtime)
     logs = tmp_path / "logs/work"
     if kind == "tensorboard":
         from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -179,9 +176,8 @@ def test_a_missing_logger_stops_before_the_first_step(
     data: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "dvclive", None)
-    recipe = a_recipe(1, **PLAIN)
     with pytest.raises(UserError, match="dvclive is not installed; pip install dvclive, or set machine.log: none"):
-        train(new_model(), recipe, batches(data, recipe), VAL, replace(ALONE, log="dvclive"), tmp_path)
+        run(new_model(), data, tmp_path, a_recipe(1, **PLAIN), VAL, replace(ALONE, log="dvclive"))
 
 
 def test_a_checkpoint_comes_once_a_minute_and_at_the_end_and_the_curve_has_the_mean_loss(

@@ -37,11 +37,14 @@ def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
 
-def assert_same_gradients(model: nn.Module, reference: nn.Module) -> None:
+def assert_same_step(loss: torch.Tensor, model: nn.Module, expected: torch.Tensor, reference: nn.Module) -> None:
     """Equal but for rounding, which the batch norm of two pooled values enlarges."""
-    ours, expected = gradients(model), gradients(reference)
-    assert ours.keys() == expected.keys() and len(ours) > 100
-    for name, value in expected.items():
+    if expected.requires_grad:
+        expected.backward()
+    assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
+    ours, theirs = gradients(model), gradients(reference)
+    assert ours.keys() == theirs.keys() and len(ours) > 100
+    for name, value in theirs.items():
         off = (ours[name] - value).double().norm()
         assert off <= 0.01 * value.double().norm() + 1e-6, (name, float(off))
 
@@ -57,9 +60,7 @@ def test_parts_one_after_the_other_are_the_step_of_the_concatenated_batch(data: 
     with labelled_first(reference, 2):
         logits = reference(torch.cat([images, pseudo_images]).contiguous(memory_format=torch.channels_last))
     expected = cross_entropy(logits[:2], targets) + self_correction_loss(logits[2:], pseudo_targets)
-    expected.backward()
-    assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
-    assert_same_gradients(model, reference)
+    assert_same_step(loss, model, expected, reference)
     for (name, value), other in zip(model.named_buffers(), reference.buffers(), strict=True):
         torch.testing.assert_close(value, other, rtol=1e-3, atol=1e-5, msg=name)
 
@@ -76,16 +77,14 @@ def test_an_accumulated_step_is_the_step_of_the_whole_batch(data: Data) -> None:
     model.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
     loss = training_step(model, model, batch, 0, recipe, ALONE)
     assert seen == [2, 2, 2, 2]
-    losses = [F.cross_entropy(reference(x), y.long(), ignore_index=255) for x, y in map(on_cpu, batch)]
-    expected = losses[0] + losses[1]
-    expected.backward()
-    assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
-    assert_same_gradients(model, reference)
+    first, second = part_losses(reference, batch)
+    assert_same_step(loss, model, first + second, reference)
 
 
-def on_cpu(own: PartBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    (images,), targets = own.to(CPU)
-    return images, targets
+def part_losses(network: nn.Module, batch: list[PartBatch]) -> list[torch.Tensor]:
+    """The cross entropy of each part."""
+    parts = [own.to(CPU) for own in batch]
+    return [F.cross_entropy(network(images), y.long(), ignore_index=255) for (images,), y in parts]
 
 
 def test_parts_of_one_kind_count_by_their_images(data: Data) -> None:
@@ -95,11 +94,8 @@ def test_parts_of_one_kind_count_by_their_images(data: Data) -> None:
     model, reference = ready(recipe), ready(recipe)
     batch = batches(data, recipe)[0]
     loss = training_step(model, model, batch, 0, recipe, ALONE)
-    losses = [F.cross_entropy(reference(x), y.long(), ignore_index=255) for x, y in map(on_cpu, batch)]
-    expected = (losses[0] + 3 * losses[1]) / 4
-    expected.backward()
-    assert float(loss) == pytest.approx(float(expected.detach()), rel=1e-5)
-    assert_same_gradients(model, reference)
+    first, second = part_losses(reference, batch)
+    assert_same_step(loss, model, (first + 3 * second) / 4, reference)
 
 
 @pytest.mark.parametrize(("bn", "passes"), [("trainable", [4]), ("fixed", [2, 2]), ("dsbn", [2, 2])])
@@ -112,7 +108,7 @@ def test_images_go_through_together_only_where_one_batch_norm_sees_all(bn: str, 
 
 
 def test_dropout_follows_from_the_step_and_the_process(data: Data) -> None:
-    recipe = a_recipe(1, **{"bn": "fixed"})
+    recipe = a_recipe(1, bn="fixed")
     model = ready(recipe, dropout=True)
     batch = batches(data, recipe)[0]
 
@@ -148,6 +144,8 @@ def test_weights_and_images_have_the_memory_format_of_the_device(
     memory_format: torch.memory_format, data: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on Apple's GPUs, also where the model comes out of a file in channels_last, and the batches do."""
+    assert training_format(torch.device("cpu")) == training_format(torch.device("cuda:1")) == torch.channels_last
+    assert training_format(torch.device("mps")) == torch.contiguous_format
     monkeypatch.setattr(step_module, "training_format", lambda _: memory_format)
     recipe, seen = a_recipe(1), []
     model = new_model().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -157,11 +155,6 @@ def test_weights_and_images_have_the_memory_format_of_the_device(
     training_step(network, model, batches(data, recipe)[0], 0, recipe, ALONE)
     assert seen == [True, True]
     assert all(p.is_contiguous(memory_format=memory_format) for p in model.parameters() if p.ndim == 4)
-
-
-def test_memory_format_follows_the_device() -> None:
-    assert training_format(torch.device("cpu")) == training_format(torch.device("cuda:1")) == torch.channels_last
-    assert training_format(torch.device("mps")) == torch.contiguous_format
 
 
 def test_a_step_in_bfloat16_stays_near_float32(data: Data) -> None:
@@ -181,5 +174,4 @@ def test_a_step_with_fast_atrous_convolutions_is_the_step_without(data: Data) ->
     batch = batches(data, recipe)[0]
     with fast_atrous_convolutions(model):
         loss = training_step(model, model, batch, 0, recipe, ALONE)
-    assert float(loss) == pytest.approx(float(training_step(reference, reference, batch, 0, recipe, ALONE)), rel=1e-5)
-    assert_same_gradients(model, reference)
+    assert_same_step(loss, model, training_step(reference, reference, batch, 0, recipe, ALONE), reference)
