@@ -19,7 +19,7 @@ from segsemi.data.images import LabelledPairs
 from segsemi.data.loaders import load_items
 from segsemi.data.manifest import Row
 from segsemi.inference import predict_label
-from segsemi.metrics import BINS, ConfusionMatrix, expected_calibration_error, reliability
+from segsemi.metrics import BINS, ConfusionMatrix, expected_calibration_error, reliability, rounded
 from segsemi.models.build import SegmentationModel
 from segsemi.runtime.distributed import Runtime
 
@@ -81,9 +81,8 @@ def write_evaluation(
     half = shutil.ignore_patterns(".*")  # files that a kill left half written
     shutil.copytree(work / "predictions", out / "predictions", ignore=half, dirs_exist_ok=True)
     write_csv(out / "images.csv", ["id", "miou", "mean_dice", "pixel_accuracy"], images)
-    error = expected_calibration_error(calibration)
     facts: dict[str, Any] = {"subset": settings.subset, "weights": weights, "images": len(rows)}
-    facts["calibration_error"] = round(error, 6) if error == error else None
+    facts["calibration_error"] = rounded(expected_calibration_error(calibration))
     write_json(out / "metrics.json", facts | confusion.summary(classes.names))
     cells = [
         {"truth": truth, "prediction": prediction, "pixels": int(count)}

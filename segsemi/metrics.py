@@ -94,8 +94,8 @@ class ConfusionMatrix:
         """
         whole = {"miou": self.miou(), "mean_dice": _mean(self.dice()), "pixel_accuracy": self.pixel_accuracy()}
         by_class = {"iou": self.iou(), "dice": self.dice(), "precision": self.precision(), "recall": self.recall()}
-        return {name: _rounded(value) for name, value in whole.items()} | {
-            name: dict(zip(names, map(_rounded, values), strict=True)) for name, values in by_class.items()
+        return {name: rounded(value) for name, value in whole.items()} | {
+            name: dict(zip(names, map(rounded, values), strict=True)) for name, values in by_class.items()
         }
 
 
@@ -131,7 +131,8 @@ def _mean(values: np.ndarray) -> float:
     return float("nan") if np.isnan(values).all() else float(np.nanmean(values))
 
 
-def _rounded(value: float) -> float | None:
+def rounded(value: float) -> float | None:
+    """Return a number to 6 digits; None for NaN, which JSON lacks."""
     return None if np.isnan(value) else round(float(value), 6)
 
 

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -67,26 +67,20 @@ def write_pseudo_labels(
     for row in rows:
         for name in (f"{row.id}.png", f"confidence/{row.id}.png"):
             shutil.copyfile(work / name, out / name)
-    classes = _columns(model.classes)
-    write_csv(out / "summary.csv", ["id", "confidence", *classes], _summary(rows, work, classes))
+    lines = (json.loads((work / f"{row.id}.json").read_text()) for row in rows)
+    write_csv(out / "summary.csv", ["id", "confidence", *_columns(model.classes)], lines)
 
 
 def _write(work: Path, name: str, ids: np.ndarray, confidence: np.ndarray, classes: Classes) -> None:
+    """Write the files of one image, and its line of the summary: mean confidence, and each class's share of the pixels."""
     write_label_png(work / f"{name}.png", ids, classes)
     save_png(work / "confidence" / f"{name}.png", (255 * confidence).round().astype(np.uint8))
     shares = np.bincount(ids.ravel(), minlength=len(classes)) / ids.size
-    note = {"confidence": float(confidence.mean()), "shares": shares.tolist()}
-    write_json(work / f"{name}.json", note)  # last: marks it done
+    numbers = {"confidence": confidence.mean(), **dict(zip(_columns(classes), shares, strict=True))}
+    line = {"id": name} | {key: f"{number:.4f}" for key, number in numbers.items()}
+    write_json(work / f"{name}.json", line)  # last: marks it done
 
 
 def _columns(classes: Classes) -> list[str]:
     """Return the column of each class: its name, unless another column has that name."""
     return [f"class {name}" if name in ("id", "confidence") else name for name in classes.names]
-
-
-def _summary(rows: Sequence[Row], work: Path, classes: Sequence[str]) -> Iterator[dict[str, str]]:
-    """Return one line per image: the mean probability of the chosen class, and each class's share of the pixels."""
-    for row in rows:
-        note = json.loads((work / f"{row.id}.json").read_text())
-        shares = {name: f"{share:.4f}" for name, share in zip(classes, note["shares"], strict=True)}
-        yield {"id": row.id, "confidence": f"{note['confidence']:.4f}", **shares}

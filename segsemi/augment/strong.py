@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 
 import cv2
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtri, pdtr
 
 Operation = Callable[..., np.ndarray]
 """(image uint8 HxWx3 RGB, rng: numpy Generator | None = None) -> uint8 HxWx3 RGB."""
@@ -131,8 +131,7 @@ def _noise_gaussian(image: np.ndarray, rng: Generator | None = None) -> np.ndarr
 def _noise_poisson(image: np.ndarray, rng: Generator | None = None) -> np.ndarray:
     """Add a Poisson number of random sign to all channels of a pixel; the image's mean is drawn from 10..15."""
     rng = rng or np.random.default_rng()
-    mean, counts = rng.uniform(10, 15), np.arange(80)  # a Poisson number of mean 15 is above 79 once in 10^30
-    cumulative = np.exp(counts * np.log(mean) - mean - np.cumsum(np.log(np.maximum(counts, 1)))).cumsum()
+    cumulative = pdtr(np.arange(80), rng.uniform(10, 15))  # a Poisson number of mean 15 is above 79 once in 10^30
     table = np.searchsorted(cumulative, MIDDLES).astype(np.int16)
     pixels = image.shape[0] * image.shape[1]
     signs = np.unpackbits(np.frombuffer(rng.bytes(pixels // 8 + 1), np.uint8), count=pixels).astype(np.int16)

@@ -10,16 +10,9 @@ import sys
 
 import torch
 
-_SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
-_library: torch.library.Library | None = None  # the schemas live as long as this object
-
 
 def import_torchvision() -> None:
     """Import torchvision; if its operators are missing, declare them and import again."""
-    global _library
     try:
         importlib.import_module("torchvision")
     except RuntimeError as error:
@@ -27,7 +20,6 @@ def import_torchvision() -> None:
             raise
         for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
             del sys.modules[name]
-        _library = torch.library.Library("torchvision", "DEF")
-        for schema in _SCHEMAS:
-            _library.define(schema)
+        for operator in ("torchvision::nms", "torchvision::qnms"):
+            torch.library.define(operator, "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         importlib.import_module("torchvision")

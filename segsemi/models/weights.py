@@ -5,6 +5,7 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
@@ -104,9 +105,7 @@ def _imagenet_weights(name: str) -> dict[str, Tensor]:
 def _read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return safetensors.torch.load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
         if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):  # a checkpoint with further entries
             state = state["state_dict"]

@@ -138,7 +138,7 @@ def measure(
     validates = bool(val) and recipe.val_every > 0 and _due(progress.step, recipe.val_every, recipe.steps)
     if not validates and not _due(progress.step, CURVE_EVERY, recipe.steps):
         return False
-    lr = recipe.lr * poly_factor(progress.step - 1, recipe.steps, recipe.power)
+    lr = recipe.lr * poly_factor(progress.step - 1, recipe)
     point: dict[str, Any] = {"step": progress.step, "loss": float(np.mean(progress.recent)), "lr": lr}
     better = False
     if validates:

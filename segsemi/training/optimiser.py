@@ -12,11 +12,11 @@ def make_optimizer(model: SegmentationModel, recipe: Recipe) -> torch.optim.Opti
 
     Weights decay; biases, batch norms and depthwise filters do not (as in DeepLabV3+ [4]).
     """
-    encoder = {id(parameter) for parameter in model.encoder.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for parameter in model.parameters():
-        lr = recipe.lr * (1.0 if id(parameter) in encoder else recipe.decoder_lr_factor)
-        decay = recipe.weight_decay if parameter.ndim > 1 and not _is_depthwise(parameter) else 0.0
+    for name, parameter in model.named_parameters():
+        lr = recipe.lr * (1.0 if name.startswith("network.encoder.") else recipe.decoder_lr_factor)
+        depthwise = parameter.ndim == 4 and parameter.shape[1] == 1
+        decay = recipe.weight_decay if parameter.ndim > 1 and not depthwise else 0.0
         groups.setdefault((lr, decay), []).append(parameter)
     params = [{"params": g, "lr": lr, "base_lr": lr, "weight_decay": decay} for (lr, decay), g in groups.items()]
     fused = all(p.device.type in ("cpu", "cuda") for p in model.parameters())
@@ -25,22 +25,12 @@ def make_optimizer(model: SegmentationModel, recipe: Recipe) -> torch.optim.Opti
     return torch.optim.SGD(params, momentum=recipe.momentum, fused=fused)
 
 
-def _is_depthwise(weight: nn.Parameter) -> bool:
-    return weight.ndim == 4 and weight.shape[1] == 1
-
-
 def set_learning_rate(optimizer: torch.optim.Optimizer, step: int, recipe: Recipe) -> None:
     """Set every group's learning rate to that of `step`, its own at step 0 times `poly_factor`."""
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * poly_factor(step, recipe.steps, recipe.power)
+        group["lr"] = group["base_lr"] * poly_factor(step, recipe)
 
 
-def poly_factor(step: int, steps: int, power: float = 0.9) -> float:
-    """Return the factor on the base learning rate at `step` of `steps` (0-based): (1 - step / steps) ** power.
-
-    Raises:
-        ValueError: if `step` is outside 0..steps.
-    """
-    if not 0 <= step <= steps or steps < 1:
-        raise ValueError(f"step {step} is outside 0..{steps}")
-    return (1 - step / steps) ** power
+def poly_factor(step: int, recipe: Recipe) -> float:
+    """Return the factor on the base learning rate at `step`, counted from 0: (1 - step / steps) ** power."""
+    return (1 - step / recipe.steps) ** recipe.power

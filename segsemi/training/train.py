@@ -64,10 +64,8 @@ def train_model(
         runtime.work_folder(f"train-{recipe.name}", settings, inputs) as work,
     ):
         if network is not None:
-            architecture, seed = (
-                architecture_of(network, recipe.augment),
-                derive_seed(recipe.seed, recipe.name, "weights"),
-            )
+            architecture = architecture_of(network, recipe.augment)
+            seed = derive_seed(recipe.seed, recipe.name, "weights")
             model = build_model(architecture, classes, encoder_weights=network.encoder_weights, seed=seed)
         else:
             assert teacher is not None
@@ -80,7 +78,12 @@ def train_model(
             if history.bn:
                 write_csv(folder / "bn.csv", list(history.bn[0]), history.bn)
             images = recipe.steps * recipe.batch_images
-            training: dict[str, Any] = {"steps": recipe.steps, "images": images, "keep": recipe.keep}
-            training["encoder_weights"] = network.encoder_weights if network else before.get("encoder_weights")
-            training |= {"steps_in_all": before["steps_in_all"] + recipe.steps}
-            save_model(model, folder, training | {"images_in_all": before["images_in_all"] + images})
+            training = {
+                "steps": recipe.steps,
+                "images": images,
+                "keep": recipe.keep,
+                "encoder_weights": network.encoder_weights if network else before.get("encoder_weights"),
+                "steps_in_all": before["steps_in_all"] + recipe.steps,
+                "images_in_all": before["images_in_all"] + images,
+            }
+            save_model(model, folder, training)
