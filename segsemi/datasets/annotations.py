@@ -19,12 +19,14 @@ from segsemi.core.classes import IGNORE_INDEX, Classes, write_label_png
 from segsemi.core.errors import UserError
 from segsemi.core.files import read_json, visible_files, write_json
 from segsemi.data.images import IMAGE_ENDINGS, LABEL_ENDINGS, read_size
-from segsemi.datasets.entries import composed, path_ends
+from segsemi.datasets.entries import composed, first_lines, path_ends, stem_of
 from segsemi.datasets.folder import read_classes
 from segsemi.datasets.voc import colour_of
 
 FARTHEST = 100_000  # pixels; coordinates beyond are mistakes, and pycocotools crashes at some of them
 SHOWN = 5
+Mask = Callable[[], np.ndarray]  # returns (height, width) bool: the masks of thousands of images do not fit in memory
+_Shapes = list[tuple[int, str | None, Mask]]  # of one image of COCO: area in pixels, class name, mask
 
 
 class Annotated(NamedTuple):
@@ -32,14 +34,13 @@ class Annotated(NamedTuple):
 
     Attributes:
         name: the image's path below its folder, without ending.
-        shapes: (class name, a function that returns the (height, width) bool mask), those that lie on top last; class None:
-            no class. Functions, since the masks of thousands of images do not fit in memory.
+        shapes: (class name, or None for no class; mask), those that lie on top last.
     """
 
     name: str
     height: int
     width: int
-    shapes: Sequence[tuple[str | None, Callable[[], np.ndarray]]]
+    shapes: Sequence[tuple[str | None, Mask]]
 
 
 class Notes:
@@ -72,7 +73,7 @@ def find_pictures(folder: Path) -> dict[str, Path]:
     found = {}
     for base in (folder / "unlabelled", folder / "images"):
         for path in visible_files(base, IMAGE_ENDINGS):
-            found[composed(path.relative_to(base).with_suffix("").as_posix())] = path
+            found[stem_of(path, base)] = path
     return found
 
 
@@ -86,24 +87,20 @@ def read_labelme(source: Path, pictures: Mapping[str, Path], notes: Notes) -> li
     Raises:
         UserError: there is no such file, or some are broken.
     """
-    paths = [source] if source.is_file() else visible_files(source, (".json",))
-    base = source.parent if source.is_file() else source
     found, broken = [], []
-    for path in paths:
-        if path.name == "classes.json":  # which we wrote
-            continue
+    for path in _json_files(source):
         try:
             content = read_json(path)
             if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
                 notes.add("JSON files without shapes are skipped", str(path))
                 continue
-            own = composed(path.relative_to(base).with_suffix("").as_posix())
+            own = stem_of(path, source if source.is_dir() else source.parent)
             named = str(content.get("imagePath") or "").replace("\\", "/")
             name = _known(own, pictures) or _known(composed(named), pictures) or own
             if named and composed(PurePosixPath(named).stem) != PurePosixPath(own).name and name == own:
                 notes.add("files name another image in imagePath; their own name counts", f"{path} ({named})")
-            height, width = _labelme_size(path, content, pictures.get(name))
-            shapes: list[tuple[str | None, Callable[[], np.ndarray]]] = []
+            height, width = _labelme_size(content, pictures.get(name), path.parent / named)
+            shapes: list[tuple[str | None, Mask]] = []
             for shape in content["shapes"]:
                 try:
                     class_ = _class_name(shape.get("label"))
@@ -117,19 +114,21 @@ def read_labelme(source: Path, pictures: Mapping[str, Path], notes: Notes) -> li
                 found.append(Annotated(name, height, width, shapes))
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError, OSError) as error:
             broken.append(f"{path} is no annotation of labelme ({_reason(error)})")
-    _refuse(broken)
+    if broken:
+        raise UserError(first_lines(broken))
     if not found:
         raise UserError(f"{source} has no JSON file of labelme with a shape; name the folder that holds them{notes}")
     return found
 
 
+def _json_files(source: Path) -> list[Path]:
+    """Return a file itself, or the JSON files below a folder, without the classes.json that we write."""
+    paths = visible_files(source, (".json",)) if source.is_dir() else [source]
+    return [path for path in paths if path.name != "classes.json"]
+
+
 def _reason(error: Exception) -> str:
     return str(error) if type(error) in (ValueError, _StrayShape) else f"{type(error).__name__}: {error}"
-
-
-def _refuse(broken: Sequence[str]) -> None:
-    if broken:
-        raise UserError("\n  ".join(broken[:20]) + (f"\n  and {len(broken) - 20} more" if len(broken) > 20 else ""))
 
 
 def _known(name: str, pictures: Mapping[str, Path]) -> str | None:
@@ -146,14 +145,13 @@ def _class_name(label: Any) -> str | None:
     return None if name == "__ignore__" else name
 
 
-def _labelme_size(path: Path, content: Mapping[str, Any], picture: Path | None) -> tuple[int, int]:
-    """Return (height, width) as the file has them, else those of the embedded image, or of the picture."""
+def _labelme_size(content: Mapping[str, Any], picture: Path | None, beside: Path) -> tuple[int, int]:
+    """Return (height, width) as the file has them, else those of the embedded image, of the picture, or of one `beside`."""
     height, width = content.get("imageHeight"), content.get("imageWidth")
     if height and width:
         return int(height), int(width)
     if content.get("imageData"):
         return read_size(io.BytesIO(base64.b64decode(content["imageData"].rsplit(",", 1)[-1])))
-    beside = path.parent / str(content.get("imagePath") or "").replace("\\", "/")
     for file in (picture, beside):
         if file is not None and file.is_file():
             return read_size(file)
@@ -206,31 +204,25 @@ def read_coco(source: Path, pictures: Mapping[str, Path], notes: Notes) -> list[
     Raises:
         UserError: a file is broken or no COCO file, ids stand for two things, or no annotation has a mask.
     """
-    paths = [source] if not source.is_dir() else visible_files(source, (".json",))
-    found: dict[str, Annotated] = {}
-    places: dict[str, str] = {}  # name -> the folder that the first file gives its picture
+    found: dict[str, tuple[tuple[int, int], str, _Shapes]] = {}  # name -> size, folder of the first picture, shapes
     joined: set[str] = set()  # names in several files
-    for path in paths:
-        if path.name == "classes.json":
-            continue
+    for path in _json_files(source):
         try:
             content = read_json(path)
             if source.is_dir() and not (isinstance(content, dict) and {"annotations", "categories"} <= content.keys()):
                 notes.add("JSON files without annotations and categories are skipped", str(path))
                 continue
             folder = path.parent.relative_to(source) if source.is_dir() else Path()
-            for place, image in _coco_images(content, f"{path.name} annotation", folder, pictures, notes):
-                other, there = found.setdefault(image.name, image), places.setdefault(image.name, place)
-                if other is image:
-                    continue
-                if other[:3] != image[:3]:
-                    raise ValueError(f"image {image.name!r} has another size than in a file before")
-                if not (place.endswith(there) or there.endswith(place)):
-                    raise ValueError(
-                        f"images of {there!r} and {place!r} would both be {image.name!r}; put the folders of both below images/"
-                    )
-                found[image.name] = image._replace(shapes=[*other.shapes, *image.shapes])
-                joined.add(image.name)
+            for name, size, place, new in _coco_images(content, f"{path.name} annotation", folder, pictures, notes):
+                first_size, first, shapes = found.setdefault(name, (size, place, []))
+                if size != first_size:
+                    raise ValueError(f"image {name!r} has another size than in a file before")
+                if not (place.endswith(first) or first.endswith(place)):
+                    both = f"images of {first!r} and {place!r} would both be {name!r}"
+                    raise ValueError(f"{both}; put the folders of both below images/")
+                if shapes:
+                    joined.add(name)
+                shapes += new
         except OSError as error:
             raise UserError(f"{path} cannot be read ({error})") from None
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
@@ -239,9 +231,10 @@ def read_coco(source: Path, pictures: Mapping[str, Path], notes: Notes) -> list[
         raise UserError(f"{source} has no annotation with a mask; export it with them{notes}")
     for name in sorted(joined):
         notes.add("images are annotated in several files, whose shapes are joined", name)
-        shapes = sorted(found[name].shapes, key=lambda shape: -int(shape[1]().sum()))
-        found[name] = found[name]._replace(shapes=shapes)
-    return list(found.values())
+    return [
+        Annotated(name, *size, [shape[1:] for shape in sorted(shapes, key=lambda shape: -shape[0])])
+        for name, (size, _, shapes) in found.items()
+    ]
 
 
 def _id(value: Any) -> str:
@@ -262,22 +255,20 @@ def _by_id(items: Sequence[Mapping[str, Any]], kind: str, key: str) -> dict[str,
 
 def _coco_images(
     content: Mapping[str, Any], place: str, folder: Path, pictures: Mapping[str, Path], notes: Notes
-) -> Iterator[tuple[str, Annotated]]:
-    """Yield the images of one file that have a mask, and the folders in their file names."""
+) -> Iterator[tuple[str, tuple[int, int], str, _Shapes]]:
+    """Yield the name, (height, width), folder and shapes of each image of one file that has a mask."""
     if not isinstance(content, dict):
         raise ValueError("it is no object with images, categories and annotations")
-    classes = {
-        id_: _class_name(item["name"]) for id_, item in _by_id(content["categories"], "category", "name").items()
-    }
+    categories = _by_id(content["categories"], "category", "name")
+    classes = {id_: _class_name(item["name"]) for id_, item in categories.items()}
     # LVIS has URLs
     listed = [{**item, "file_name": item.get("file_name") or item["coco_url"]} for item in content["images"]]
-    images, shapes = _by_id(listed, "image", "file_name"), defaultdict(list)
+    images, shapes = _by_id(listed, "image", "file_name"), defaultdict[str, _Shapes](list)
     names = {id_: _coco_name(str(item["file_name"]), folder, pictures) for id_, item in images.items()}
     sizes = {id_: _coco_size(item, pictures.get(names[id_])) for id_, item in images.items()}
     for index, item in enumerate(content["annotations"] or ()):
-        here = f"{place} at position {index}"
+        here = f"{place} {item['id'] if isinstance(item, dict) and 'id' in item else f'at position {index}'}"
         try:
-            here = f"{place} {item.get('id', f'at position {index}')}"
             if "segments_info" in item:
                 raise _StrayShape("is panoptic, with its mask in a PNG; export instances")
             image, category = _id(item["image_id"]), _id(item["category_id"])
@@ -288,21 +279,17 @@ def _coco_images(
             if not (area := int(mask().sum())):
                 raise _StrayShape("covers no pixel of the image")
             shapes[image].append((area, classes[category], mask))
+            if item.get("iscrowd"):
+                notes.add("crowds count as their class", f"{here} ({classes[category]})")
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             notes.add("annotations without a mask are skipped", f"{here} {_reason(error)}")
-            continue
-        if item.get("iscrowd"):
-            notes.add("crowds count as their class", f"{here} ({classes[category]})")
     often = Counter(names.values())
-    for id_ in images:
+    for id_, name in names.items():
         if id_ in shapes:
-            if often[names[id_]] > 1:
-                raise ValueError(
-                    f"{often[names[id_]]} images have the name {names[id_]!r} (endings do not count); rename one"
-                )
-            ordered = sorted(shapes[id_], key=lambda shape: -shape[0])
+            if often[name] > 1:
+                raise ValueError(f"{often[name]} images have the name {name!r} (endings do not count); rename one")
             parent = PurePosixPath(str(images[id_]["file_name"]).replace("\\", "/")).parent
-            yield str(folder / parent).strip("./"), Annotated(names[id_], *sizes[id_], [shape[1:] for shape in ordered])
+            yield name, sizes[id_], str(folder / parent).strip("./"), shapes[id_]
 
 
 def _coco_name(file_name: str, folder: Path, pictures: Mapping[str, Path]) -> str:
@@ -425,8 +412,7 @@ def write_labels(
             have one name, or one that leads out of the folder; labels that are there would change their meaning.
     """
     names, background = [*map(composed, names)], composed(background) if background else None
-    seen = set()
-    file = out / "classes.json"
+    seen, folder, file = set(), out / "labels", out / "classes.json"
     kept = read_json(file) if file.exists() else {}
     for image in images:
         if PurePosixPath(image.name).is_absolute() or ".." in PurePosixPath(image.name).parts:
@@ -439,15 +425,12 @@ def write_labels(
     classes = _choose_classes(images, names, background, file, notes)
     suffix = kept.get("label_suffix", "")
     ids: dict[str | None, int] = {name: index for index, name in enumerate(classes.names)} | {None: IGNORE_INDEX}
-    before = {
-        path.relative_to(out / "labels").with_suffix("").as_posix()
-        for path in visible_files(out / "labels", LABEL_ENDINGS)
-    }
+    before = {path.relative_to(folder).with_suffix("").as_posix() for path in visible_files(folder, LABEL_ENDINGS)}
     for image in images:
         label = np.full((image.height, image.width), ids[background], dtype=np.uint8)
         for name, mask in image.shapes:
             label[mask()] = ids[name]
-        write_label_png(out / "labels" / f"{image.name}{suffix}.png", label, classes)
+        write_label_png(folder / f"{image.name}{suffix}.png", label, classes)
     for name in sorted(before):
         replaced = name.removesuffix(suffix) in seen
         what = "labels that were there are replaced" if replaced else "labels of an earlier export stay and count"

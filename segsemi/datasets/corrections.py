@@ -54,18 +54,14 @@ def export_labels(labels: Mapping[str, np.ndarray], classes: Classes, student: s
             file.writestr(f"SegmentationClass/{id_}.png", png_bytes(palette[label]))
             file.writestr(f"SegmentationObject/{id_}.png", png_bytes(objects[label]))
     write_bytes(out / "cvat.zip", buffer.getvalue())
-    write_json(
-        out / "cvat_labels.json",
-        [{"name": name, "color": colour, "attributes": []} for name, colour in hexadecimal.items()],
-    )
-    write_text(
-        out / "labelstudio.json", json.dumps([_task(id_, label, classes, student) for id_, label in labels.items()])
-    )
+    editor = [{"name": name, "color": colour, "attributes": []} for name, colour in hexadecimal.items()]
+    write_json(out / "cvat_labels.json", editor)
+    tasks = [_task(id_, label, classes, student) for id_, label in labels.items()]
+    write_text(out / "labelstudio.json", json.dumps(tasks))
     choices = "".join(f"    <Label value={quoteattr(k)} background={quoteattr(v)}/>\n" for k, v in hexadecimal.items())
     brushes = f'  <BrushLabels name="label" toName="image">\n{choices}  </BrushLabels>\n'
-    write_text(
-        out / "labelstudio.xml", f'<View>\n  <Image name="image" value="$image" zoom="true"/>\n{brushes}</View>\n'
-    )
+    image = '  <Image name="image" value="$image" zoom="true"/>\n'
+    write_text(out / "labelstudio.xml", f"<View>\n{image}{brushes}</View>\n")
 
 
 def _colours(classes: Classes) -> dict[str, tuple[int, int, int]]:
@@ -155,17 +151,14 @@ def read_cvat(source: Path, classes: Classes, notes: Notes) -> dict[str, np.ndar
     with _unpacked(source) as folder:
         labelmaps = sorted(folder.rglob("labelmap.txt"))
         if len(labelmaps) != 1:
-            number = len(labelmaps) or "no"
-            raise UserError(
-                f'{source} has {number} labelmap.txt; export from CVAT as "Segmentation mask 1.1", one task a file'
-            )
-        labelmap = labelmaps[0]
-        table, ids = _labelmap(labelmap), _ids(classes)
+            number, remedy = len(labelmaps) or "no", 'export from CVAT as "Segmentation mask 1.1", one task a file'
+            raise UserError(f"{source} has {number} labelmap.txt; {remedy}")
+        base, table, ids = labelmaps[0].parent, _labelmap(labelmaps[0]), _ids(classes)
         lookup = np.full(256, IGNORE_INDEX, dtype=np.uint8)
         lookup[: len(table)] = [ids.get(class_, IGNORE_INDEX) for class_ in table.names]
-        lists = visible_files(labelmap.parent / "ImageSets", (".txt",))
+        lists = visible_files(base / "ImageSets", (".txt",))
         listed = {PurePosixPath(line).name for path in lists for line in read_lines(path, may_be_empty=True)}
-        for path in visible_files(labelmap.parent / "SegmentationClass", (".png",)):
+        for path in visible_files(base / "SegmentationClass", (".png",)):
             name, label = composed(path.stem), read_label(path, table)
             if name in found:
                 raise UserError(f"{source} has two masks of {name}; remove one")
@@ -193,9 +186,8 @@ def read_label_studio(source: Path, classes: Classes, notes: Notes) -> dict[str,
     Raises:
         UserError: it is no such export, or a region is broken or has a class that `classes` lacks.
     """
-    tasks = _read_tasks(source)
     ids, found, strange = _ids(classes), dict[str, np.ndarray](), dict[str, str]()
-    for task in tasks:
+    for task in _read_tasks(source):
         name = _name_of(task["data"])
         if name in found:
             raise UserError(f"{source} has two tasks of {name}; remove one")
@@ -222,11 +214,9 @@ def _read_tasks(source: Path) -> list[Any]:
         tasks = read_json(source)
     except ValueError as error:
         raise UserError(f"{source} is no JSON file ({error})") from None
-    if not isinstance(tasks, list) or any(
-        not isinstance(task, dict)
-        or not isinstance(task.get("data"), dict)
-        or not isinstance(task.get("annotations"), list)
-        for task in tasks
+    keys = {"data": dict, "annotations": list}
+    if not isinstance(tasks, list) or not all(
+        isinstance(task, dict) and all(isinstance(task.get(key), kind) for key, kind in keys.items()) for task in tasks
     ):
         raise UserError(f'{source} is no list of tasks with annotations; export from Label Studio as "JSON"')
     return tasks
@@ -306,6 +296,5 @@ def _ids(classes: Classes) -> dict[str, int]:
 def _refuse_strange(source: Path, strange: Mapping[str, str], classes: Classes) -> None:
     if strange:
         listed = ", ".join(f"{name} (in {image})" for name, image in list(strange.items())[:5])
-        raise UserError(
-            f"{source} has classes that are not the data set's: {listed}; rename them: {', '.join(classes.names)}"
-        )
+        known = ", ".join(classes.names)
+        raise UserError(f"{source} has classes that are not the data set's: {listed}; rename them: {known}")

@@ -56,6 +56,11 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def stem_of(path: Path, base: Path) -> str:
+    """Return the composed path below `base`, without ending."""
+    return composed(path.relative_to(base).with_suffix("").as_posix())
+
+
 def stems(root: Path, folder: str, endings: Sequence[str]) -> dict[str, str]:
     """Return composed path below the folder, without ending -> path below root, of the files with one of the `endings`."""
     base = root / folder
@@ -65,7 +70,7 @@ def stems(root: Path, folder: str, endings: Sequence[str]) -> dict[str, str]:
         raise UserError(f"folder {base} not found{found}; set data.root to the folder that holds {folder}/")
     files: dict[str, str] = {}
     for path in visible_files(base, endings):
-        stem = composed(path.relative_to(base).with_suffix("").as_posix())
+        stem = stem_of(path, base)
         if stem in files:
             raise UserError(f"{path} and {root / files[stem]} are the same image twice; remove one")
         files[stem] = path.relative_to(root).as_posix()
@@ -163,12 +168,10 @@ def check_entries(
             raise UserError(f"{both} have the same id, {entry.id}; rename or remove one, or list it once")
     found = read_entries(root, entries, classes, bar)
     broken = [item for item in found if item.error]
-    skipped = [item.row.id for item in broken if skip_broken and not item.row.label]
-    refuse([item for item in broken if item.row.id not in skipped], errors)
-    if skipped:
-        warn(
-            f"warning: data.skip_broken: {len(skipped)} broken unlabelled images are skipped, first: {broken[0].error}"
-        )
+    refuse([item for item in broken if item.row.label or not skip_broken], errors)
+    if broken:
+        number = f"{len(broken)} broken unlabelled images"
+        warn(f"warning: data.skip_broken: {number} are skipped, first: {broken[0].error}")
     for line in odd_lines(found, classes):
         warn(line)
     pixels: dict[str, np.ndarray] = {}  # subset -> (256,)
@@ -207,17 +210,21 @@ def _read(root: Path, row: Row, classes: Classes) -> Checked:
         return Checked(row, counts, {}, str(error))
 
 
+def first_lines(lines: Sequence[str]) -> str:
+    """Return the first SHOWN lines, indented, and the number of the others."""
+    rest = [f"and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return "\n  ".join([*lines[:SHOWN], *rest])
+
+
 def refuse(broken: Sequence[Checked], file: Path | None = None) -> None:
     """Raise a UserError that lists what is wrong with the entries, if anything; write a longer list to `file`."""
-    lines = [item.error for item in broken]
-    if not lines:
+    if not broken:
         return
-    message = lines[0] if len(lines) == 1 else f"{len(lines)} files are wrong:\n  " + "\n  ".join(lines[:SHOWN])
-    if len(lines) > SHOWN:
-        message += f"\n  and {len(lines) - SHOWN} more"
-        if file is not None:
-            write_text(file, "\n".join(lines) + "\n")
-            message += f"; {file} lists all of them"
+    lines = [item.error for item in broken]
+    message = lines[0] if len(lines) == 1 else f"{len(lines)} files are wrong:\n  {first_lines(lines)}"
+    if len(lines) > SHOWN and file is not None:
+        write_text(file, "\n".join(lines) + "\n")
+        message += f"; {file} lists all of them"
     if any(not item.row.label for item in broken):
         message += "\n  data.skip_broken: true in params.yaml skips broken images that have no label"
     raise UserError(message)
@@ -250,8 +257,7 @@ def _refuse_leakage(rows: list[Row]) -> None:
     held_out = [(row, learnt[row.image_hash]) for row in rows if row.subset in HELD_OUT and row.image_hash in learnt]
     pairs = [f"{row.image} ({row.subset}) and {other.image} ({other.subset})" for row, other in held_out]
     if pairs:
-        more = f" and {len(pairs) - SHOWN} more pairs" if len(pairs) > SHOWN else ""
-        listed = "; ".join(pairs[:SHOWN]) + more
+        listed = "; ".join(pairs[:SHOWN]) + (f" and {len(pairs) - SHOWN} more pairs" if len(pairs) > SHOWN else "")
         raise UserError(f"{listed} are the same image: results would be worthless; remove one of each pair")
 
 

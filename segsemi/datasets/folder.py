@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Container, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,19 +32,20 @@ def find_folder(root: Path, *, val_fraction: float, seed: int) -> DataSet:
     leaves out are val; without that list too, `val_fraction` of them, drawn from `seed`. Without train.txt, train is the
     rest.
     """
-    content = _read(root / "classes.json")
+    classes, suffix = _read(root / "classes.json")
     images, labels = stems(root, "images", IMAGE_ENDINGS), stems(root, "labels", LABEL_ENDINGS)
     if visible_files(root / "unlabelled", IMAGE_ENDINGS):
         for stem, image in stems(root, "unlabelled", IMAGE_ENDINGS).items():
             if stem in images:
                 raise UserError(f"{root / images[stem]} and {root / image} have one name; rename or remove one")
             images[stem] = image
-    if suffix := content.label_suffix:
+    if suffix:
         labels = {stem.removesuffix(suffix): path for stem, path in labels.items() if stem.endswith(suffix)}
     lost = [stem for stem in labels if stem not in images]
     if lost:
         more = f" ({len(lost)} labels have none)" if len(lost) > 1 else ""
-        hint = _suffix_hint(lost[0], images)
+        end = suffix_of(lost[0], images)
+        hint = f'if all labels end like this, write "label_suffix": "{end}" into classes.json, else ' if end else ""
         raise UserError(f"label {root / labels[lost[0]]} has no image images/{lost[0]}.*{more}; {hint}add or remove it")
     hashes: dict[str, str] = {}  # of images that were compared, which need not be read for it again
     subsets = _subsets(root, sorted(labels), images, val_fraction, seed, hashes)
@@ -53,18 +54,13 @@ def find_folder(root: Path, *, val_fraction: float, seed: int) -> DataSet:
         for stem, path in images.items()
         if stem in subsets or stem not in labels
     ]
-    return DataSet(
-        _classes(content),
-        rows,
-        list(_skipped(root, {str(root / path) for path in (*images.values(), *labels.values())}, images, suffix)),
-    )
+    used = {str(root / path) for path in (*images.values(), *labels.values())}
+    return DataSet(classes, rows, list(_skipped(root, used, images, suffix)))
 
 
-def _suffix_hint(stem: str, images: Collection[str]) -> str:
-    """Return how to name the suffix of a label, such as im1_mask, of the image im1."""
-    begins = max((name for name in images if stem.startswith(name)), key=len, default="")
-    suffix = stem.removeprefix(begins)
-    return f'if all labels end like this, write "label_suffix": "{suffix}" into classes.json, else ' if begins else ""
+def suffix_of(stem: str, images: Container[str]) -> str:
+    """Return what a label's name, such as im1_mask, has behind that of an image, im1; empty if it begins with none."""
+    return next((stem[end:] for end in range(len(stem), 0, -1) if stem[:end] in images), "")
 
 
 def skipped_files(folder: Path, used: Collection[str], reason: str) -> Iterator[str]:
@@ -169,14 +165,7 @@ class _ClassesFile(BaseModel):
 
 def read_classes(path: Path) -> Classes:
     """Return the classes of a classes.json; all keys but names and colours may be left out."""
-    return _classes(_read(path))
-
-
-def _classes(found: _ClassesFile) -> Classes:
-    names = tuple(map(composed, found.names))
-    return Classes(
-        *(names, found.colours, found.ignore_ids, found.ids, found.labels, found.ignore_colours, found.range)
-    )
+    return _read(path)[0]
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -187,14 +176,16 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _read(path: Path) -> _ClassesFile:
+def _read(path: Path) -> tuple[Classes, str]:
+    """Return the classes, and the suffix of the labels' names."""
     try:
         content = json.loads(decoded(path), object_pairs_hook=_once)
         if not isinstance(content, dict):
             raise ValueError("no object in braces")
         found = _ClassesFile.model_validate(content)
-        _classes(found)
-        return found
+        names, ids, kind = tuple(map(composed, found.names)), found.ids, found.labels
+        classes = Classes(names, found.colours, found.ignore_ids, ids, kind, found.ignore_colours, found.range)
+        return classes, found.label_suffix
     except FileNotFoundError:
         raise UserError(f"{path} not found; it names the classes in the order of their ids: {EXAMPLE}") from None
     except ValidationError as error:

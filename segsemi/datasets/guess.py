@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,14 +14,12 @@ from segsemi.core.classes import IGNORE_INDEX, Classes
 from segsemi.core.errors import UserError
 from segsemi.data.images import IMAGE_ENDINGS, LABEL_ENDINGS, read_label, read_picture
 from segsemi.datasets.entries import stems
-from segsemi.datasets.folder import LABELS_ARE, skipped_files
+from segsemi.datasets.folder import LABELS_ARE, skipped_files, suffix_of
 from segsemi.datasets.voc import colour_of
 
 MOST = 150  # different values in all labels; more of them are shades, not classes
 # Of one colour, so that no palette seems to show the colours of other ids: nobody has named the classes yet.
 ANY_ID = Classes(tuple(map(str, range(IGNORE_INDEX))), ((0, 0, 0),) * IGNORE_INDEX)
-
-
 ONE_BIT = Classes(("black", "white"), ((0, 0, 0), (255, 255, 255)))
 WHITE = "white"  # of a label of 1 bit: id 1, or 255 if other labels have that and no 1
 
@@ -45,9 +44,8 @@ def link_images(images: Sequence[Path], labels: Path | None, root: Path) -> Foun
     pictures: dict[str, Path] = {}
     for folder in images:
         if labels and (_holds(folder, labels) or _holds(labels, folder)):
-            raise UserError(
-                f"{folder} and {labels}: one holds the other; move images and labels into folders of their own"
-            )
+            both = f"{folder} and {labels}: one holds the other"
+            raise UserError(f"{both}; move images and labels into folders of their own")
         for stem, path in _files(folder, IMAGE_ENDINGS).items():
             if pictures.setdefault(stem, path) != path:
                 raise UserError(f"{pictures[stem]} and {path} have one name; rename or remove one")
@@ -55,9 +53,8 @@ def link_images(images: Sequence[Path], labels: Path | None, root: Path) -> Foun
     suffix = _suffix(list(masks), pictures)
     lost = [path for stem, path in masks.items() if stem.removesuffix(suffix) not in pictures]
     if lost:
-        raise UserError(
-            f"{len(lost)} of {len(masks)} labels have no image of their name, first {lost[0]}; rename or remove them"
-        )
+        number = f"{len(lost)} of {len(masks)}"
+        raise UserError(f"{number} labels have no image of their name, first {lost[0]}; rename or remove them")
     having = {stem.removesuffix(suffix) for stem in masks}
     parts = {
         "images": {stem: path for stem, path in pictures.items() if stem in having},
@@ -92,10 +89,7 @@ def _files(folder: Path, endings: Sequence[str]) -> dict[str, Path]:
 
 def _suffix(labels: Sequence[str], images: Container[str]) -> str:
     """Return what most names of labels have behind the name of an image."""
-    ends = Counter[str]()
-    for stem in labels:
-        name = next((stem[:end] for end in range(len(stem), 0, -1) if stem[:end] in images), stem)
-        ends[stem.removeprefix(name)] += 1
+    ends = Counter(suffix_of(stem, images) for stem in labels)
     return ends.most_common(1)[0][0] if ends else ""
 
 
@@ -126,10 +120,8 @@ def guess_classes(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
     if ignored:
         values.pop()
     names = ["background", "foreground"] if len(values) == 2 else [f"class_{number}" for number in range(len(values))]
-    guess: dict[str, Any] = {
-        "names": names,
-        "colours": [list(value) if coloured else list(colour_of(number)) for number, value in enumerate(values)],
-    }
+    colours = values if coloured else map(colour_of, range(len(values)))
+    guess: dict[str, Any] = {"names": names, "colours": [list(colour) for colour in colours]}
     if coloured:
         guess["labels"] = "colours"
     elif values != [*range(len(values))]:
@@ -139,34 +131,30 @@ def guess_classes(paths: Sequence[Path]) -> tuple[dict[str, Any], list[str]]:
         f"  {name}: {word} {value}, {100 * counts[value] / total:.2f} % of the pixels"
         for name, value in zip(names, values, strict=True)
     ]
-    return guess, [
-        *lines,
-        f"  no class: id {IGNORE_INDEX}, {100 * counts[IGNORE_INDEX] / total:.2f} %",
-    ] if ignored else lines
+    if ignored:
+        lines.append(f"  no class: id {IGNORE_INDEX}, {100 * counts[IGNORE_INDEX] / total:.2f} %")
+    return guess, lines
 
 
 def _shown(path: Path) -> list[tuple[int, tuple[int, ...]]] | None:
     """Return the ids and colours of a label with a palette; none without one; None for RGB with different channels."""
-    try:
-        with Image.open(path) as image:
-            if image.mode == "P":
-                palette = np.reshape(image.getpalette("RGB") or [], (-1, 3)).tolist()
-                present = np.unique(np.asarray(image)).tolist()
-                return [(id_, tuple(palette[id_])) for id_ in present if id_ < len(palette)]
-            if image.mode not in ("RGB", "RGBA"):
-                return []
-    except (OSError, ValueError):
-        return []  # broken, which `_ids` says
+    mode = ""
+    with suppress(OSError, ValueError), Image.open(path) as image:  # of a broken one, `_ids` says so
+        if image.mode == "P":
+            palette = np.reshape(image.getpalette("RGB") or [], (-1, 3)).tolist()
+            present = np.unique(np.asarray(image)).tolist()
+            return [(id_, tuple(palette[id_])) for id_ in present if id_ < len(palette)]
+        mode = image.mode
+    if mode not in ("RGB", "RGBA"):
+        return []
     picture = read_picture(path)[0]
     return None if (picture != picture[..., :1]).any() else []
 
 
 def _ids(path: Path) -> Counter[Any]:
-    try:
-        with Image.open(path) as image:
-            one_bit = image.mode == "1"
-    except (OSError, ValueError):
-        one_bit = False  # broken, which `read_label` says
+    one_bit = False
+    with suppress(OSError, ValueError), Image.open(path) as image:  # of a broken one, `read_label` says so
+        one_bit = image.mode == "1"
     counts = _counted(read_label(path, ONE_BIT if one_bit else ANY_ID))
     return Counter({WHITE if one_bit and id_ else id_: count for id_, count in counts.items()})
 

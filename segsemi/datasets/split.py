@@ -53,9 +53,8 @@ def split_rows(
     """
     rows = list(_regrouped(rows, wanted.exclude, wanted.val))
     if wanted.extra == "labelled" and not any(row.subset == "extra" for row in rows):
-        raise UserError(
-            "split.extra is labelled, but there are no extra images (SBD, unlabelled/); set it to unlabelled"
-        )
+        lacking = "there are no extra images (SBD, unlabelled/)"
+        raise UserError(f"split.extra is labelled, but {lacking}; set it to unlabelled")
     learnt = [row for row in rows if row.subset == "train" or (row.subset == "extra" and wanted.extra != "unused")]
     train = [row for row in learnt if row.label and (row.subset == "train" or wanted.extra == "labelled")]
     if ids:
@@ -63,9 +62,8 @@ def split_rows(
     else:
         number, images = wanted.count or round(wanted.fraction * len(train)), f"{len(train)} training images"
         if not train:
-            raise UserError(
-                "no labelled image is left for training: lists, split.exclude or split.val take all of them"
-            )
+            takers = "lists, split.exclude or split.val"
+            raise UserError(f"no labelled image is left for training: {takers} take all of them")
         if number < 1:
             raise UserError(f"split.fraction {wanted.fraction} of {images} leaves no labelled one; raise it")
         if number > len(train):
@@ -95,12 +93,9 @@ def _regrouped(rows: Sequence[Row], exclude: Sequence[str], val: Sequence[str]) 
     def like(row: Row, patterns: Sequence[str]) -> bool:
         return row.subset not in (*HELD_OUT, SKIPPED) and any(fnmatchcase(row.id, pattern) for pattern in patterns)
 
-    for key, patterns in (("exclude", exclude), ("val", val)):
-        for pattern in patterns:
-            if not any(like(row, [pattern]) for row in rows):
-                raise UserError(
-                    f"split.{key}: no training image has an id like {pattern!r}; see data/prepared/manifest.csv"
-                )
+    for key, pattern in [*(("exclude", pattern) for pattern in exclude), *(("val", pattern) for pattern in val)]:
+        if not any(like(row, [pattern]) for row in rows):
+            raise UserError(f"split.{key}: no training image has an id like {pattern!r}; see data/prepared/manifest.csv")
     for row in rows:
         if like(row, val) and row.label:
             yield replace(row, subset="val")
@@ -218,13 +213,10 @@ def write_split(split: Split, folder: Path, corrected: Mapping[str, Path] = Mapp
         shutil.copyfile(corrected[row.id], target)
         with_correction.append(replace(row, label_hash=file_hash(target)))
     hidden = [row for row in split.unlabelled if row.label]
-    for name, rows in (
-        ("labelled", split.labelled),
-        ("corrected", with_correction),
-        ("val", split.val),
-        ("test", split.test),
-    ):
-        write_rows(folder / f"{name}.csv", rows)
+    write_rows(folder / "labelled.csv", split.labelled)
+    write_rows(folder / "corrected.csv", with_correction)
+    write_rows(folder / "val.csv", split.val)
+    write_rows(folder / "test.csv", split.test)
     write_rows(folder / "unlabelled.csv", split.unlabelled, UNLABELLED_COLUMNS)
     write_rows(folder / "skipped.csv", split.skipped, UNLABELLED_COLUMNS)
     write_rows(folder / "hidden.csv", hidden, HIDDEN_COLUMNS)
