@@ -93,9 +93,11 @@ def _regrouped(rows: Sequence[Row], exclude: Sequence[str], val: Sequence[str]) 
     def like(row: Row, patterns: Sequence[str]) -> bool:
         return row.subset not in (*HELD_OUT, SKIPPED) and any(fnmatchcase(row.id, pattern) for pattern in patterns)
 
-    for key, pattern in [*(("exclude", pattern) for pattern in exclude), *(("val", pattern) for pattern in val)]:
-        if not any(like(row, [pattern]) for row in rows):
-            raise UserError(f"split.{key}: no training image has an id like {pattern!r}; see data/prepared/manifest.csv")
+    for key, patterns in (("exclude", exclude), ("val", val)):
+        for pattern in patterns:
+            if not any(like(row, [pattern]) for row in rows):
+                lacking = f"no training image has an id like {pattern!r}"
+                raise UserError(f"split.{key}: {lacking}; see data/prepared/manifest.csv")
     for row in rows:
         if like(row, val) and row.label:
             yield replace(row, subset="val")

@@ -17,9 +17,7 @@ from segsemi.data.manifest import Row, write_rows
 from segsemi.datasets.annotations import Notes
 from segsemi.datasets.corrections import decode_brush, encode_brush, export_labels, read_cvat, read_label_studio
 
-CLASSES = Classes(
-    ("background", 'a "b" <c>', "é"), ((0, 0, 0), (9, 9, 9), (9, 9, 9))
-)  # colours that tools must not get
+CLASSES = Classes(("background", 'a "b" <c>', "é"), ((0, 0, 0), *[(9, 9, 9)] * 2))  # colours that tools must not get
 OTHERS = Classes(("road", "car"), ((0, 0, 0), (1, 1, 1)))
 SHAPE = 12, 17
 
@@ -65,23 +63,16 @@ def test_what_nobody_changes_comes_back_equal(tmp_path: Path, classes: Classes) 
 
 def test_brush_code_equals_the_format_written_out() -> None:
     """2 values of 8 bits each; lengths of 16 bits; one run of 8 values 0, one of 4 values 255."""
-    head = f"{12:032b}" + "00111" + "1111" * 4
-    bits = head + "1" + "00" + f"{7:016b}" + f"{0:08b}" + "1" + "00" + f"{3:016b}" + f"{255:08b}"
-    code = [int(bits[start : start + 8].ljust(8, "0"), 2) for start in range(0, len(bits), 8)]
-    assert encode_brush(np.array([[False, False, True]])) == code
+
+    def code_of(*parts: str) -> list[int]:
+        bits = "".join(parts)
+        return [int(bits[start : start + 8].ljust(8, "0"), 2) for start in range(0, len(bits), 8)]
+
+    runs = "1", "00", f"{7:016b}", f"{0:08b}", "1", "00", f"{3:016b}", f"{255:08b}"
+    assert encode_brush(np.array([[False, False, True]])) == code_of(f"{12:032b}", "00111", "1111" * 4, *runs)
     # as Label Studio may write: other lengths, single values, the soft edge of a brush
-    bits = (
-        f"{8:032b}"
-        + "00111"
-        + "0010"
-        + "0011" * 3
-        + "0"
-        + "00"
-        + "111"
-        + "".join(f"{n:08b}" for n in [9, 9, 9, 127] * 2)
-    )
-    bits = bits[:-8] + f"{128:08b}"
-    code = [int(bits[start : start + 8].ljust(8, "0"), 2) for start in range(0, len(bits), 8)]
+    values = (f"{value:08b}" for value in (9, 9, 9, 127, 9, 9, 9, 128))
+    code = code_of(f"{8:032b}", "00111", "0010", "0011" * 3, "0", "00", "111", *values)
     assert decode_brush(code, 1, 2).tolist() == [[False, True]]
     for height, width, length, message in ((1, 3, 99, "8 values"), (1, 2, 10, "cut short")):
         with pytest.raises(ValueError, match=message):
@@ -121,9 +112,8 @@ def test_a_new_region_of_the_suggested_class_counts_where_it_was_painted_back(tm
 def test_cvats_label_editor_wants_attributes(tmp_path: Path) -> None:
     export_labels(generated(OTHERS), OTHERS, "student_1", tmp_path)
     labels = json.loads((tmp_path / "cvat_labels.json").read_text())
-    assert {label["name"] for label in labels} > set(OTHERS.names) and all(
-        label["attributes"] == [] for label in labels
-    )
+    assert {label["name"] for label in labels} > set(OTHERS.names)
+    assert all(label["attributes"] == [] for label in labels)
 
 
 def test_skipped_images_are_counted_and_left_out(tmp_path: Path) -> None:
@@ -155,43 +145,40 @@ def cut(tasks: list[dict]) -> None:
     del tasks[1]["annotations"][0]["result"][0]["value"]["rle"][-3:]
 
 
+def twice(tasks: list[dict]) -> None:
+    tasks.append(tasks[0])
+
+
+def relabelled(export: Path, before: str, after: str) -> Path:
+    path = unpacked(export) / "cvat/labelmap.txt"
+    path.write_text(path.read_text().replace(before, after, 1))
+    return path.parent
+
+
+BLACK = "background:0,0,0"
+STRANGE = r"not the data set's: lorry \(in "
+
+
 @pytest.mark.parametrize(
     ("read", "write", "message"),
     [
-        (read_label_studio, lambda folder: submitted(folder, rename), r"not the data set's: lorry \(in 007\); rename"),
-        (read_label_studio, lambda folder: submitted(folder, cut), "annotation of 007 is broken .*cut short"),
-        (
-            read_label_studio,
-            lambda folder: submitted(folder, lambda tasks: tasks.append(tasks[0])),
-            "two tasks of a b#1",
-        ),
-        (read_label_studio, lambda folder: folder / "labelstudio.json", 'export from Label Studio as "JSON"'),
-        (read_label_studio, lambda folder: folder / "cvat.zip", "is no JSON file"),
-        (read_cvat, lambda folder: folder / "labelstudio.json", "is no zip file"),
-        (read_cvat, lambda folder: folder, r"no labelmap\.txt; export from CVAT as"),
-        (read_cvat, lambda folder: two_tasks(folder), r"has 2 labelmap\.txt; .*one task a file"),
+        (read_label_studio, lambda export: submitted(export, rename), STRANGE + r"007\); rename"),
+        (read_label_studio, lambda export: submitted(export, cut), "annotation of 007 is broken .*cut short"),
+        (read_label_studio, lambda export: submitted(export, twice), "two tasks of a b#1"),
+        (read_label_studio, lambda export: export / "labelstudio.json", 'export from Label Studio as "JSON"'),
+        (read_label_studio, lambda export: export / "cvat.zip", "is no JSON file"),
+        (read_cvat, lambda export: export / "labelstudio.json", "is no zip file"),
+        (read_cvat, lambda export: export, r"no labelmap\.txt; export from CVAT as"),
+        (read_cvat, two_tasks, r"has 2 labelmap\.txt; .*one task a file"),
+        (read_cvat, lambda export: relabelled(export, "car:", "lorry:"), STRANGE),
+        (read_cvat, lambda export: relabelled(export, f"{BLACK}::\nroad:128,0,0", "road:0,0,0"), "class road in black"),
+        (read_cvat, lambda export: relabelled(export, BLACK, "background:0,0"), "is no label map"),
     ],
 )
 def test_a_wrong_export_is_one_clear_error(tmp_path: Path, read: Callable, write: Callable, message: str) -> None:
     export_labels(generated(OTHERS), OTHERS, "student_1", tmp_path)
     with pytest.raises(UserError, match=message):
         read(write(tmp_path), OTHERS, Notes())
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "message"),
-    [
-        ("car:", "lorry:", r"not the data set's: lorry \(in "),
-        ("background:0,0,0::\nroad:128,0,0", "road:0,0,0", "has class road in black"),
-        ("background:0,0,0", "background:0,0", "is no label map"),
-    ],
-)
-def test_a_wrong_label_map_is_one_clear_error(tmp_path: Path, before: str, after: str, message: str) -> None:
-    export_labels(generated(OTHERS), OTHERS, "student_1", tmp_path)
-    path = unpacked(tmp_path) / "cvat/labelmap.txt"
-    path.write_text(path.read_text().replace(before, after, 1))
-    with pytest.raises(UserError, match=message):
-        read_cvat(path.parent, OTHERS, Notes())
 
 
 def test_command_writes_the_labels_of_training_images(

@@ -78,9 +78,7 @@ def test_impossible_split_is_refused(choice: dict, message: str) -> None:
 
 def test_lists_that_leave_nothing_to_train_on_are_named() -> None:
     rows = [Row(str(index), "val", "a.png", "b.png") for index in range(3)]
-    with pytest.raises(
-        UserError, match="no labelled image is left for training: lists, split.exclude or split.val take all"
-    ):
+    with pytest.raises(UserError, match="no labelled image is left .*: lists, split.exclude or split.val take all"):
         chosen(rows, fraction=1.0, seed=0)
 
 
