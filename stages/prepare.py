@@ -29,15 +29,8 @@ def main() -> None:
     for note in found.notes:
         print(note)
     bar = partial(progress_bar, desc="check images and labels", unit="image", total=len(found.entries))
-    rows = check_entries(
-        root,
-        found.entries,
-        found.classes,
-        tqdm.write,
-        skip_broken=data.skip_broken,
-        bar=bar,
-        errors=PREPARED / "errors.txt",
-    )
+    skip, errors = data.skip_broken, PREPARED / "errors.txt"
+    rows = check_entries(root, found.entries, found.classes, tqdm.write, skip_broken=skip, bar=bar, errors=errors)
     found.classes.save(CLASSES)
     write_rows(MANIFEST, rows)
     print(f"{data.name}: {len(rows)} images, {len(found.classes)} classes")

@@ -391,12 +391,7 @@ def fitting(images: Sequence[Annotated], pictures: Mapping[str, Path], notes: No
 
 
 def write_labels(
-    images: Sequence[Annotated],
-    out: Path,
-    *,
-    names: Sequence[str] = (),
-    background: str | None = None,
-    notes: Notes,
+    images: Sequence[Annotated], out: Path, *, names: Sequence[str] = (), background: str | None = None, notes: Notes
 ) -> Classes:
     """Write out/labels/NAME.png and out/classes.json.
 

@@ -1,7 +1,6 @@
 """Annotations of labelme and COCO become the masks that were drawn."""
 
 import base64
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from skimage.draw import disk, polygon
 from segsemi.commands.cli import main
 from segsemi.core.classes import Classes
 from segsemi.core.errors import UserError
+from segsemi.core.pictures import png_bytes
 from segsemi.data.images import read_label
 from segsemi.datasets import annotations
 from segsemi.datasets.annotations import Annotated, Notes, find_pictures, fitting
@@ -53,9 +53,7 @@ def near(mask: np.ndarray, expected: np.ndarray) -> bool:
 def test_labelme_shapes(tmp_path: Path) -> None:
     patch = np.zeros((6, 9), dtype=np.uint8)
     patch[2:4] = 255
-    png = io.BytesIO()
-    Image.fromarray(patch).save(png, format="PNG")
-    mask = base64.b64encode(png.getvalue()).decode()
+    mask = base64.b64encode(png_bytes(patch)).decode()
     labelme(
         tmp_path / "json/a/one.json",
         {"label": "roof", "points": TRIANGLE, "shape_type": "polygon"},
@@ -78,6 +76,19 @@ def test_labelme_shapes(tmp_path: Path) -> None:
     assert (label_of(tmp_path, "two") == 0).all()
 
 
+def write_coco(path: Path, images: dict[int, str], classes: dict[int, str], shapes: list, **image: object) -> Path:
+    """Write a COCO file of images and classes, id -> name."""
+    size = {"height": HEIGHT, "width": WIDTH, **image}
+    content = {
+        "images": [{"id": id_, "file_name": name, **size} for id_, name in images.items()],
+        "categories": [{"id": id_, "name": name} for id_, name in classes.items()],
+        "annotations": shapes,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+    return path
+
+
 def coco(folder: Path, *, annotated: bool = True, **changes: object) -> Path:
     """Write a file of an image with annotations and one without; `changes` are those of the only annotation."""
     bar = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
@@ -87,14 +98,9 @@ def coco(folder: Path, *, annotated: bool = True, **changes: object) -> Path:
     one = {"id": 1, "image_id": 7, "category_id": 3, "segmentation": [[20, 12, 30, 12, 30, 20, 20, 20]], **changes}
     two = {**one, "id": 2, "category_id": 9, "segmentation": [[10, 8, 50, 8, 50, 30, 10, 30]]}
     crowd = {**one, "id": 3, "segmentation": {"size": [HEIGHT, WIDTH], "counts": counts}, "iscrowd": 1}
+    shapes = ([one] if changes else [one, two, crowd]) if annotated else []
     names = {7: "b/pic.jpg", 99: "new.jpg"}
-    content = {
-        "images": [{"id": id_, "file_name": name, "height": HEIGHT, "width": WIDTH} for id_, name in names.items()],
-        "categories": [{"id": 3, "name": "person"}, {"id": 9, "name": "sofa"}],
-        "annotations": ([one] if changes else [one, two, crowd]) if annotated else [],
-    }
-    (folder / "instances.json").write_text(json.dumps(content))
-    return folder / "instances.json"
+    return write_coco(folder / "instances.json", names, {3: "person", 9: "sofa"}, shapes)
 
 
 def test_coco_polygons_and_crowds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,19 +175,12 @@ def test_broken_labelme_files_are_refused(tmp_path: Path) -> None:
     labelme(tmp_path / "size.json", SQUARE, imageHeight=None)
     (tmp_path / "cut.json").write_text("{")
     (tmp_path / "gbk.json").write_bytes('{"shapes": ["中文"]}'.encode("gbk"))
-    problems = (
-        "cut.json is no annotation of labelme \\(JSONDecodeError",
-        "gbk.json .*not in UTF-8",
-        "size.json .*no imageH",
-    )
-    for problem in problems:  # all in one message
-        with pytest.raises(UserError, match=f"(?s){problem}"):
-            read_labelme(tmp_path)
+    problems = r"cut.json is no annotation of labelme \(JSONDecodeError.*gbk.json .*not in UTF-8.*size.json .*no imageH"
+    with pytest.raises(UserError, match=f"(?s){problems}"):  # all in one message
+        read_labelme(tmp_path)
 
 
-PATCH = io.BytesIO()
-Image.fromarray(np.full((6, 9), 255, np.uint8)).save(PATCH, format="PNG")
-MASK = {"shape_type": "mask", "mask": base64.b64encode(PATCH.getvalue()).decode()}
+MASK = {"shape_type": "mask", "mask": base64.b64encode(png_bytes(np.full((6, 9), 255, np.uint8))).decode()}
 BOX = [[10, 10], [20, 10], [20, 15], [10, 15]]
 
 
@@ -195,10 +194,9 @@ BOX = [[10, 10], [20, 10], [20, 15], [10, 15]]
         ({"shape_type": "rotation", "points": BOX}, slice(10, 16), slice(10, 21)),
         ({"shape_type": None, "points": BOX}, slice(10, 16), slice(10, 21)),
         ({"points": [[-50, -9], [70, -9], [70, 4], [-50, 4]]}, slice(0, 5), slice(0, 60)),
-        *(
-            ({"shape_type": kind, "points": BOX[:n]}, None, None)
-            for kind, n in (("point", 1), ("line", 2), ("linestrip", 3))
-        ),
+        ({"shape_type": "point", "points": BOX[:1]}, None, None),
+        ({"shape_type": "line", "points": BOX[:2]}, None, None),
+        ({"shape_type": "linestrip", "points": BOX[:3]}, None, None),
         ({"points": BOX[:2]}, None, None),
         ({"points": [[0, 0], [2e8, 0], [2e8, 9]]}, None, None),
         ({"points": [[0, 0], [None, 0], [9, 9]]}, None, None),
@@ -211,9 +209,7 @@ BOX = [[10, 10], [20, 10], [20, 15], [10, 15]]
         ({"shape_type": "mask", "points": BOX[:2], "mask": "bm8gUE5H"}, None, None),
     ],
 )
-def test_stray_shapes_are_counted_and_refuse_nothing(
-    shape: dict, rows: slice | None, columns: slice, tmp_path: Path
-) -> None:
+def test_stray_shapes_are_counted(shape: dict, rows: slice | None, columns: slice, tmp_path: Path) -> None:
     notes = Notes()
     labelme(tmp_path / "a.json", {**SQUARE, "label": "zebra"}, {"label": "cat", **shape})
     labelme(tmp_path / "b.json", {**SQUARE, "label": "cat"})
@@ -227,9 +223,7 @@ def test_stray_shapes_are_counted_and_refuse_nothing(
     assert ("shapes are skipped (1): a.json" in str(notes)) == (rows is None)
 
 
-def pictures(
-    folder: Path, *names: str, size: tuple[int, int] = (WIDTH, HEIGHT), orientation: int = 1
-) -> dict[str, Path]:
+def pictures(folder: Path, *names: str, size: tuple = (WIDTH, HEIGHT), orientation: int = 1) -> dict[str, Path]:
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         exif = Image.Exif()
@@ -284,19 +278,14 @@ def test_coco_finds_its_image(file_name: str, there: list[str], name: str | None
         assert [image.name for image in (fitting(images, found, notes) if found else images)] == [name]
 
 
-@pytest.mark.parametrize(
-    ("size", "orientation", "fits"), [((60, 40), 1, True), ((40, 60), 6, True), ((60, 40), 6, False)]
-)
-def test_an_image_of_another_size_than_its_annotation_is_named(
-    size: tuple[int, int], orientation: int, fits: bool, tmp_path: Path
-) -> None:
-    found, notes = pictures(tmp_path, "images/b/pic.jpg", size=size, orientation=orientation), Notes()
-    images = annotations.read_coco(coco(tmp_path), found, notes)
-    if fits:
+def test_an_image_of_another_size_than_its_annotation_is_named(tmp_path: Path) -> None:
+    images, notes = read_coco(coco(tmp_path)), Notes()
+    for size, orientation in (((60, 40), 1), ((40, 60), 6)):
+        found = pictures(tmp_path, "images/b/pic.jpg", size=size, orientation=orientation)
         assert fitting(images, found, notes) == images
-    else:
-        with pytest.raises(UserError, match=r"b/pic \(60x40, annotated at 40x60\)"):
-            fitting(images, found, notes)
+    found = pictures(tmp_path, "images/b/pic.jpg", size=(60, 40), orientation=6)
+    with pytest.raises(UserError, match=r"b/pic \(60x40, annotated at 40x60\)"):
+        fitting(images, found, notes)
 
 
 RING = [20, 12, 30, 12, 30, 20, 20, 20]
@@ -317,14 +306,11 @@ def test_coco_dialects(change: dict, tmp_path: Path) -> None:
 def test_files_of_one_data_set_are_read_together(tmp_path: Path) -> None:
     for name, ring in (("train", RING), ("valid", [1, 1, 5, 1, 5, 5, 1, 5])):
         pictures(tmp_path, f"images/{name}/b/pic.jpg")
-        (tmp_path / f"json/{name}").mkdir(parents=True)
         coco(tmp_path / f"json/{name}", segmentation=[ring])
     (tmp_path / "json/info.json").write_text("{}")
     images = annotations.read_coco(tmp_path / "json", find_pictures(tmp_path), Notes())
-    assert [(image.name, int(image.shapes[0][1]().sum())) for image in images] == [
-        ("train/b/pic", 80),
-        ("valid/b/pic", 16),
-    ]
+    areas = {image.name: int(image.shapes[0][1]().sum()) for image in images}
+    assert areas == {"train/b/pic": 80, "valid/b/pic": 16}
 
 
 @pytest.mark.parametrize(
@@ -353,9 +339,7 @@ def test_coco_that_could_mean_two_things_is_refused(old: str, new: str, message:
         (["x"], 0, "image 'x' is 0x0"),
     ],
 )
-def test_images_without_a_file_of_their_own_are_refused(
-    names: list[str], size: int, message: str, tmp_path: Path
-) -> None:
+def test_images_without_a_file_of_their_own_are_refused(names: list, size: int, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message):
         write_labels([Annotated(name, size, size, []) for name in names], tmp_path / "out", names=["a", "b"])
     assert not (tmp_path / "out").exists()
@@ -395,13 +379,8 @@ def test_annotation_without_a_mask_is_skipped(key: str, value: object, message: 
 
 def per_class(path: Path, name: str, ring: list[int], file_name: str = "x.png", **image: object) -> None:
     """Write a COCO file of one class and one shape."""
-    content = {
-        "images": [{"id": 1, "file_name": file_name, "height": HEIGHT, "width": WIDTH, **image}],
-        "categories": [{"id": 1, "name": name}],
-        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": [ring]}, None],
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content))
+    shape = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [ring]}
+    write_coco(path, {1: file_name}, {1: name}, [shape, None], **image)
 
 
 def test_smaller_shapes_lie_on_top_in_whichever_file_they_are(tmp_path: Path) -> None:
