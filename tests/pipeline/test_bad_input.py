@@ -45,6 +45,7 @@ class Case:
     absent: str = "data/prepared/manifest.csv"
 
 
+at_check = partial(Case, before=(), stage="check_params", absent="data/params_checked.txt")
 at_split = partial(Case, before=PREPARED, stage="split", absent="data/split/labelled.csv")
 at_teacher = partial(Case, before=SPLIT, stage="train_teacher", absent="models/teacher")
 at_evaluate = partial(Case, before=TEACHER, stage="evaluate --model teacher", absent="data/evaluated/teacher")
@@ -54,8 +55,8 @@ def array(path: str, value: np.ndarray) -> None:
     Image.fromarray(value).save(path)
 
 
-def full(path: str, value: int, dtype: str = "uint8", shape: tuple[int, ...] = (48, 64)) -> None:
-    array(path, np.full(shape, value, dtype=dtype))
+def full(path: str, value: int) -> None:
+    array(path, np.full((48, 64), value, np.uint8))
 
 
 def palette_png(path: str, value: int) -> None:
@@ -118,26 +119,18 @@ CASES = {
         lambda: [as_jpeg(f"{T}/0001.png"), cut(f"{T}/0001.jpg", 700)],
     ),
     "image bomb": Case(
-        r"image data/raw/tiny/train/0001\.png cannot be read .*decompression bomb",
-        lambda: bomb(f"{T}/0001.png"),
+        r"image data/raw/tiny/train/0001\.png cannot be read .*decompression bomb", lambda: bomb(f"{T}/0001.png")
     ),
     "ids beyond the classes": Case(r"0000\.png has ids \[34\] outside 0\.\.10", lambda: full(f"{A}/0000.png", 34)),
     "a link that leads nowhere": Case(
         r"1 link leads nowhere, first data/raw/tiny/train/x\.png", lambda: link(f"{T}/x.png")
     ),
-    "links that lead nowhere, before dvc reads them": Case(
-        r"2 links lead nowhere, first data/raw/tiny/test",
-        lambda: [link(f"{CAMVID}/test"), link(f"{T}/x.png")],
-        before=(),
-        stage="check_params",
-        absent="data/params_checked.txt",
+    "links that lead nowhere, before dvc reads them": at_check(
+        r"2 links lead nowhere, first data/raw/tiny/test", lambda: [link(f"{CAMVID}/test"), link(f"{T}/x.png")]
     ),
-    "a data set of dvc's own": Case(
+    "a data set of dvc's own": at_check(
         r"dvc refuses a data set with data/raw/tiny/\.dvcignore in it; set data\.root to a folder below",
         lambda: Path(f"{CAMVID}/.dvcignore").touch(),
-        before=(),
-        stage="check_params",
-        absent="data/params_checked.txt",
     ),
     "a name in another encoding": Case(
         r"1 names are no UTF-8, first data/raw/tiny/train/\ufffd.*; rename them",
@@ -162,27 +155,16 @@ CASES = {
         lambda: Path("data/prepared/manifest.csv").write_text("id,subset,height\na,train,tall\n"),
     ),
     # training
-    "params with a misspelt key": Case(
-        r"params\.yaml: teacher\.step: unknown key; did you mean steps\?",
-        params={"teacher": {"step": 3}},
-        before=(),
-        stage="check_params",
-        absent="data/params_checked.txt",
+    "params with a misspelt key": at_check(
+        r"params\.yaml: teacher\.step: unknown key; did you mean steps\?", params={"teacher": {"step": 3}}
     ),
-    "a label that vanished": at_teacher(
-        r"label data/raw/tiny/trainannot/.* not found",
-        lambda: shutil.rmtree(A),
-    ),
+    "a label that vanished": at_teacher(r"label data/raw/tiny/trainannot/.* not found", lambda: shutil.rmtree(A)),
     "a loss that is not finite": at_teacher(
-        r"at step 1, images .* (lower teacher\.lr|lr)",
-        params={"teacher": {"lr": 1e30, "steps": 3}},
+        r"at step 1, images .* (lower teacher\.lr|lr)", params={"teacher": {"lr": 1e30, "steps": 3}}
     ),
-    "no weights of that name": Case(
+    "no weights of that name": at_check(
         r"model\.encoder_weights: data/none\.pth not found; use none, imagenet",
         params={"model": {"encoder_weights": "data/none.pth"}},
-        before=(),
-        stage="check_params",
-        absent="data/params_checked.txt",
     ),
     "weights that vanished": at_teacher(
         r"model\.encoder_weights.*data/none\.pth",
@@ -201,13 +183,9 @@ CASES = {
         absent="data/pseudo/student_1",
     ),
     "a model of another architecture": at_evaluate(
-        r"model\.safetensors does not fit the architecture in model\.json",
-        other_network,
+        r"model\.safetensors does not fit the architecture in model\.json", other_network
     ),
-    "no model": at_evaluate(
-        r"models/teacher/model\.json not found.*dvc pull",
-        lambda: shutil.rmtree("models/teacher"),
-    ),
+    "no model": at_evaluate(r"models/teacher/model\.json not found.*dvc pull", lambda: shutil.rmtree("models/teacher")),
 }
 
 
