@@ -47,8 +47,7 @@ def find_folder(root: Path, *, val_fraction: float, seed: int) -> DataSet:
         end = suffix_of(lost[0], images)
         hint = f'if all labels end like this, write "label_suffix": "{end}" into classes.json, else ' if end else ""
         raise UserError(f"label {root / labels[lost[0]]} has no image images/{lost[0]}.*{more}; {hint}add or remove it")
-    hashes: dict[str, str] = {}  # of images that were compared, which need not be read for it again
-    subsets = _subsets(root, sorted(labels), images, val_fraction, seed, hashes)
+    subsets, hashes = _subsets(root, sorted(labels), images, val_fraction, seed)
     rows = [
         Row(id_of(stem), subsets.get(stem, "extra"), path, labels.get(stem, ""), image_hash=hashes.get(stem, ""))
         for stem, path in images.items()
@@ -91,11 +90,11 @@ def _skipped(root: Path, used: Collection[str], images: dict[str, str], suffix: 
 
 
 def _subsets(
-    root: Path, labelled: list[str], images: dict[str, str], val_fraction: float, seed: int, hashes: dict[str, str]
-) -> dict[str, str]:
+    root: Path, labelled: list[str], images: dict[str, str], val_fraction: float, seed: int
+) -> tuple[dict[str, str], dict[str, str]]:
     """Return stem -> train, val or test of the labelled images, without those that complete lists leave out.
 
-    `hashes`, stem -> hash, is filled with those that were computed.
+    Also returned: stem -> hash of the images that were compared, which need not be read for it again.
     """
     paths = [root / name for name in LISTS]
     lists = {path.stem: read_lines(path) for path in paths if path.exists()}
@@ -111,27 +110,25 @@ def _subsets(
                 raise UserError(f"{line!r} is in {subset}.txt and in {subsets[stem]}.txt; remove it from one")
     rest = [stem for stem in labelled if stem not in subsets]
     if "val" in lists:
-        return subsets | ({} if "train" in lists else dict.fromkeys(rest, "train"))
+        return subsets | ({} if "train" in lists else dict.fromkeys(rest, "train")), {}
     if "train" in lists:
         if not rest:
             raise UserError(f"{paths[0]} leaves no labelled image for validation; name them in {paths[1]}")
-        return subsets | dict.fromkeys(rest, "val")
-    held_out = _draw(root, images, rest, val_fraction, seed, hashes)
-    return subsets | dict.fromkeys(rest, "train") | dict.fromkeys(held_out, "val")
+        return subsets | dict.fromkeys(rest, "val"), {}
+    sizes = {stem: (root / path).stat().st_size for stem, path in images.items()}
+    often = Counter(sizes.values())
+    hashes = {stem: file_hash(root / path) for stem, path in images.items() if often[sizes[stem]] > 1}
+    held_out = _draw(images, rest, val_fraction, seed, hashes)
+    return subsets | dict.fromkeys(rest, "train") | dict.fromkeys(held_out, "val"), hashes
 
 
-def _draw(
-    root: Path, images: dict[str, str], rest: list[str], val_fraction: float, seed: int, hashes: dict[str, str]
-) -> list[str]:
+def _draw(images: dict[str, str], rest: list[str], val_fraction: float, seed: int, hashes: dict[str, str]) -> list[str]:
     """Return `val_fraction` of the stems in `rest`: of identical images all or none, and none that is an image beside them."""
     number = round(val_fraction * len(rest))
     if not 0 < number < len(rest):
         lacking = f"leaves none for {'validation' if number == 0 else 'training'}"
         raise UserError(f"data.val_fraction {val_fraction} of {len(rest)} labelled images {lacking}; change it")
-    sizes = {stem: (root / path).stat().st_size for stem, path in images.items()}
-    shared = {size for size, count in Counter(sizes.values()).items() if count > 1}
     copies = defaultdict(list)
-    hashes |= {stem: file_hash(root / path) for stem, path in images.items() if sizes[stem] in shared}
     for stem in images:
         copies[hashes.get(stem, stem)].append(stem)
     group = {stem: same for same in copies.values() for stem in same}
