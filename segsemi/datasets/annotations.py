@@ -123,6 +123,8 @@ def read_labelme(source: Path, pictures: Mapping[str, Path], notes: Notes) -> li
 
 def _json_files(source: Path) -> list[Path]:
     """Return a file itself, or the JSON files below a folder, without the classes.json that we write."""
+    if not source.exists():
+        raise UserError(f"{source} not found; name a JSON file of annotations, or the folder that holds them")
     paths = visible_files(source, (".json",)) if source.is_dir() else [source]
     return [path for path in paths if path.name != "classes.json"]
 

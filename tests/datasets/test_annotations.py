@@ -166,7 +166,10 @@ def test_one_class_alone_is_refused(tmp_path: Path) -> None:
     assert [image.name for image in read_labelme(tmp_path)] == ["a"]  # not classes.json, which lies beside it now
 
 
-def test_broken_labelme_files_are_refused(tmp_path: Path) -> None:
+def test_missing_files_and_broken_ones_of_labelme_are_refused(tmp_path: Path) -> None:
+    for read in (read_labelme, read_coco):
+        with pytest.raises(UserError, match=r"none\.json not found; name a JSON file of annotations, or the folder"):
+            read(tmp_path / "none.json")
     with pytest.raises(UserError, match="has no JSON file of labelme"):
         read_labelme(tmp_path)
     (tmp_path / "coco.json").write_text('{"images": []}')
