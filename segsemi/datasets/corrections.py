@@ -151,8 +151,10 @@ def read_cvat(source: Path, classes: Classes, notes: Notes) -> dict[str, np.ndar
     with _unpacked(source) as folder:
         labelmaps = sorted(folder.rglob("labelmap.txt"))
         if len(labelmaps) != 1:
-            number, remedy = len(labelmaps) or "no", 'export from CVAT as "Segmentation mask 1.1", one task a file'
-            raise UserError(f"{source} has {number} labelmap.txt; {remedy}")
+            number = len(labelmaps) or "no"
+            raise UserError(
+                f'{source} has {number} labelmap.txt; export from CVAT as "Segmentation mask 1.1", one task a file'
+            )
         base, table, ids = labelmaps[0].parent, _labelmap(labelmaps[0]), _ids(classes)
         lookup = np.full(256, IGNORE_INDEX, dtype=np.uint8)
         lookup[: len(table)] = [ids.get(class_, IGNORE_INDEX) for class_ in table.names]

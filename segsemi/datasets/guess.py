@@ -44,8 +44,9 @@ def link_images(images: Sequence[Path], labels: Path | None, root: Path) -> Foun
     pictures: dict[str, Path] = {}
     for folder in images:
         if labels and (_holds(folder, labels) or _holds(labels, folder)):
-            both = f"{folder} and {labels}: one holds the other"
-            raise UserError(f"{both}; move images and labels into folders of their own")
+            raise UserError(
+                f"{folder} and {labels}: one holds the other; move images and labels into folders of their own"
+            )
         for stem, path in _files(folder, IMAGE_ENDINGS).items():
             if pictures.setdefault(stem, path) != path:
                 raise UserError(f"{pictures[stem]} and {path} have one name; rename or remove one")

@@ -53,8 +53,9 @@ def split_rows(
     """
     rows = list(_regrouped(rows, wanted.exclude, wanted.val))
     if wanted.extra == "labelled" and not any(row.subset == "extra" for row in rows):
-        lacking = "there are no extra images (SBD, unlabelled/)"
-        raise UserError(f"split.extra is labelled, but {lacking}; set it to unlabelled")
+        raise UserError(
+            "split.extra is labelled, but there are no extra images (SBD, unlabelled/); set it to unlabelled"
+        )
     learnt = [row for row in rows if row.subset == "train" or (row.subset == "extra" and wanted.extra != "unused")]
     train = [row for row in learnt if row.label and (row.subset == "train" or wanted.extra == "labelled")]
     if ids:
@@ -62,8 +63,9 @@ def split_rows(
     else:
         number, images = wanted.count or round(wanted.fraction * len(train)), f"{len(train)} training images"
         if not train:
-            takers = "lists, split.exclude or split.val"
-            raise UserError(f"no labelled image is left for training: {takers} take all of them")
+            raise UserError(
+                "no labelled image is left for training: lists, split.exclude or split.val take all of them"
+            )
         if number < 1:
             raise UserError(f"split.fraction {wanted.fraction} of {images} leaves no labelled one; raise it")
         if number > len(train):

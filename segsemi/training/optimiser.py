@@ -12,9 +12,10 @@ def make_optimizer(model: SegmentationModel, recipe: Recipe) -> torch.optim.Opti
 
     Weights decay; biases, batch norms and depthwise filters do not (as in DeepLabV3+ [4]).
     """
+    encoder = {id(parameter) for parameter in model.encoder.parameters()}
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        lr = recipe.lr * (1.0 if name.startswith("network.encoder.") else recipe.decoder_lr_factor)
+    for parameter in model.parameters():
+        lr = recipe.lr * (1.0 if id(parameter) in encoder else recipe.decoder_lr_factor)
         depthwise = parameter.ndim == 4 and parameter.shape[1] == 1
         decay = recipe.weight_decay if parameter.ndim > 1 and not depthwise else 0.0
         groups.setdefault((lr, decay), []).append(parameter)
