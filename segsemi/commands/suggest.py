@@ -18,7 +18,7 @@ from segsemi.core.config import load_params
 from segsemi.core.errors import UserError
 from segsemi.core.files import write_text
 from segsemi.core.paths import CLASSES, CORRECTED, LABELLED, SPLIT, UNLABELLED, data_root, pseudo_folder
-from segsemi.core.pictures import captioned, grid, marked, png_bytes, save_png, shrunk
+from segsemi.core.pictures import marked, save_png
 from segsemi.core.progress import progress_bar
 from segsemi.data.images import LabelledPairs, read_image, read_label
 from segsemi.data.manifest import Row, read_rows
@@ -27,7 +27,6 @@ from segsemi.reporting.page import render
 
 CANDIDATES = 4  # the images with the highest scores, this many times the number asked for, are compared
 CELLS = 2  # cells across and down an image, each described by its classes and colours
-PICTURE_WIDTH = 320
 
 
 def run(args: argparse.Namespace) -> int:
@@ -153,7 +152,8 @@ def write_suggestions(
 ) -> None:
     """Write out/suggestions.csv and out/index.html, one self-contained page of pictures."""
     write_text(out / "suggestions.csv", found.to_csv(index=False, lineterminator="\n", float_format="%.4f"))
-    items = [{**item, "picture": _picture(item, root, pseudo, earlier, classes)} for item in found.to_dict("records")]
+    # one by one, for a picture may be large
+    items = ({**item, "panels": _panels(item, root, pseudo, earlier, classes)} for item in found.to_dict("records"))
     colours = dict(zip(classes.names, classes.colours, strict=True))
     page = render("suggestions.html", items=items, two_rounds=earlier is not None, colours=colours)
     write_text(out / "index.html", page)
@@ -168,12 +168,13 @@ def write_exchange(found: pd.DataFrame, root: Path, pseudo: Path, classes: Class
     export_labels(labels, classes, student, out)
 
 
-def _picture(item: dict, root: Path, pseudo: Path, earlier: Path | None, classes: Classes) -> bytes:
-    """Return the panel of one image as a PNG."""
+def _panels(
+    item: dict, root: Path, pseudo: Path, earlier: Path | None, classes: Classes
+) -> list[tuple[str, np.ndarray]]:
+    """Return an image, its pseudo label, and what changed since the round before, with captions."""
     name, written = f"{item['id']}.png", classes.as_written()
     image, label = read_image(root / item["image"], classes.value_range), read_label(pseudo / name, written)
-    panel = [(image, "image"), (laid_over(image, label, classes), "pseudo label")]
+    panels = [("image", image), ("pseudo label", laid_over(image, label, classes))]
     if earlier is not None:
-        panel.append((marked(image, label != read_label(earlier / name, written)), "changed"))
-    shown = [captioned(shrunk(picture, PICTURE_WIDTH), caption) for picture, caption in panel]
-    return png_bytes(grid(shown, columns=len(shown)))
+        panels.append(("changed", marked(image, label != read_label(earlier / name, written))))
+    return panels

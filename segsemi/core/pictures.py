@@ -20,12 +20,12 @@ def captioned(image: np.ndarray, caption: str) -> np.ndarray:
     return np.concatenate([np.asarray(bar), image])
 
 
-def shrunk(image: np.ndarray, width: int) -> np.ndarray:
+def shrunk(image: np.ndarray, width: int, how: Image.Resampling = Image.Resampling.BOX) -> np.ndarray:
     """Return an image, (H, W, 3) uint8, shrunk to at most `width` pixels of width."""
     if image.shape[1] <= width:
         return image
     size = (width, max(1, round(image.shape[0] * width / image.shape[1])))
-    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BOX))
+    return np.asarray(Image.fromarray(image).resize(size, how))
 
 
 def marked(image: np.ndarray, pixels: np.ndarray) -> np.ndarray:

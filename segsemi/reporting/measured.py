@@ -17,14 +17,13 @@ class Measured:
     Attributes:
         teacher: the name of the model that made its pseudo labels; None for the teacher and baselines.
         loss: what its training loss consists of, in words.
-        evaluated: the folder that stage evaluate wrote.
-        metrics: metrics.json of that folder.
+        evaluated, metrics: the folder that stage evaluate wrote, and its metrics.json.
         image_mious: mIoU of each image by its id; NaN where no pixel of the truth has a class.
-        training: `steps_in_all` and `images_in_all`, those of its teachers included, and `keep`, as model.json has them.
+        training: what model.json says of it; steps and images in all include those of its teachers.
         curve: the training curve, columns step, loss, lr, val_miou.
         bn: bn.csv, the statistics of both batch norms of each layer; None without DSBN.
-        pseudo: the folder that stage pseudo_quality wrote; None where the model learnt no stored pseudo labels.
-        quality: quality.json of that folder; empty without it.
+        pseudo, quality: the folder that stage pseudo_quality wrote, and its quality.json; None and empty where the model
+            learnt no stored pseudo labels.
     """
 
     name: str
@@ -44,19 +43,15 @@ def read_measured(name: str, teacher: str | None, loss: str, *, learnt_pseudo_la
     """Read one model's evaluation, training curve and the quality of the pseudo labels from which it learnt."""
     evaluated, model = evaluated_folder(name), model_folder(name)
     pseudo = quality_folder(name) if learnt_pseudo_labels else None
-    image_mious = pd.read_csv(
-        evaluated / "images.csv",
-        dtype={"id": str},
-        keep_default_na=False,
-        na_values={"miou": [""]},  # an id may be "NA"
-    )
+    empty: dict[str, Any] = {"keep_default_na": False, "na_values": {"miou": [""]}}  # an id may be "NA"
+    images = pd.read_csv(evaluated / "images.csv", dtype={"id": str}, **empty)
     return Measured(
         name=name,
         teacher=teacher,
         loss=loss,
         evaluated=evaluated,
         metrics=read_json(evaluated / "metrics.json"),
-        image_mious=image_mious.set_index("id")["miou"],
+        image_mious=images.set_index("id")["miou"],
         training=read_json(model / "model.json")["training"],
         curve=pd.read_csv(model / "curve.csv"),
         bn=pd.read_csv(model / "bn.csv") if (model / "bn.csv").exists() else None,

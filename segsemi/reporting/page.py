@@ -8,6 +8,8 @@ import jinja2
 import numpy as np
 from PIL import Image
 
+from segsemi.core.pictures import png_bytes, shrunk
+
 PICTURE_WIDTH = 800  # pixels; a page shows 320 and more of them, and all after a click
 
 
@@ -20,9 +22,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["base64"] = lambda data: base64.b64encode(data).decode()
-    environment.filters["number"] = _number
-    environment.filters["url"] = _url
+    environment.filters |= {"number": _number, "url": _url}
     return environment.get_template(template).render(values)
 
 
@@ -32,14 +32,10 @@ def _number(value: float | None, style: str = "%.2f") -> str:
 
 def _url(image: np.ndarray, width: int = PICTURE_WIDTH) -> str:
     """Return a picture, (H, W, 3) uint8, as a data URL: few colours, as of labels, are kept; a photograph becomes a JPEG."""
-    picture, buffer = Image.fromarray(image), io.BytesIO()
-    flat = picture.getcolors(128) is not None
-    if picture.width > width:
-        size = (width, max(1, round(picture.height * width / picture.width)))
-        picture = picture.resize(size, Image.Resampling.NEAREST if flat else Image.Resampling.BOX)
-    if flat:
-        picture.quantize(256, dither=Image.Dither.NONE).save(buffer, format="PNG", optimize=True)
+    if Image.fromarray(image).getcolors(128) is not None:
+        kind, data = "png", png_bytes(shrunk(image, width, Image.Resampling.NEAREST), palette=True)
     else:
-        picture.save(buffer, format="JPEG", quality=85)
-    kind = "png" if flat else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        buffer = io.BytesIO()
+        Image.fromarray(shrunk(image, width)).save(buffer, format="JPEG", quality=85)
+        kind, data = "jpeg", buffer.getvalue()
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

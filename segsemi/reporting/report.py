@@ -71,12 +71,10 @@ def write_report(
     _write_csv(out / "confusion.csv", confusion[["truth", "prediction", "percent"]])
     table = summary_table(models)
     write_text(out / "table.md", table.to_markdown(index=False, disable_numparse=True) + "\n")
-    saug = out / "saug.png"
+    saug, tables = out / "saug.png", sorted(out.glob("*/tables.html"))
     page = render(
         "report.html",
-        tables={
-            path.parent.name: quote(path.relative_to(out).as_posix()) for path in sorted(out.glob("*/tables.html"))
-        },
+        tables={path.parent.name: quote(path.relative_to(out).as_posix()) for path in tables},
         facts=facts,
         settings=settings,
         last=last,
@@ -175,11 +173,10 @@ def _examples(
     Writes `count` of them, the same in every run, to `out`.
     """
     out.mkdir(parents=True, exist_ok=True)  # declared in dvc.yaml, also where there is no example
-    mious, files = last.image_mious.dropna().sort_values(kind="stable"), {row.id: row for row in rows}
-    everywhere = [row.id for row in evenly_spread(rows, count)]
-    worst, best = (list(mious.index[end]) for end in (slice(EXTREMES), slice(-EXTREMES, None))) if count else ([], [])
-    chosen = {*everywhere, *worst, *best}
-    for name in [*(name for name in mious.index if name in chosen), *(n for n in everywhere if n not in mious.index)]:
+    mious, files = last.image_mious.sort_values(kind="stable"), {row.id: row for row in rows}  # NaN comes last
+    everywhere, known = [row.id for row in evenly_spread(rows, count)], list(mious.dropna().index)
+    worst, best = (known[:EXTREMES], known[-EXTREMES:]) if count else ([], [])
+    for name in [name for name in mious.index if name in {*everywhere, *worst, *best}]:
         row = files[name]
         image, truth = read_image(root / row.image, classes.value_range), read_label(root / row.label, classes)
         predictions = {
@@ -189,9 +186,9 @@ def _examples(
         panels = comparison(image, truth, predictions, classes, before=models[0].name, after=last.name)
         if name in everywhere:
             save_png(out / f"{name}.png", side_by_side(panels), palette=True)
-        own = {model.name: model.image_mious[name] for model in models}
         place = "among the worst" if name in worst else "among the best" if name in best else ""
-        yield {"id": name, "place": place, "panels": [(text, picture, own.get(text)) for text, picture in panels]}
+        own = {model.name: model.image_mious[name] for model in models}
+        yield {"id": name, "place": place, "panels": panels, "mious": own}
 
 
 def _pseudo_labels(

@@ -1,7 +1,6 @@
 """The verdict of a run: its final model, what that gained, and what to beware of."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from segsemi.core.consistency import SUPERVISED
 from segsemi.reporting.measured import Measured
@@ -36,19 +35,13 @@ def warnings(models: Sequence[Measured], images: int) -> list[str]:
     if images < FEW_IMAGES:
         found.append(f"Few images: with {images} measured, single images decide the mIoU. Use at least {FEW_IMAGES}.")
     for model in models:
-        lost = missing_classes(model.quality)
+        labels, pseudo_labels = (model.quality.get(key, {}) for key in ("labels", "pseudo_labels"))
+        lost = ", ".join(name for name, share in labels.items() if share > 0 and pseudo_labels[name] == 0)
         if lost:
-            names = ", ".join(lost)
-            found.append(f"Collapse: the pseudo labels of {model.name} have almost none of these classes: {names}.")
+            found.append(f"Collapse: the pseudo labels of {model.name} have almost none of these classes: {lost}.")
     gained = gains(models)
     found += [f"No gain: {last.name} is no better than {name}." for name, gain in gained.items() if gain <= 0]
     if gained and min(gained.values()) > 0 and all(model.name != SUPERVISED for model in models):
         command = f"dvc exp run --temp -S '+baselines.supervised={last.name}'"
         found.append(f"Longer training: a part of the gain may be due to it. To measure that part: {command}.")
     return found
-
-
-def missing_classes(quality: dict[str, Any]) -> list[str]:
-    """Return the classes that the labels have and the pseudo labels lack; `quality` is a quality.json, or empty."""
-    labels, pseudo_labels = quality.get("labels", {}), quality.get("pseudo_labels", {})
-    return [name for name, share in labels.items() if share > 0 and pseudo_labels[name] == 0]
