@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +25,7 @@ from segsemi.core.pictures import captioned, grid, save_png, shrunk
 from segsemi.core.recipe import Recipe, baseline_recipe, student_recipe, supervised_recipe
 from segsemi.core.resize import scaled_to_short_side
 from segsemi.data.batches import PartBatch
-from segsemi.data.images import read_image, read_label, require_size
+from segsemi.data.images import LabelledPairs, require_size
 from segsemi.data.manifest import evenly_spread
 from segsemi.datasets import DataSet, find_dataset
 from segsemi.datasets.entries import Checked, odd_lines, read_entries, read_lines, refuse
@@ -132,12 +132,8 @@ def split_lines(params: Params, split: Split) -> Iterator[str]:
 
 def save_nine(data: DataSet, root: Path, path: Path) -> None:
     """Write a picture of nine labelled images with their labels laid over them, each at most 320 pixels wide."""
-    panel = []
-    for entry in evenly_spread([entry for entry in data.entries if entry.label], 9):
-        image, label = (
-            read_image(root / entry.image, data.classes.value_range),
-            read_label(root / entry.label, data.classes),
-        )
+    chosen, panel = evenly_spread([entry for entry in data.entries if entry.label], 9), []
+    for entry, (image, label) in zip(chosen, LabelledPairs(chosen, root, data.classes), strict=True):
         require_size(label, image.shape[:2], root / entry.label)
         panel.append(captioned(shrunk(laid_over(image, label, data.classes), 320), entry.id))
     if panel:
@@ -185,13 +181,19 @@ def prediction_cost(params: Params, classes: Classes, size: tuple[int, int]) -> 
     side = [min(length, 512) for length in seen]
     model = SegmentationModel(architecture_of(params.model, params.augment), classes).to(device).eval()
     image = torch.rand(1, 3, *side, device=device)
+    seconds = second_call(lambda: predict_probabilities(model, image), device)
+    return seconds * math.prod(seen) / math.prod(side)
+
+
+def second_call(work: Callable[[], object], device: torch.device) -> float:
+    """Call `work` twice and return the seconds of the second call; the first one also prepares things."""
     for _ in range(2):
         start = time.perf_counter()
-        predict_probabilities(model, image)
+        work()
         if device.type != "cpu":
             torch.accelerator.synchronize(device)
         seconds = time.perf_counter() - start
-    return seconds * math.prod(seen) / math.prod(side)
+    return seconds
 
 
 def step_cost(params: Params, recipe: Recipe, network: ModelParams, classes: Classes) -> tuple[float, int]:
@@ -214,15 +216,14 @@ def step_cost(params: Params, recipe: Recipe, network: ModelParams, classes: Cla
         targets = torch.zeros(part.images, size, size, dtype=torch.uint8)
         views = recipe.views + 1 if part.pseudo and recipe.targets != "stored" else 1
         batch.append(PartBatch(part, (images,) * views, targets, [""] * part.images))
+
+    def step() -> None:
+        training_step(trained, average.eval(), batch, 0, recipe, runtime)
+        optimizer.step()
+        optimizer.zero_grad()
+
     with fast_atrous_convolutions(model):
-        for step in range(2):
-            start = time.perf_counter()
-            training_step(trained, average.eval(), batch, step, recipe, runtime)
-            optimizer.step()
-            optimizer.zero_grad()
-            if device.type != "cpu":
-                torch.accelerator.synchronize(device)
-            seconds = time.perf_counter() - start
+        seconds = second_call(step, device)
     if device.type == "cuda":
         return seconds, torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024

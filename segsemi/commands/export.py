@@ -1,6 +1,7 @@
 """Export a trained model: ONNX, or the folder that segmentation-models-pytorch's `from_pretrained` reads."""
 
 import argparse
+import copy
 import importlib.metadata
 import json
 from pathlib import Path
@@ -25,29 +26,30 @@ OUTPUT = "probabilities: float32 (N, classes, H, W)"
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the model in the format asked for; return the exit code."""
+    """Write the model in the format asked for, and README.md; return the exit code."""
+    folder, out, card = args.model, args.out, args.out / "README.md"
+    model = load_model(folder)
+    if out.resolve() == folder.resolve():
+        raise UserError(f"{out} is the model itself, whose files dvc keeps as they are; give another folder with -o")
     if args.format == "hub":
-        export_hub(args.model, args.out)
-        print(f"{args.out}: load it with segmentation_models_pytorch as {args.out / 'README.md'} shows")
+        export_hub(model, out)
+        write_text(card, model_card(model, folder, "segmentation-models-pytorch", HUB_USE))
+        print(f"{out}: load it with segmentation_models_pytorch as {card} shows")
     else:
-        difference = export_onnx(args.model, args.out)
-        print(f"{args.out / 'model.onnx'}: as PyTorch, largest difference of a probability {difference:.2g}")
+        difference = export_onnx(model, folder, out)
+        write_text(card, model_card(model, folder, "onnx", _onnx_use(model)))
+        print(f"{out / 'model.onnx'}: as PyTorch, largest difference of a probability {difference:.2g}")
     return 0
 
 
-def export_onnx(folder: Path, out: Path) -> float:
-    """Write out/model.onnx, with any batch size, height and width, and out/README.md; compare it with PyTorch.
-
-    The file's metadata has what `onnx_metadata` returns.
-
-    Args:
-        folder: a model's folder.
+def export_onnx(model: SegmentationModel, folder: Path, out: Path) -> float:
+    """Write the model of `folder` as out/model.onnx, with any batch size, height and width, and compare it with PyTorch.
 
     Returns:
         The largest difference of a probability.
 
     Raises:
-        UserError: onnx is not installed, the exported network differs from the model, or `out` is `folder`.
+        UserError: onnx is not installed, or the exported network differs from the model.
     """
     try:
         import onnxruntime
@@ -55,7 +57,7 @@ def export_onnx(folder: Path, out: Path) -> float:
     except ModuleNotFoundError as error:
         packages = "onnx onnxruntime onnxscript"
         raise UserError(f"export to ONNX needs the package {error.name}: pip install {packages}") from None
-    model, exported = _load(folder, out), load_model(folder)
+    exported = copy.deepcopy(model)
     fix_padding(exported.network)
     out.mkdir(parents=True, exist_ok=True)
     temporary = out / ".model.onnx.tmp"
@@ -85,13 +87,12 @@ def export_onnx(folder: Path, out: Path) -> float:
             f"the exported network differs from {folder} by {difference:.2g}; report this with your versions"
         )
     temporary.replace(out / "model.onnx")
-    write_text(out / "README.md", model_card(model, folder, "onnx", _onnx_use(model)))
     return difference
 
 
 def onnx_metadata(model: SegmentationModel, folder: Path) -> dict[str, str]:
     """Return what an ONNX file says of itself: texts, and JSON values of lists and numbers."""
-    network, classes, measured = model.architecture, model.classes, metrics_of(folder) or {}
+    network, classes, measured = model.architecture, model.classes, metrics_of(folder)
     values: dict[str, Any] = {"model": _name(folder), "classes": classes.names, "colours": classes.colours}
     values |= {"ignore_index": classes.ignore_index, "input": INPUT, "output": OUTPUT, "normalisation": "inside"}
     values |= {"mean": network.mean, "std": network.std, "short_side": network.short_side}
@@ -100,16 +101,16 @@ def onnx_metadata(model: SegmentationModel, folder: Path) -> dict[str, str]:
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values.items()}
 
 
-def metrics_of(folder: Path) -> dict[str, Any] | None:
+def metrics_of(folder: Path) -> dict[str, Any]:
     """Return what stage evaluate measured: from model.json, as in final_model, else from data/evaluated beside models/.
 
-    None: nothing was measured, or another model, whose weights had another hash.
+    Empty: nothing was measured, or another model, whose weights had another hash.
     """
     found = load_description(folder).get("metrics")
-    path = folder.resolve().parent.parent / evaluated_folder(folder.name)
-    if found is None and (path / "metrics.json").exists():
-        found = read_json(path / "metrics.json")
-    return found if found and found.get("weights") == file_hash(folder / "model.safetensors") else None
+    path = folder.resolve().parent.parent / evaluated_folder(folder.name) / "metrics.json"
+    if found is None and path.exists():
+        found = read_json(path)
+    return found if found and found.get("weights") == file_hash(folder / "model.safetensors") else {}
 
 
 def _name(folder: Path) -> str:
@@ -162,19 +163,16 @@ def fix_padding(network: nn.Module) -> None:
     replace_modules(network, fixed)
 
 
-def export_hub(folder: Path, out: Path) -> None:
-    """Write what `segmentation_models_pytorch.from_pretrained(out)` reads, and out/README.md.
-
-    Raises:
-        UserError: the decoder is not one of that library's; `out` is `folder`.
-    """
-    model = _load(folder, out)
+def export_hub(model: SegmentationModel, out: Path) -> None:
+    """Write what `segmentation_models_pytorch.from_pretrained(out)` reads; refuse a decoder that is not one of its own."""
     save = getattr(model.network, "save_pretrained", None)
     if save is None:
         decoder = model.architecture.decoder
         raise UserError(f"{decoder} is not part of segmentation_models_pytorch; export to onnx instead")
     save(out)
-    use = """Load it with these lines. Normalisation is outside: it takes normalised images, see below.
+
+
+HUB_USE = """Load it with these lines. Normalisation is outside: it takes normalised images, see below.
 The loop is needed: the network was trained with upsampling that
 aligns the centres of pixels; without it, predictions are shifted and less accurate.
 
@@ -187,14 +185,6 @@ for module in network.modules():
     if isinstance(module, torch.nn.Upsample):
         module.align_corners = False
 ```"""
-    write_text(out / "README.md", model_card(model, folder, "segmentation-models-pytorch", use))
-
-
-def _load(folder: Path, out: Path) -> SegmentationModel:
-    model = load_model(folder)
-    if out.resolve() == folder.resolve():
-        raise UserError(f"{out} is the model itself, whose files dvc keeps as they are; give another folder with -o")
-    return model
 
 
 def model_card(model: SegmentationModel, folder: Path, library: str, use: str) -> str:
@@ -202,11 +192,10 @@ def model_card(model: SegmentationModel, folder: Path, library: str, use: str) -
     network, classes = model.architecture, model.classes
     training, measured = load_description(folder)["training"], metrics_of(folder)
     stride = f", output stride {network.output_stride}" if network.decoder.startswith("DeepLab") else ""
-    size = (
-        f"Shrunk to a shorter side of {network.short_side} pixels first" if network.short_side else "At their own size"
-    )
+    side = network.short_side
+    size = f"Shrunk to a shorter side of {side} pixels first" if side else "At their own size"
     quality = "Not measured with these weights."
-    if measured and measured["miou"] is not None:
+    if measured.get("miou") is not None:
         quality = f"mIoU {100 * measured['miou']:.2f} percent on {measured['subset']}, {measured['images']} images."
     return f"""---
 license: unknown  # yours to choose, as far as the images and the backbone allow

@@ -6,7 +6,6 @@ import io
 import json
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,9 +63,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"{folder}: a project with git and dvc")
     steps = ["put your images and labels into data/raw, and write data/raw/classes.json (docs/own-data.md)"]
     if args.images:
-        print(
-            f"data/raw: {len(found.labelled)} images with a label, {len(found.unlabelled)} without; links to your files"
-        )
+        numbers = f"{len(found.labelled)} images with a label, {len(found.unlabelled)} without"
+        print(f"data/raw: {numbers}; links to your files")
         steps = ["label some images, and write data/raw/classes.json (docs/own-data.md)"]
     if found.classes:
         lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in found.classes.items()]
@@ -134,20 +132,20 @@ def requirement() -> str:
 
 def start_git_and_dvc(folder: Path) -> None:
     """Run `git init`, unless a repository is above, and `dvc init`, unless the folder has been dvc's before."""
+    from dvc.exceptions import DvcException  # slow to import, like the next one
+    from dvc.repo import Repo
+
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        above = Path(git("-C", str(folder), "rev-parse", "--show-toplevel").rstrip("\n"))
+        git("-C", str(folder), "rev-parse", "--show-toplevel")
     except UserError:
         git("init", "--quiet", str(folder))
-        above = folder.resolve()
     if (folder / ".dvc/config").exists():
         return
-    below = [] if above == folder.resolve() else ["--subdir"]
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "init", "--quiet", *below], cwd=folder, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise UserError(f"dvc init in {folder}: {(done.stderr or done.stdout).strip()}")
+    try:
+        Repo.init(str(folder), subdir=True).close()  # subdir: git's repository may be above
+    except DvcException as error:
+        raise UserError(f"dvc init in {folder}: {error}") from None
 
 
 def settings(labelled: Sequence[Path], unlabelled: Sequence[Path]) -> dict[str, dict[str, Any]]:
