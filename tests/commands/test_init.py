@@ -23,19 +23,21 @@ from segsemi.datasets.guess import guess_classes, link_images
 GREY, RED = (90, 90, 90), (200, 0, 0)
 
 
-def pair(folder: Path, values: list, mode: str = "L", label: str = "sub/{}.png", count: int = 4) -> tuple[Path, Path]:
-    """Write `count` labelled images and an unlabelled one; each label shows all `values`, in stripes."""
-    for number in range(count + 1):
+def pair(
+    folder: Path, values: list, mode: str = "L", label: str = "sub/{}.png", palette: tuple = (*GREY, *RED)
+) -> tuple[Path, Path]:
+    """Write four labelled images and an unlabelled one; each label shows all `values`, in stripes."""
+    for number in range(5):
         image = folder / f"pictures/sub/{number}.jpg"
         image.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.random.default_rng(number).integers(0, 256, (40, 48, 3), np.uint8)).save(image)
-        if number < count:
+        if number < 4:
             path = folder / "masks" / label.format(number)
             path.parent.mkdir(parents=True, exist_ok=True)
             stripes = np.array(values, np.uint8)[np.arange(48) * len(values) // 48]
             mask = Image.fromarray(np.repeat(stripes[None], 40, axis=0)).convert("L" if mode == "P" else mode)
             if mode == "P":
-                mask.putpalette([*GREY, *RED])
+                mask.putpalette(palette)
             mask.save(path)
     return folder / "pictures", folder / "masks"
 
@@ -56,6 +58,11 @@ VOC = [[0, 0, 0], [128, 0, 0]]
         ([0, 1, 2], {"label": "sub/{}.tif"}, {"names": ["class_0", "class_1", "class_2"]}),
         ([GREY, GREY, RED], {"mode": "RGB"}, {"names": TWO, "colours": [[*GREY], [*RED]], "labels": "colours"}),
         ([0, 1], {"mode": "P"}, {"names": TWO, "colours": VOC}),  # a palette's positions are the ids
+        (
+            [0, 1],
+            {"mode": "P", "palette": (128, 0, 0, 0, 128, 0)},
+            {"names": TWO, "colours": VOC},
+        ),  # as VOC's other ids
     ],
 )
 def test_init_links_images_and_labels_and_guesses_their_classes(
@@ -66,13 +73,8 @@ def test_init_links_images_and_labels_and_guesses_their_classes(
     found = link_images([pictures], masks, root)
     assert found.classes == {**found.classes, **expected} and len(found.lines) >= len(found.classes["names"])
     (root / "classes.json").write_text(json.dumps(found.classes))
-    data = find_dataset("folder", root, val_fraction=0.25, seed=0)
-    assert not data.notes and sorted(path.name for path in root.iterdir()) == [
-        "classes.json",
-        "images",
-        "labels",
-        "unlabelled",
-    ]
+    data, names = find_dataset("folder", root, val_fraction=0.25, seed=0), {path.name for path in root.iterdir()}
+    assert not data.notes and names == {"classes.json", "images", "labels", "unlabelled"}
     rows = check_entries(root, data.entries, data.classes, pytest.fail)
     assert sorted(row.subset for row in rows) == ["extra", "train", "train", "train", "val"]
     assert [len(found.labelled), len(found.unlabelled)] == [4, 1] and (root / "images/sub/0.jpg").is_symlink()
@@ -125,14 +127,6 @@ def test_init_refuses_what_it_cannot_make_a_project_of(
     options = ["--images", *(str(tmp_path / name) for name in images.split())] if images else []
     assert main(["init", str(tmp_path / "p"), *options, "--labels", str(tmp_path / labels)]) == 1
     assert message in capsys.readouterr().err and not (tmp_path / "p").exists()
-
-
-def test_a_palette_of_any_colours_holds_ids(tmp_path: Path) -> None:
-    """Also of those of Pascal VOC's map at other ids: nobody has named the classes yet."""
-    label = Image.fromarray(np.array([[0, 1]], dtype=np.uint8))
-    label.putpalette([128, 0, 0, 0, 128, 0])
-    label.save(tmp_path / "a.png")
-    assert guess_classes([tmp_path / "a.png"])[0]["names"] == ["background", "foreground"]
 
 
 def test_settings_suit_the_images(tmp_path: Path) -> None:
