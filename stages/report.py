@@ -9,18 +9,7 @@ from segsemi.core.config import TEACHER, Params, learns_pseudo_labels, load_para
 from segsemi.core.consistency import SUPERVISED
 from segsemi.core.errors import run_stage
 from segsemi.core.git import pipeline_revision
-from segsemi.core.paths import (
-    CLASSES,
-    CORRECTED,
-    FINAL_MODEL,
-    HIDDEN,
-    LABELLED,
-    REPORTS,
-    SKIPPED,
-    SPLIT,
-    UNLABELLED,
-    data_root,
-)
+from segsemi.core.paths import CLASSES, CORRECTED, HIDDEN, LABELLED, REPORTS, SKIPPED, SPLIT, UNLABELLED, data_root
 from segsemi.data.manifest import read_rows
 from segsemi.reporting.measured import read_measured
 from segsemi.reporting.report import write_final_model, write_report
@@ -75,18 +64,11 @@ def main() -> None:
         "evaluate": dict(params.evaluate),
         "version": {"python": platform.python_version(), **{name: version(name) for name in VERSIONS}},
     }
+    classes, root = Classes.load(CLASSES), data_root(params.data)
     table = write_report(
-        models,
-        Classes.load(CLASSES),
-        rows,
-        unlabelled,
-        data_root(params.data),
-        facts,
-        settings,
-        REPORTS,
-        examples=params.evaluate.examples,
+        models, classes, rows, unlabelled, root, facts, settings, REPORTS, examples=params.evaluate.examples
     )
-    write_final_model(final_model(models), FINAL_MODEL)
+    write_final_model(final_model(models))
     print(f"\n{table}\n\nreport: {(REPORTS / 'index.html').resolve()}")
 
 

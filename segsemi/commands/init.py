@@ -145,7 +145,7 @@ def start_git_and_dvc(folder: Path) -> None:
     try:
         Repo.init(str(folder), subdir=True).close()  # subdir: git's repository may be above
     except DvcException as error:
-        raise UserError(f"dvc init in {folder}: {error}") from None
+        raise UserError(f"dvc init in {folder}: {' '.join(str(error).split())}") from None
 
 
 def settings(labelled: Sequence[Path], unlabelled: Sequence[Path]) -> dict[str, dict[str, Any]]:

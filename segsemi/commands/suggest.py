@@ -93,27 +93,20 @@ def suggest(
         raise UserError(f"{pseudo / 'summary.csv'}: {what}; run `dvc repro`")
     written = classes.as_written()
     table = pd.DataFrame({"id": [row.id for row in rows], "image": [row.image for row in rows]})
-    table["confidence"] = summary["confidence"].loc[table["id"]].to_numpy()
-    table["disagreement"] = np.nan
-    scores = [_ranks(-table["confidence"])]
+    table = table.join(summary["confidence"], on="id").assign(disagreement=np.nan)
     if earlier is not None:
         table["disagreement"] = [
             np.mean(read_label(pseudo / f"{name}.png", written) != read_label(earlier / f"{name}.png", written))
             for name in progress_bar(table["id"], desc="compare rounds", unit="image")
         ]
-        scores.append(_ranks(table["disagreement"]))
-    table["score"] = np.mean(scores, axis=0)
+    ranks = pd.DataFrame({"doubt": -table["confidence"], "change": table["disagreement"]}).rank()
+    table["score"] = ((ranks - 1) / max(len(table) - 1, 1)).mean(axis=1)
     best = table.sort_values(["score", "id"], ascending=[False, True])[: CANDIDATES * count]
     features = [
         describe(read_image(root / image, classes.value_range), read_label(pseudo / f"{name}.png", written), classes)
         for name, image in zip(best["id"], best["image"], strict=True)
     ]
     return best.iloc[spread_out(np.array(features), np.array(labelled), count)]
-
-
-def _ranks(values: pd.Series) -> pd.Series:
-    """Return 0 for the lowest value, 1 for the highest; equal values share their mean rank."""
-    return (values.rank() - 1) / max(len(values) - 1, 1)
 
 
 def describe(image: np.ndarray, label: np.ndarray, classes: Classes) -> np.ndarray:
@@ -123,11 +116,10 @@ def describe(image: np.ndarray, label: np.ndarray, classes: Classes) -> np.ndarr
         (cells * (num_classes + 3),) float64, each value 0..1.
     """
     parts = []
-    for rows in np.array_split(np.arange(label.shape[0]), CELLS):
-        for columns in np.array_split(np.arange(label.shape[1]), CELLS):
-            window = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-            counts = np.bincount(label[window].ravel(), minlength=256)[: len(classes)]
-            parts += [counts / label[window].size, image[window].mean(axis=(0, 1)) / 255]
+    for pair in zip(np.array_split(label, CELLS), np.array_split(image, CELLS), strict=True):
+        for ids, colours in zip(*(np.array_split(half, CELLS, axis=1) for half in pair), strict=True):
+            counts = np.bincount(ids.ravel(), minlength=256)[: len(classes)]
+            parts += [counts / ids.size, colours.mean(axis=(0, 1)) / 255]
     return np.concatenate(parts)
 
 

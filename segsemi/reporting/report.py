@@ -11,7 +11,7 @@ import pandas as pd
 from segsemi.core.classes import Classes
 from segsemi.core.config import FINAL
 from segsemi.core.files import read_json, visible_files, write_bytes, write_json, write_text
-from segsemi.core.paths import model_files
+from segsemi.core.paths import FINAL_MODEL, model_files
 from segsemi.core.pictures import save_png
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row, evenly_spread
@@ -98,12 +98,12 @@ def write_report(
     return table.to_string(index=False)
 
 
-def write_final_model(model: Measured, out: Path) -> None:
-    """Copy the weights of a model to `out`, and model.json with its name and metrics in it."""
+def write_final_model(model: Measured) -> None:
+    """Copy the weights of a model to FINAL_MODEL, and model.json with its name and metrics in it."""
     weights, description = model_files(model.name)
-    write_bytes(out / weights.name, weights.read_bytes())
+    write_bytes(FINAL_MODEL / weights.name, weights.read_bytes())
     measured = {"name": model.name, "metrics": model.metrics}
-    write_json(out / description.name, read_json(description) | measured)
+    write_json(FINAL_MODEL / description.name, read_json(description) | measured)
 
 
 def _curves(models: Sequence[Measured], curves: pd.DataFrame) -> dict[str, str]:
