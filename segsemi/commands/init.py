@@ -79,18 +79,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def template() -> tuple[Path, list[str]]:
-    """Return the folder of the files of which a project is made, in the wheel or the repository itself, and their names."""
-    package = Path(__file__).parents[1]
-    root = package / "project" if (package / "project").is_dir() else package.parent
-    lines = (package / "commands/project.txt").read_text().split()
-    return root, sorted(str(path.relative_to(root)) for line in lines for path in root.glob(line))
-
-
 def write_project(folder: Path) -> None:
     """Write dvc.yaml, params.yaml, stages/ and all that belongs to them into `folder`; files that are there stay."""
-    root, names = template()
-    for name in names:
+    package = Path(__file__).parents[1]
+    root = package / "project" if (package / "project").is_dir() else package.parent  # in the wheel; in the repository
+    patterns = (package / "commands/project.txt").read_text().split()
+    for name in sorted(str(path.relative_to(root)) for pattern in patterns for path in root.glob(pattern)):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if name not in IGNORE_FILES and not (folder / name).exists():
             shutil.copyfile(root / name, folder / name)
