@@ -7,7 +7,7 @@ from segsemi.core.config import load_params
 from segsemi.core.errors import run_stage
 from segsemi.core.paths import CLASSES, LABELLED, REPORTS, data_root
 from segsemi.core.pictures import captioned, grid, save_png, shrunk
-from segsemi.core.resize import resize_pair, scaled_to_short_side
+from segsemi.core.resize import resize_image, scaled_to_short_side
 from segsemi.core.seeds import derive_rng
 from segsemi.data.images import read_image
 from segsemi.data.manifest import read_rows
@@ -21,7 +21,7 @@ def main() -> None:
     row = read_rows(LABELLED)[0]
     image = read_image(data_root(params.data) / row.image, Classes.load(CLASSES).value_range)
     size = scaled_to_short_side(image.shape[0], image.shape[1], params.augment.short_side)
-    image, _ = resize_pair(image, None, *size)
+    image = resize_image(image, *size)
     pictures = [captioned(image, "clean")]
     rng = derive_rng(params.seed, "show")
     if params.student.strong == "colour":

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from segsemi.core.resize import resize_pair
+from segsemi.core.resize import resize_image, resize_label
 
 FILL = 128  # padding: 0 under a mean of 0.5, near it under ImageNet's
 
@@ -28,12 +28,11 @@ def weak_augment(
     """
     scale = rng.uniform(*scale_range)
     height, width = (max(1, round(side * scale)) for side in image.shape[:2])
-    image, scaled_label = resize_pair(image, label, height, width)
-    assert scaled_label is not None
+    image, label = resize_image(image, height, width), resize_label(label, height, width)
     top = int(rng.integers(max(height - crop_size, 0) + 1))
     left = int(rng.integers(max(width - crop_size, 0) + 1))
     image = image[top : top + crop_size, left : left + crop_size]
-    label = scaled_label[top : top + crop_size, left : left + crop_size]
+    label = label[top : top + crop_size, left : left + crop_size]
     pad_bottom, pad_right = crop_size - image.shape[0], crop_size - image.shape[1]
     if pad_bottom or pad_right:
         image = np.pad(image, ((0, pad_bottom), (0, pad_right), (0, 0)), constant_values=FILL)

@@ -4,23 +4,16 @@ import cv2
 import numpy as np
 
 
-def resize_pair(
-    image: np.ndarray, label: np.ndarray | None, height: int, width: int
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Resize an image (bilinear; pixel areas when shrinking a lot) and its label (nearest) to (height, width).
-
-    Args:
-        image: (H, W, 3) uint8.
-        label: (H, W) uint8, or None.
-    """
-    if image.shape[:2] == (height, width):
-        return image, label
+def resize_image(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return an image, (H, W, 3) uint8, at another size: bilinear, or the mean over pixel areas if both sides shrink."""
     shrinks = height < image.shape[0] and width < image.shape[1]
-    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    if label is None:
-        return resized, None
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def resize_label(label: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return a label, (H, W) uint8, at another size: the nearest pixel."""
     # _EXACT: the same pixel centres as the bilinear image; plain INTER_NEAREST shifts labels by half a pixel.
-    return resized, cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+    return cv2.resize(label, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
 
 
 def scaled_to_short_side(height: int, width: int, short_side: int | None) -> tuple[int, int]:

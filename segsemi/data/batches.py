@@ -19,7 +19,7 @@ from segsemi.core.classes import Classes
 from segsemi.core.config import Part
 from segsemi.core.errors import UserError
 from segsemi.core.recipe import Recipe
-from segsemi.core.resize import resize_pair, scaled_to_short_side
+from segsemi.core.resize import resize_image, resize_label, scaled_to_short_side
 from segsemi.core.seeds import derive_rng
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row
@@ -194,13 +194,12 @@ class StepBatches(Dataset[list[PartBatch]]):
         if self.recipe.threshold > 0 and sample.confidence is not None:
             label[read_image(sample.confidence)[..., 0] < 255 * self.recipe.threshold] = self.classes.ignore_index
         size = scaled_to_short_side(image.shape[0], image.shape[1], self.recipe.augment.short_side)
-        small, small_label = resize_pair(image, label, *size)
-        assert small_label is not None
-        used = small.nbytes + small_label.nbytes
+        image, label = resize_image(image, *size), resize_label(label, *size)
+        used = image.nbytes + label.nbytes
         if used <= self._cache_left:
             self._cache_left -= used
-            self._cache[sample] = small, small_label
-        return small, small_label
+            self._cache[sample] = image, label
+        return image, label
 
 
 def labelled_samples(

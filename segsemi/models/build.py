@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from segsemi.core.classes import Classes
 from segsemi.core.config import AugmentParams, ModelParams
 from segsemi.core.errors import UserError
-from segsemi.core.resize import resize_pair, scaled_to_short_side
+from segsemi.core.resize import resize_image, scaled_to_short_side
 from segsemi.models.deeplabv2 import DeepLabV2
 from segsemi.models.weights import HALF, libraries, load_encoder, normalisation
 
@@ -90,10 +90,8 @@ class SegmentationModel(nn.Module):
 
     def as_batch(self, image: np.ndarray) -> Tensor:
         """Return an image, (H, W, 3) uint8 RGB, as (1, 3, h, w) float32 in 0..1, shrunk to architecture.short_side."""
-        height, width = image.shape[:2]
-        inner = scaled_to_short_side(height, width, self.architecture.short_side)
-        small, _ = resize_pair(image, None, *inner)
-        batch = torch.from_numpy(np.array(small)).to(self.mean.device)  # a copy: Pillow's arrays are read-only
+        size = scaled_to_short_side(image.shape[0], image.shape[1], self.architecture.short_side)
+        batch = torch.from_numpy(resize_image(image, *size)).to(self.mean.device)
         batch = batch.permute(2, 0, 1).unsqueeze(0).float() / 255
         return batch.contiguous(memory_format=torch.channels_last)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from segsemi.augment.weak import FILL, weak_augment
-from segsemi.core.resize import resize_pair
+from segsemi.core.resize import resize_image, resize_label
 
 INK = 200  # value of the one channel that stands for a pixel's class; no channel: ignored
 
@@ -135,8 +135,9 @@ def test_resizing_moves_neither_image_nor_label(size: tuple[int, int]) -> None:
     """A disc stays where it is, to a small part of a pixel, in both."""
     rows, columns = np.indices((97, 133))
     label = ((rows - 41.3) ** 2 + (columns - 77.6) ** 2 < 31**2).astype(np.uint8)
-    image, new = resize_pair(np.repeat(label[..., None] * np.uint8(250), 3, axis=2), label, *size)
-    assert new is not None and image.shape == (*size, 3) and new.shape == size
+    image = resize_image(np.repeat(label[..., None] * np.uint8(250), 3, axis=2), *size)
+    new = resize_label(label, *size)
+    assert image.shape == (*size, 3) and new.shape == size
     expected = centroid(label.astype(float))
     pixels = np.array(size)
     assert (np.abs(centroid(image[..., 0].astype(float)) - expected) * pixels < 0.1).all()
@@ -147,6 +148,4 @@ def test_shrinking_averages_the_image() -> None:
     """Thin stripes become the grey that they are from afar; interpolation between two pixels would miss them."""
     image = np.zeros((64, 64, 3), np.uint8)
     image[:, ::4] = 200
-    small, none = resize_pair(image, None, 16, 16)
-    assert none is None
-    assert np.abs(small.astype(int) - 50).max() <= 1
+    assert np.abs(resize_image(image, 16, 16).astype(int) - 50).max() <= 1
