@@ -33,6 +33,7 @@ IMAGE_ENDINGS = (
 LABEL_ENDINGS = (".png", ".tif", ".tiff", ".bmp", ".gif")  # formats that keep every value
 _LOSSLESS = ("PNG", "TIFF", "BMP", "DIB", "GIF")
 _WHITE_IS_ZERO, _COMPRESSED = 0, ("jpeg", "tiff_jpeg", "webp")  # of TIFF
+_CHANNELS = ("LA", "RGB", "RGBA")  # modes in which Pillow cuts 16 bits to 8
 _NATIVE = {"I;16BS": "I;16NS", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}  # libtiff has swapped the bytes already
 MAX_PIXELS = 2**30
 Image.MAX_IMAGE_PIXELS = None  # its limit, 179 million pixels, is below what satellites and scanners deliver
@@ -129,14 +130,11 @@ def read_picture(path: Path, value_range: tuple[float, float] | None = None) -> 
                 notes["bands"] = 1
             if tags.get(274, 1) != 1:  # Pillow turns it
                 notes["turned"] = 1
-        sixteen = _has_16_bits(file) and file.mode in ("LA", "RGB", "RGBA")
         top = _top(file, path)
-        deep = sixteen or (
-            255 < top < 65536 and file.format in ("PPM", "JPEG2000") and file.mode in ("LA", "RGB", "RGBA")
-        )
-        file.load()
-        image, turned = _upright(file)
-        if turned:
+        many = ";16" in _raw_mode(file) or (file.format in ("PPM", "JPEG2000") and 255 < top < 65536)
+        deep = many and file.mode in _CHANNELS
+        image, turn = _upright(file)
+        if turn is not None:
             notes["turned"] = 1
         if image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
             notes["alpha"] = 1
@@ -149,7 +147,7 @@ def read_picture(path: Path, value_range: tuple[float, float] | None = None) -> 
             inverted = file.format == "TIFF" and tags.get(262) == _WHITE_IS_ZERO
             return np.repeat(_to_bytes(values, value_range, notes, inverted)[..., None], 3, axis=2), notes
         if deep:
-            return _to_bytes(_all_bits(path)[..., :3], value_range, notes), notes
+            return _to_bytes(_all_bits(path, turn)[..., :3], value_range, notes), notes
         return np.asarray(image.convert("RGB")), notes
 
 
@@ -178,10 +176,6 @@ def _raw_mode(file: Any) -> str:
     return str(args[0] if isinstance(args, tuple) and args else args)
 
 
-def _has_16_bits(file: Any) -> bool:
-    return ";16" in _raw_mode(file)
-
-
 def _holds_several(file: Image.Image) -> bool:
     """Return whether a second picture follows that is no smaller; smaller ones are previews."""
     if getattr(file, "n_frames", 1) < 2:
@@ -193,26 +187,24 @@ def _holds_several(file: Image.Image) -> bool:
     return second[0] >= size[0] and second[1] >= size[1]
 
 
-def _upright(file: Image.Image) -> tuple[Image.Image, bool]:
-    """Return a loaded picture turned by its EXIF orientation, and whether that changed anything."""
+def _upright(file: Image.Image) -> tuple[Image.Image, Image.Transpose | None]:
+    """Load a picture; return it turned by its EXIF orientation, and the turn. Pillow turns a TIFF while it loads it."""
+    file.load()
     turn = _UPRIGHT.get(file.getexif().get(ExifTags.Base.Orientation))
-    return (file, False) if turn is None else (file.transpose(turn), True)
+    return file if turn is None else file.transpose(turn), turn
 
 
-def _all_bits(path: Path) -> np.ndarray:
-    """Return a picture whose 16 bits Pillow would cut to 8, (H, W, 3 or 4) uint16 or uint8, upright."""
+def _all_bits(path: Path, turn: Image.Transpose | None) -> np.ndarray:
+    """Return a picture whose 16 bits Pillow would cut to 8, (H, W, 3 or 4) uint16 or uint8, turned as `_upright` says."""
     import cv2  # slow to import, and rarely needed
 
-    array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)  # without EXIF
+    array = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)  # upright only if a TIFF
     if array is None or array.ndim != 3 or array.dtype not in (np.uint8, np.uint16):
         raise ValueError("its 16 bits cannot be decoded")
     array = array[..., [2, 1, 0, 3][: array.shape[2]]]
-    with Image.open(path) as fresh:
-        turn = _UPRIGHT.get(fresh.getexif().get(ExifTags.Base.Orientation))
-    if turn is not None and fresh.format != "TIFF":  # which OpenCV has turned
-        places = Image.fromarray(np.arange(array.shape[0] * array.shape[1], dtype=np.int32).reshape(array.shape[:2]))
-        array = array.reshape(-1, array.shape[2])[np.asarray(places.transpose(turn))]
-    return array
+    if turn is None:
+        return array
+    return np.dstack([np.asarray(Image.fromarray(channel).transpose(turn)) for channel in np.moveaxis(array, 2, 0)])
 
 
 def _to_bytes(
@@ -225,7 +217,8 @@ def _to_bytes(
     if value_range is None and (values.min() < 0 or values.max() > high):
         raise ValueError('its pixels have more than 16 bits; write their "range": [low, high] into classes.json')
     if value_range is None:
-        _note_dark(int(values.max()), notes)
+        if values.max() < 1 << 14:
+            notes["dark"] = int(values.max())
         if not inverted:
             return (values // 256).astype(np.uint8)
     elif values.max() > high:
@@ -234,11 +227,6 @@ def _to_bytes(
     # of whole numbers each is as wide as the others
     levels = high - low + (values.dtype.kind != "f")
     return np.clip(np.floor(offset * (256 / levels)), 0, 255).astype(np.uint8)
-
-
-def _note_dark(top: int, notes: dict[str, int]) -> None:
-    if top < 1 << 14:
-        notes["dark"] = top
 
 
 def read_label(path: Path, classes: Classes) -> np.ndarray:
@@ -260,11 +248,11 @@ def read_label(path: Path, classes: Classes) -> np.ndarray:
         if _holds_several(file):
             raise UserError(f"label {path} holds several pictures; keep one")
         _correct(file)
-        raw_mode, mode, deep = _raw_mode(file), file.mode, _has_16_bits(file)
+        raw_mode, mode = _raw_mode(file), file.mode
         inverted = file.format == "TIFF" and file.tag_v2.get(262) == _WHITE_IS_ZERO
-        file.load()
-        image, _ = _upright(file)
-        values = _all_bits(path) if deep and mode in ("LA", "RGB", "RGBA") else np.asarray(image)
+        image, turn = _upright(file)
+        deep = ";16" in raw_mode
+        values = _all_bits(path, turn) if deep and mode in _CHANNELS else np.asarray(image)
         if classes.label_format == "colours":
             return _from_colours(_colours(image, values, deep, path), path, classes)
         if inverted:
