@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, get_args
@@ -299,7 +298,7 @@ class Params(Section):
                 raise ValueError(
                     f"rounds.{student}: unknown teacher {teacher!r}; expected {TEACHER} or a key of rounds"
                 )
-            if TEACHER not in list(_ancestors(self.rounds, student)):
+            if TEACHER not in list(ancestors(self.rounds, student)):
                 raise ValueError(f"rounds.{student}: its chain of teachers never reaches {TEACHER}; break the cycle")
         if self.evaluate.window and self.augment.short_side:
             raise ValueError("evaluate.window: images are shrunk to augment.short_side; set one of the two to null")
@@ -330,7 +329,7 @@ class Params(Section):
             )
 
 
-def _ancestors(rounds: dict[str, str], student: str) -> Iterator[str]:
+def ancestors(rounds: dict[str, str], student: str) -> Iterator[str]:
     """Yield the teachers of `student`, nearest first; stop at `teacher` or when a name comes back."""
     name, seen = student, set()
     while name in rounds and name not in seen:
@@ -342,39 +341,6 @@ def _ancestors(rounds: dict[str, str], student: str) -> Iterator[str]:
 def learns_pseudo_labels(params: Params, name: str) -> bool:
     """Return whether model `name` is a student whose batches have the pseudo labels of its teacher."""
     return name in params.rounds and params.student.batch_pseudo > 0 and params.student.targets == "stored"
-
-
-class Budget(NamedTuple):
-    """Optimizer steps, and images through the network, forward and backward."""
-
-    steps: int
-    images: int
-
-
-def budget_of(params: Params, name: str) -> Budget:
-    """Return what went into model `name`: the budget of the teacher and of each student up to it, or of a baseline."""
-    if name in params.baselines:
-        steps = baseline_steps(params, name)
-        return Budget(steps, steps * batch_images(params, name))
-    teacher, student = params.teacher, params.student
-    rounds, batch = len(list(_ancestors(params.rounds, name))), student.batch_labelled + student.batch_pseudo
-    if rounds and student.init == "pretrained" and not student.batch_pseudo:  # owes nothing to its teachers
-        return Budget(student.steps, student.steps * batch)
-    steps, images = teacher.steps + rounds * student.steps, teacher.steps * teacher.batch_size
-    return Budget(steps, images + rounds * student.steps * batch)
-
-
-def baseline_steps(params: Params, name: str) -> int:
-    """Return the steps of a baseline: as many as its student and its teachers had, or as give as many images (at least)."""
-    steps, images = budget_of(params, params.baselines[name])
-    return steps if params.baseline_budget == "steps" else math.ceil(images / batch_images(params, name))
-
-
-def batch_images(params: Params, baseline: str) -> int:
-    """Return the images that go forward and backward through the network in a step of a baseline."""
-    if baseline == SUPERVISED:
-        return params.teacher.batch_size
-    return params.student.batch_labelled + method_of(params, baseline).passes * params.student.batch_pseudo
 
 
 def method_of(params: Params, baseline: str) -> Consistency:

@@ -1,7 +1,8 @@
 """How one model is trained: everything in which teacher, students and baselines differ (paper, algorithm 1)."""
 
+import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from segsemi.core.config import (
     AugmentParams,
@@ -10,7 +11,7 @@ from segsemi.core.config import (
     Part,
     StudentParams,
     TeacherParams,
-    baseline_steps,
+    ancestors,
     method_of,
 )
 from segsemi.core.consistency import SUPERVISED, Switches
@@ -63,23 +64,51 @@ def student_recipe(name: str, student: StudentParams, augment: AugmentParams, se
 
 
 def baseline_recipe(name: str, params: Params) -> Recipe:
-    """The method `name` with the budget of its student: supervised training as the teacher's, others as a student's."""
-    steps = {"steps": baseline_steps(params, name)}
+    """The method `name`: supervised training as the teacher's, others as a student's.
+
+    It has as many steps as its student and that one's teachers, or as give at least as many images (baseline_budget).
+    """
     if name == SUPERVISED:
-        return supervised_recipe(name, params.teacher.model_copy(update=steps), params.augment, params.seed)
-    student, method = params.student, method_of(params, name)
-    return Recipe(
-        name=name,
-        seed=params.seed,
-        augment=params.augment,
-        parts=(
-            Part("labelled", pseudo=False, strong=False, parallel=False, images=student.batch_labelled),
-            Part("unlabelled", pseudo=True, strong=method.strong != "none", parallel=True, images=student.batch_pseudo),
-        ),
-        **{**_shared(student), **steps},
-        **student.model_dump(include=SAUG),
-        **method.model_dump(),
-    )
+        recipe = supervised_recipe(name, params.teacher, params.augment, params.seed)
+    else:
+        student, method = params.student, method_of(params, name)
+        strong = method.strong != "none"
+        recipe = Recipe(
+            name=name,
+            seed=params.seed,
+            augment=params.augment,
+            parts=(
+                Part("labelled", pseudo=False, strong=False, parallel=False, images=student.batch_labelled),
+                Part("unlabelled", pseudo=True, strong=strong, parallel=True, images=student.batch_pseudo),
+            ),
+            **_shared(student),
+            **student.model_dump(include=SAUG),
+            **method.model_dump(),
+        )
+    steps, images = budget_of(params, params.baselines[name])
+    if params.baseline_budget == "images":
+        steps = math.ceil(images / recipe.batch_images)
+    return recipe.model_copy(update={"steps": steps})
+
+
+class Budget(NamedTuple):
+    """Optimizer steps, and images through the network, forward and backward."""
+
+    steps: int
+    images: int
+
+
+def budget_of(params: Params, name: str) -> Budget:
+    """Return what went into model `name`: the budget of the teacher and of each student up to it, or of a baseline."""
+    if name in params.baselines:
+        recipe = baseline_recipe(name, params)
+        return Budget(recipe.steps, recipe.steps * recipe.batch_images)
+    teacher, student = params.teacher, params.student
+    rounds, batch = len(list(ancestors(params.rounds, name))), student.batch_labelled + student.batch_pseudo
+    if rounds and student.init == "pretrained" and not student.batch_pseudo:  # owes nothing to its teachers
+        return Budget(student.steps, student.steps * batch)
+    steps, images = teacher.steps + rounds * student.steps, teacher.steps * teacher.batch_size
+    return Budget(steps, images + rounds * student.steps * batch)
 
 
 def _shared(params: OptimParams) -> dict:

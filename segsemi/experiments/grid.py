@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from segsemi.core.config import TEACHER, Budget, Params, Section, budget_of, load_values, parse, parse_params
+from segsemi.core.config import TEACHER, Params, Section, load_values, parse, parse_params
 from segsemi.core.consistency import METHODS, SUPERVISED
 from segsemi.core.errors import UserError
 from segsemi.core.files import yaml_names
+from segsemi.core.recipe import Budget, budget_of
 from segsemi.datasets.entries import read_lines
 
 _FOLDER = resources.files("segsemi.experiments") / "grids"

@@ -9,8 +9,9 @@ import pytest
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
-from segsemi.core.config import SAUG_OPERATIONS, Params, budget_of, load_params, load_values, parse_params
+from segsemi.core.config import SAUG_OPERATIONS, Params, load_params, load_values, parse_params
 from segsemi.core.errors import UserError
+from segsemi.core.recipe import budget_of
 
 COMMITTED = Path(__file__).parents[2] / "params.yaml"
 REMOVE = "remove this key"
