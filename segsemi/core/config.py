@@ -223,10 +223,9 @@ class StudentParams(OptimParams):
                 f"saug_ops {self.saug_ops} without replacement is more than the {pool} operations that SAUG has"
             )
         for name, batch in (("labelled", self.batch_labelled), ("pseudo", self.batch_pseudo)):
-            strong = batch * self.saug_share
-            if self.saug not in (name, "both") or batch == 0:
-                continue
-            if round(strong) < 1 or abs(strong - round(strong)) > 1e-6 or round(strong) % self.accumulate:
+            strong = batch * self.saug_share / self.accumulate  # images in a piece
+            wanted = batch > 0 and self.saug in (name, "both")
+            if wanted and (round(strong) < 1 or abs(strong - round(strong)) > 1e-6):
                 raise ValueError(
                     f"saug_share {self.saug_share:g} of batch_{name} {batch} is no whole number of images in each of the "
                     f"{self.accumulate} pieces of a batch (accumulate); change one of the three"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,13 @@ class StepBatches(Dataset[list[PartBatch]]):
         self.samples = {False: labelled, True: pseudo}
         for part in recipe.parts:
             self._check(part)
+        self._weak = partial(
+            weak_augment,
+            crop_size=recipe.augment.crop_size,
+            scale_range=(recipe.augment.scale_min, recipe.augment.scale_max),
+            flip=recipe.augment.flip,
+            ignore_index=classes.ignore_index,
+        )
         self._cache: dict[Sample, tuple[np.ndarray, np.ndarray]] = {}
         self._cache_left = runtime.loader_cache_mb * 2**20
         self._orders: dict[str, tuple[int, np.ndarray]] = {}  # part -> epoch and order of its samples
@@ -171,18 +179,6 @@ class StepBatches(Dataset[list[PartBatch]]):
             return colour_augment(image, rng)
         pool = pool_without(recipe.saug_without)
         return StrongAugment(recipe.saug_ops, pool, rng, replace=recipe.saug_replace)(image)
-
-    def _weak(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        augment = self.recipe.augment
-        return weak_augment(
-            image,
-            label,
-            rng,
-            crop_size=augment.crop_size,
-            scale_range=(augment.scale_min, augment.scale_max),
-            flip=augment.flip,
-            ignore_index=self.classes.ignore_index,
-        )
 
     def _read(self, sample: Sample) -> tuple[np.ndarray, np.ndarray]:
         """Return image and label at `augment.short_side`, so that blur and noise of SAUG have the network's pixels."""

@@ -76,7 +76,7 @@ class Runtime:
 
     def share_of(self, items: Sequence[T]) -> Sequence[T]:
         """Return every count-th item, beginning with the rank-th."""
-        return items if self.count == 1 else [items[i] for i in range(self.rank, len(items), self.count)]
+        return items[self.rank :: self.count]
 
     def mean(self, values: Tensor) -> Tensor:
         """Collective: return the mean over the processes, without a gradient."""
