@@ -1,6 +1,5 @@
 """Whatever is in a file: either it is read rightly, or there is one UserError."""
 
-import io
 import math
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,10 @@ import pytest
 from conftest import ROOT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from segsemi.core.config import Params, load_params, load_values, parse_params
 from segsemi.core.errors import UserError
+from segsemi.core.pictures import png_bytes
 from segsemi.data.images import read_image, read_label
 from segsemi.data.manifest import Row, read_rows, write_rows
 from segsemi.datasets.scenes import CLASSES as SCENES
@@ -57,13 +56,7 @@ def test_paths_cannot_leave_the_data_set(tmp_path: Path, column: str, path: str)
         read_rows(tmp_path / "manifest.csv")
 
 
-def png(array: np.ndarray) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, format="PNG")
-    return buffer.getvalue()
-
-
-WHOLE = png(np.arange(24, dtype=np.uint8).reshape(4, 6) % 11)
+WHOLE = png_bytes(np.arange(24, dtype=np.uint8).reshape(4, 6) % 11)
 cut_short = st.integers(0, len(WHOLE)).map(lambda end: WHOLE[:end])
 one_byte_changed = st.tuples(st.integers(0, len(WHOLE) - 1), st.integers(0, 255)).map(
     lambda change: WHOLE[: change[0]] + bytes([change[1]]) + WHOLE[change[0] + 1 :]

@@ -15,25 +15,22 @@ from segsemi.datasets.voc import VOC
 CLASSES = Classes(("road", "car", "sky"), ((128, 64, 128), (0, 0, 142), (70, 130, 180)), ignore_ids=(11, 255))
 
 
-@pytest.fixture
-def label() -> np.ndarray:
-    label = np.random.default_rng(0).integers(3, size=(21, 34), dtype=np.uint8)
-    label[:2] = 255
-    return label
-
-
-def test_label_png_keeps_ids_and_shows_colours(label: np.ndarray, tmp_path: Path) -> None:
+def test_label_png_keeps_ids_and_shows_colours(tmp_path: Path) -> None:
     path = tmp_path / "new" / "label.png"
+    label = np.random.default_rng(0).choice(np.array([0, 1, 2, 255], np.uint8), (21, 34))[::-1, ::2]  # not contiguous
     write_label_png(path, label, CLASSES)
     with Image.open(path) as image:
-        assert (image.mode, image.format, image.size) == ("P", "PNG", (34, 21))
+        assert (image.mode, image.format, image.size) == ("P", "PNG", (17, 21))
         np.testing.assert_array_equal(np.asarray(image), label)
         shown = np.asarray(image.convert("RGB"))
     for index, colour in enumerate(CLASSES.colours):
         assert (shown[label == index] == colour).all()
     assert (shown[label == 255] == 0).all()
     np.testing.assert_array_equal(shown, colourise(label, CLASSES))
-    assert path.read_bytes()[24] == 8  # bits a pixel, in the PNG's header
+    data = path.read_bytes()
+    assert data[24] == 8  # bits a pixel, in the PNG's header
+    write_label_png(path, label, CLASSES)
+    assert path.read_bytes() == data
 
 
 @pytest.mark.parametrize("number", [1, 2, 16, 255])
@@ -45,18 +42,6 @@ def test_label_png_of_any_number_of_classes(number: int, tmp_path: Path) -> None
     with Image.open(tmp_path / "label.png") as image:
         np.testing.assert_array_equal(np.asarray(image), label)
         assert (np.asarray(image.convert("RGB")) == np.array(classes.colours)[label]).all()
-
-
-def test_label_png_of_a_view(label: np.ndarray, tmp_path: Path) -> None:
-    write_label_png(tmp_path / "label.png", label[::-1, ::2], CLASSES)
-    with Image.open(tmp_path / "label.png") as image:
-        np.testing.assert_array_equal(np.asarray(image), label[::-1, ::2])
-
-
-def test_label_png_is_the_same_bytes_every_time(label: np.ndarray, tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        write_label_png(tmp_path / name, label, CLASSES)
-    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
 def test_classes_go_through_a_file(tmp_path: Path) -> None:
@@ -73,12 +58,6 @@ def test_lookup_gives_class_ids_and_ignores_the_rest(file_ids: tuple[int, ...], 
     assert [int(new) for new in table] == [ids.index(old) if old in ids else 255 for old in range(256)]
 
 
-def test_ids_without_a_class_are_black() -> None:
-    palette = CLASSES.palette()
-    assert palette.shape == (256, 3) and not palette[len(CLASSES) :].any()
-    assert [tuple(colour) for colour in palette[: len(CLASSES)].tolist()] == list(CLASSES.colours)
-
-
 def test_ids_without_a_class_have_a_colour_of_their_own() -> None:
     """VOC's background is black, and its borders, of no class, are those of its own label files."""
     assert {tuple(colour) for colour in VOC.palette()[len(VOC) :].tolist()} == {(224, 224, 192)}
@@ -89,11 +68,12 @@ def test_an_id_cannot_be_a_class_and_ignored() -> None:
         Classes(CLASSES.names, CLASSES.colours, (0,))
 
 
-def test_written_file_holds_the_bytes_and_nothing_else_is_left(tmp_path: Path) -> None:
+def test_written_file_replaces_the_old_one_and_nothing_else_is_left(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "file"
     write_bytes(path, b"old")
+    os.link(path, tmp_path / "cache")  # as dvc's cache may be
     write_bytes(path, b"new")
-    assert path.read_bytes() == b"new"
+    assert (tmp_path / "cache").read_bytes() == b"old" and path.read_bytes() == b"new"
     write_text(path, "ü\n")
     assert path.read_bytes() == "ü\n".encode()
     assert [entry.name for entry in path.parent.iterdir()] == ["file"]
@@ -119,15 +99,6 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(OSError, match="No space"):
         write_bytes(path, b"new data")
     assert path.read_bytes() == b"old" and [entry.name for entry in tmp_path.iterdir()] == ["file"]
-
-
-def test_a_hard_link_to_the_old_file_keeps_its_content(tmp_path: Path) -> None:
-    """dvc's cache may be one: a file is replaced, never overwritten in place."""
-    path = tmp_path / "file"
-    write_bytes(path, b"old")
-    os.link(path, tmp_path / "cache")
-    write_bytes(path, b"new")
-    assert (tmp_path / "cache").read_bytes() == b"old" and path.read_bytes() == b"new"
 
 
 def test_file_hash_is_md5(tmp_path: Path) -> None:

@@ -157,16 +157,17 @@ def test_labels_that_we_wrote_are_read_as_written(data: Data, tmp_path: Path) ->
         StepBatches(a_recipe(1), *data, shifted, Runtime(CPU))[0]
 
 
-@pytest.mark.parametrize(("processes", "pieces"), [(4, 1), (1, 4)])
-def test_a_batch_that_does_not_divide_is_refused(processes: int, pieces: int, data: Data) -> None:
-    message = f"2 labelled images per batch do not divide among {processes} processes with {pieces} pieces"
+@pytest.mark.parametrize(
+    ("changes", "processes", "message"),
+    [
+        ({}, 4, "2 labelled images per batch do not divide among 4 processes with 1 pieces"),
+        ({"accumulate": 4}, 1, "2 labelled images per batch do not divide among 1 processes with 4 pieces"),
+        ({"mix": "cutmix"}, 2, "mix cutmix needs 2 pseudo images in each of 2 processes, found 2"),
+    ],
+)
+def test_a_share_too_small_is_refused(changes: dict[str, object], processes: int, message: str, data: Data) -> None:
     with pytest.raises(UserError, match=f"student_1: {message}"):
-        StepBatches(a_recipe(1, accumulate=pieces), *data, CLASSES, Runtime(CPU, count=processes))
-
-
-def test_mixing_without_a_partner_is_refused(data: Data) -> None:
-    with pytest.raises(UserError, match="student_1: mix cutmix needs 2 pseudo images in each of 2 processes, found 2"):
-        StepBatches(a_recipe(1, mix="cutmix"), *data, CLASSES, Runtime(CPU, count=2))
+        StepBatches(a_recipe(1, **changes), *data, CLASSES, Runtime(CPU, count=processes))
 
 
 def test_a_part_without_images_is_refused_and_one_with_few_is_warned_of(

@@ -19,30 +19,14 @@ CLASSES = Classes(("ground", "cat", "dog"), ((0, 0, 0), (255, 0, 0), (0, 0, 255)
 TWO = Classes(CLASSES.names[:2], CLASSES.colours[:2])
 
 
-def test_images_of_every_kind_become_rgb(tmp_path: Path) -> None:
-    grey = np.arange(48, dtype=np.uint8).reshape(6, 8) * 5
-    rgb = np.repeat(grey[..., None], 3, axis=2)
-    files = {
-        "grey": Image.fromarray(grey),
-        "sixteen": Image.fromarray(grey.astype(np.uint16) * 256 + 77),
-        "half": Image.fromarray(np.dstack([rgb, np.full((6, 8), 128, np.uint8)])),
-        "opaque": Image.fromarray(np.dstack([rgb, np.full((6, 8), 255, np.uint8)])),
-    }
-    for name, image in files.items():
-        image.save(tmp_path / f"{name}.png")
-        assert np.array_equal(read_image(tmp_path / f"{name}.png"), rgb), name
-    Image.fromarray(grey.astype(np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(UserError, match=r"float\.tif cannot be read \(its pixels are floating-point"):
-        read_image(tmp_path / "float.tif")
+def chunk(name: bytes, data: bytes) -> bytes:
+    """Return a part of a PNG."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
 def test_grey_labels_of_few_bits(bits: int, tmp_path: Path) -> None:
     """Pillow, which reads them, cannot write them."""
-
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
     ids = np.random.default_rng(0).integers(0, 2 if bits == 1 else 3, (6, 8), dtype=np.uint8)
     packed = np.packbits(np.unpackbits(ids[..., None], axis=-1)[..., 8 - bits :].reshape(6, -1), axis=1)
     rows = b"".join(b"\0" + row.tobytes() for row in packed)
@@ -97,9 +81,12 @@ def with_tag(path: Path, array: np.ndarray, tag: int, value: int) -> Path:
     return path
 
 
-def rgb16(path: Path, array: np.ndarray) -> Path:
-    assert cv2.imwrite(str(path), array[..., ::-1] if array.ndim == 3 and array.shape[2] == 3 else array)
-    return path
+def save(path: Path, array: np.ndarray) -> None:
+    """Save an array; Pillow cannot write colours of 16 bits."""
+    if array.dtype == np.uint16 and array.ndim == 3:
+        assert cv2.imwrite(str(path), array[..., ::-1])
+    else:
+        Image.fromarray(array).save(path)
 
 
 def deep(array: np.ndarray, factor: int = 16) -> np.ndarray:
@@ -107,6 +94,8 @@ def deep(array: np.ndarray, factor: int = 16) -> np.ndarray:
 
 
 PICTURES: dict[str, tuple[Any, np.ndarray, dict[str, int], tuple[float, float] | None]] = {
+    "grey.png": (GREY, GREY, {}, None),
+    "16 bits.png": (deep(GREY, 256) + 77, GREY, {}, None),
     "near infrared as alpha.png": (np.dstack([COLOURED, GREY]), COLOURED, {"alpha": 1}, None),
     "alpha 0 everywhere.png": (np.dstack([COLOURED, 0 * GREY]), COLOURED, {"alpha": 1}, None),
     "opaque.png": (np.dstack([COLOURED, 0 * GREY + 255]), COLOURED, {}, None),
@@ -124,16 +113,19 @@ PICTURES: dict[str, tuple[Any, np.ndarray, dict[str, int], tuple[float, float] |
 @pytest.mark.parametrize("name", PICTURES)
 def test_bits_and_bands(name: str, tmp_path: Path) -> None:
     stored, expected, notes, value_range = PICTURES[name]
-    if stored.dtype == np.uint16 and stored.ndim == 3:
-        rgb16(tmp_path / name, stored)
-    else:
-        Image.fromarray(stored).save(tmp_path / name)
+    save(tmp_path / name, stored)
     image, found = read_picture(tmp_path / name, value_range)
     wanted = expected if expected.ndim == 3 else np.repeat(expected[..., None], 3, axis=2)
     assert image.dtype == np.uint8 and np.array_equal(image, wanted)
     assert found == notes or (
         "dark" in notes and found.keys() == notes.keys() and found["dark"] >> 8 == notes["dark"] >> 8
     )
+
+
+def test_floating_point_numbers_need_a_range(tmp_path: Path) -> None:
+    save(tmp_path / "float.tif", GREY.astype(np.float32))
+    with pytest.raises(UserError, match=r"float\.tif cannot be read \(its pixels are floating-point"):
+        read_image(tmp_path / "float.tif")
 
 
 def test_ids_under_an_associated_alpha_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -232,20 +224,13 @@ NO_IDS = {
 def test_ids_in_any_form_that_keeps_them(ending: str, tmp_path: Path) -> None:
     path = tmp_path / f"label{ending}"
     for name, array in {"grey": IDS, **READ_AS_IDS}.items():
-        if array.dtype == np.uint16 and array.ndim == 3 and ending in (".png", ".tif"):
-            rgb16(path, array)
-        elif (
-            ending == ".tif"
-            or (array.dtype == np.uint8 and array.ndim == 2)
-            or (ending == ".png" and array.dtype.kind == "u")
-        ):
-            Image.fromarray(array).save(path)
-        else:
-            continue  # what Pillow cannot write
-        assert np.array_equal(read_label(path, CLASSES), IDS), name
+        grey = array.dtype == np.uint8 and array.ndim == 2
+        if grey or ending == ".tif" or (ending == ".png" and array.dtype.kind == "u"):  # what such a file can hold
+            save(path, array)
+            assert np.array_equal(read_label(path, CLASSES), IDS), name
     if ending == ".tif":
         for name, (array, message) in NO_IDS.items():
-            Image.fromarray(array).save(path)
+            save(path, array)
             with pytest.raises(UserError, match=message):
                 assert read_label(path, CLASSES) is name
 
@@ -293,7 +278,7 @@ def test_palettes_that_show_other_ids_are_refused(
         assert read_label(path, CLASSES).tolist() == [values]
 
 
-def test_exif_of_labels(tmp_path: Path) -> None:
+def test_exif_of_labels_and_of_colours_of_16_bits(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(IDS).save(tmp_path / "label.png", exif=exif)
@@ -301,12 +286,11 @@ def test_exif_of_labels(tmp_path: Path) -> None:
     assert np.array_equal(label, np.rot90(IDS, -1))
     with pytest.raises(UserError, match=r"is 8x6, its image 6x8 .*If EXIF turns the image, turn the label too"):
         require_size(label, (6, 8), tmp_path / "label.png")
-
-
-def test_masks_of_one_bit_stand_for_0_and_255(tmp_path: Path) -> None:
-    Image.fromarray(HALF > 0).save(tmp_path / "label.png")
-    classes = Classes(CLASSES.names[:2], CLASSES.colours[:2], ignore_ids=(), file_ids=(0, 255))
-    assert np.array_equal(read_label(tmp_path / "label.png", classes), HALF // 255)
+    save(tmp_path / "deep.png", deep(COLOURED, 257))
+    before, found, after = (tmp_path / "deep.png").read_bytes().partition(b"IDAT")
+    turn = chunk(b"eXIf", exif.tobytes()[6:])
+    (tmp_path / "deep.png").write_bytes(before[:-4] + turn + before[-4:] + found + after)
+    assert np.array_equal(read_image(tmp_path / "deep.png", (0, 65535)), np.rot90(COLOURED, -1))
 
 
 BLACK_WHITE = Classes(("a", "b", "c"), ((0, 0, 0), (255, 255, 255), (128, 128, 128)), label_format="colours")
@@ -327,10 +311,7 @@ COLOURS = {
 @pytest.mark.parametrize("name", COLOURS)
 def test_colours_in_other_forms(name: str, tmp_path: Path) -> None:
     (array, message), path = COLOURS[name], tmp_path / "label.png"
-    if array.dtype == np.uint16 and array.ndim == 3:
-        rgb16(path, array)
-    else:
-        Image.fromarray(array).save(path)
+    save(path, array)
     if message is None:
         assert np.array_equal(read_label(path, BLACK_WHITE), IDS)
     else:
@@ -338,9 +319,10 @@ def test_colours_in_other_forms(name: str, tmp_path: Path) -> None:
             read_label(path, BLACK_WHITE)
 
 
-def test_colours_of_one_bit(tmp_path: Path) -> None:
-    Image.fromarray(HALF > 0).save(tmp_path / "label.png")
-    assert np.array_equal(read_label(tmp_path / "label.png", BLACK_WHITE), HALF // 255)
+def test_masks_of_one_bit_stand_for_0_and_255_or_for_black_and_white(tmp_path: Path) -> None:
+    save(tmp_path / "label.png", HALF > 0)
+    for classes in (Classes(TWO.names, TWO.colours, ignore_ids=(), file_ids=(0, 255)), BLACK_WHITE):
+        assert np.array_equal(read_label(tmp_path / "label.png", classes), HALF // 255)
 
 
 @pytest.mark.parametrize(
