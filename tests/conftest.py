@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -40,17 +41,12 @@ TINY: dict[str, dict[str, object]] = {
 }
 
 
+@dataclass
 class Project:
-    """A copy of the working tree in a folder of its own, as a git repository.
+    """A copy of the working tree in a folder of its own, as a git repository; its stages start `python`."""
 
-    Args:
-        folder: where it is.
-        python: the program that stages start as `python`.
-    """
-
-    def __init__(self, folder: Path, python: Path = Path(sys.executable)) -> None:
-        self.folder = folder
-        self.python = python
+    folder: Path
+    python: Path = Path(sys.executable)
 
     def run(self, *command: str, check: bool = True, **variables: str) -> str:
         """Run a command in the project and return what it prints; `python`, `dvc` and `git commit` work there."""
@@ -69,8 +65,7 @@ class Project:
         return ran_stages(self.run("dvc", "repro", *arguments))
 
     def set_params(self, changes: dict[str, dict[str, object]]) -> None:
-        yaml = YAML()
-        path = self.folder / "params.yaml"
+        yaml, path = YAML(), self.folder / "params.yaml"
         params = yaml.load(path)
         for section, values in changes.items():
             params[section].update(values)
@@ -90,14 +85,8 @@ def ran_stages(output: str) -> list[str]:
 
 def copy_project(folder: Path) -> Project:
     """The tracked and the new files of the working tree, without lock file and reports, as a new repository."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split("\0")
-    for name in filter(None, listed):
+    listed = Project(ROOT).run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
+    for name in listed.split("\0"):
         source = ROOT / name
         if source.is_file() and name != "dvc.lock" and not name.startswith("reports/"):
             target = folder / name

@@ -25,16 +25,20 @@ with work_folder("stage", {}) as work:
 """
 
 
+@pytest.fixture
+def states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of all work folders, of a repository in `tmp_path`."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    return tmp_path / ".work"
+
+
 def start(*arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", STAGE, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def test_all_who_wait_find_the_work_done_and_the_last_one_removes_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_who_wait_find_the_work_done_and_the_last_one_removes_it(tmp_path: Path, states: Path) -> None:
     """The marker of a process that was killed while it waited counts for nobody."""
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     gone = subprocess.Popen(["true"])
     gone.wait()
     first = start(tmp_path / "go_on")
@@ -52,34 +56,27 @@ def test_all_who_wait_find_the_work_done_and_the_last_one_removes_it(
         out, err = process.communicate()
         assert out.split() == [str(work), "checkpoint.pt"]
         assert "waiting for another process, which runs the same stage" in err
-    assert {path.suffix for path in (tmp_path / ".work").iterdir()} == {".lock", ".waiting"}  # that of the killed one
+    assert {path.suffix for path in states.iterdir()} == {".lock", ".waiting"}  # that of the killed one
 
 
-def test_a_stop_while_the_folder_is_removed_leaves_no_half_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    real = shutil.rmtree
-
+def test_a_stop_while_the_folder_is_removed_leaves_no_half_of_it(states: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(path: Path, ignore_errors: bool = False) -> None:
         if Path(path).exists():
             (Path(path) / "a").unlink()
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(shutil, "rmtree", stopped)
-    with pytest.raises(KeyboardInterrupt), work_folder("stage", {}) as work:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt), work_folder("stage", {}) as work:
+        patch.setattr(shutil, "rmtree", stopped)
         (work / "a").touch()
         (work / "b").touch()
-    monkeypatch.setattr(shutil, "rmtree", real)
     with work_folder("stage", {}) as work, work_folder("stage", {"seed": 2}) as other:
         assert not list(work.iterdir()) and other != work
         (work / "a").touch()
-    assert {path.suffix for path in (tmp_path / ".work").iterdir()} == {".lock"}
+    assert {path.suffix for path in states.iterdir()} == {".lock"}
 
 
-def test_what_ends_after_its_dvc_was_killed_keeps_its_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_ends_after_its_dvc_was_killed_keeps_its_state(tmp_path: Path, states: Path) -> None:
     """That dvc recorded no outputs, and the next one removes them before it runs the stage again."""
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     go_on = tmp_path / "go_on"
     starter = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
     dvc = subprocess.Popen([sys.executable, "-c", starter, STAGE, str(go_on)], stdout=subprocess.PIPE, text=True)
@@ -92,7 +89,7 @@ def test_what_ends_after_its_dvc_was_killed_keeps_its_state(tmp_path: Path, monk
     assert (work / "checkpoint.pt").exists()
     again = subprocess.run([sys.executable, "-c", STAGE], check=True, capture_output=True, text=True)
     assert again.stdout.split() == [str(work), "checkpoint.pt"]
-    assert [path.suffix for path in (tmp_path / ".work").iterdir()] == [".lock"]
+    assert [path.suffix for path in states.iterdir()] == [".lock"]
 
 
 STOPPED_TRAINING = """
