@@ -32,7 +32,7 @@ class Runtime:
     all processes in the same order.
 
     Attributes:
-        precision, workers, cache_mb, log: as in params.yaml, section machine.
+        precision, workers, cache_mb, log: as in params.yaml, section machine, and of the same names.
     """
 
     device: torch.device
@@ -128,8 +128,9 @@ def start_runtime(machine: MachineParams) -> Iterator[Runtime]:
         UserError: the device is not available, or one GPU is named for several processes.
     """
     count, device = int(os.environ.get("WORLD_SIZE", "1")), machine.device
+    how = machine.model_dump(exclude={"device"})
     if count == 1:
-        yield Runtime(choose_device(device), machine.precision, machine.workers, machine.cache_mb, log=machine.log)
+        yield Runtime(choose_device(device), **how)
         return
     if ":" in device or device == "mps":
         raise UserError(f"machine.device {device!r} names one GPU for {count} processes; use auto or cuda")
@@ -150,7 +151,5 @@ def start_runtime(machine: MachineParams) -> Iterator[Runtime]:
         "nccl" if on_gpu else "gloo", timeout=timedelta(days=1), device_id=chosen if on_gpu else None
     )
     here = int(os.environ.get("LOCAL_WORLD_SIZE", count))
-    yield Runtime(
-        chosen, machine.precision, machine.workers, machine.cache_mb, dist.get_rank(), count, here, machine.log
-    )
+    yield Runtime(chosen, **how, rank=dist.get_rank(), count=count, here=here)
     dist.destroy_process_group()  # not after an error: it would wait for the others

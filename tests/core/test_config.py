@@ -1,13 +1,13 @@
 """params.yaml: what is accepted, and what is refused with which words."""
 
 import copy
-from operator import attrgetter
+from functools import reduce
+from operator import attrgetter, getitem
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from ruamel.yaml import YAML
 
 from segsemi.core.config import SAUG_OPERATIONS, Params, load_params, load_values, parse_params
 from segsemi.core.errors import UserError
@@ -19,7 +19,7 @@ REMOVE = "remove this key"
 
 @pytest.fixture(scope="module")
 def committed() -> dict[str, Any]:
-    return YAML(typ="safe").load(COMMITTED)
+    return load_values(COMMITTED)
 
 
 def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
@@ -27,9 +27,7 @@ def changed(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     values = copy.deepcopy(values)
     for path, value in changes.items():
         *sections, key = path.split(".")
-        place = values
-        for section in sections:
-            place = place[section]
+        place = reduce(getitem, sections, values)
         if value is REMOVE:
             del place[key]
         else:
@@ -88,6 +86,7 @@ def test_parts_of_a_students_batch(
 
 
 FIXMATCH = {"baselines": {"fixmatch": "student_1"}}
+TWO_PIECES = {"student.accumulate": 2, "student.batch_pseudo": 2, "student.bn": "fixed"}
 REFUSED: list[tuple[dict[str, Any], str]] = [
     # unknown and missing keys
     ({"student.learning": 0.1}, r"student\.learning: unknown key; known keys: .*\blr\b"),
@@ -121,7 +120,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"teacher.batch_size": 1}, r"teacher\.batch_size: .*2"),
     ({"teacher.momentum": 1.0}, r"teacher\.momentum: .*less than 1"),
     ({"student.lr": float("nan")}, r"student\.lr: .*finite"),
-    ({"student.lr": float("inf")}, r"student\.lr: .*finite"),
     ({"student.lr": 0.0}, r"student\.lr: .*greater than 0"),
     ({"student.weight_decay": -1.0}, r"student\.weight_decay"),
     ({"student.bn": "dsnb"}, r"student\.bn: .*'dsbn' \(found 'dsnb'\)"),
@@ -167,16 +165,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**FIXMATCH, "consistency.perturb": "complementary"}, r"complementary is of two views"),
     ({**FIXMATCH, "consistency.soft": True}, r"loss ce takes hard targets"),
     ({**FIXMATCH, "student.bn": "fixed", "student.batch_labelled": 0}, r"baselines\.fixmatch: .*at least 1 labelled"),
-    (
-        {
-            **FIXMATCH,
-            "student.accumulate": 2,
-            "consistency.bn": "separate",
-            "student.batch_pseudo": 2,
-            "student.bn": "fixed",
-        },
-        "least 4",
-    ),
+    ({**FIXMATCH, **TWO_PIECES, "consistency.bn": "separate"}, r"baselines\.fixmatch: .*at least 4 labelled"),
     ({"student.bn": "separate", "student.accumulate": 4}, r"student: bn: separate needs two parts"),
 ]
 
