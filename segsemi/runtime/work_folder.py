@@ -52,19 +52,17 @@ def work_folder(stage: str, params: Any, inputs: Iterable[Path] = ()) -> Iterato
 def _locked(folder: Path) -> Iterator[None]:
     lock = FileLock(folder.with_suffix(".lock"))
     try:
-        lock.acquire(blocking=False)
+        held = lock.acquire(blocking=False)
     except Timeout:
         print(f"waiting for another process, which runs the same stage (it holds {lock.lock_file})", file=sys.stderr)
         marker = folder.with_name(f"{folder.name}.{os.getpid()}.waiting")
         marker.touch()
         try:
-            lock.acquire()
+            held = lock.acquire()
         finally:
             marker.unlink(missing_ok=True)
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
 
 
 def _waiting(folder: Path) -> bool:
