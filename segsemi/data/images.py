@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +59,11 @@ def note_lines(notes: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
 
 
 @contextmanager
-def _opened(path: Path | io.BytesIO, kind: str) -> Iterator[Any]:
+def _opened(path: Path, kind: str) -> Iterator[Any]:
     """Open a picture of at most MAX_PIXELS; raise a UserError that calls it `kind` for all that can be wrong with it."""
     try:
         # a stream: Pillow maps a file that it opens by name, and takes the width of a turned TIFF for that of its rows
-        with (
-            nullcontext(path) if isinstance(path, io.BytesIO) else path.open("rb") as stream,
-            Image.open(stream) as file,
-        ):
+        with path.open("rb") as stream, Image.open(stream) as file:
             if file.width * file.height > MAX_PIXELS:
                 raise ValueError(f"its {file.width}x{file.height} pixels could be a decompression bomb")
             yield file
@@ -99,9 +95,9 @@ def _stored_mode(tile: Any) -> str:
     return _NATIVE.get(mode, mode) if tile.codec_name == "libtiff" else mode
 
 
-def _starts_with(path: Any, mark: bytes) -> bool:
+def _starts_with(path: Path, mark: bytes) -> bool:
     try:
-        with Path(path).open("rb") as file:
+        with path.open("rb") as file:
             return file.read(len(mark)) == mark
     except OSError:
         return False
@@ -162,9 +158,9 @@ def _top(file: Any, path: Path) -> int:
     return 65535
 
 
-def read_size(source: Path | io.BytesIO) -> tuple[int, int]:
+def read_size(path: Path) -> tuple[int, int]:
     """Return (height, width) of a picture once it is turned upright; raise a UserError as `read_image`."""
-    with _opened(source, "image") as file:
+    with _opened(path, "image") as file:
         # a TIFF is upright already
         turned = file.format != "TIFF" and file.getexif().get(ExifTags.Base.Orientation, 1) > 4
         return (file.width, file.height) if turned else (file.height, file.width)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from pycocotools import mask as coco_masks
 
 from segsemi.core.classes import IGNORE_INDEX, Classes, write_label_png
@@ -153,7 +153,11 @@ def _labelme_size(content: Mapping[str, Any], picture: Path | None, beside: Path
     if height and width:
         return int(height), int(width)
     if content.get("imageData"):
-        return read_size(io.BytesIO(base64.b64decode(content["imageData"].rsplit(",", 1)[-1])))
+        try:
+            with Image.open(io.BytesIO(base64.b64decode(content["imageData"].rsplit(",", 1)[-1]))) as embedded:
+                return ImageOps.exif_transpose(embedded).size[::-1]
+        except OSError:
+            raise ValueError("its imageData is no picture; write imageHeight and imageWidth instead") from None
     for file in (picture, beside):
         if file is not None and file.is_file():
             return read_size(file)

@@ -176,10 +176,14 @@ def test_missing_files_and_broken_ones_of_labelme_are_refused(tmp_path: Path) ->
     with pytest.raises(UserError, match=r"JSON files without shapes are skipped \(1\): .*coco\.json"):
         read_labelme(tmp_path)
     labelme(tmp_path / "size.json", SQUARE, imageHeight=None)
+    labelme(tmp_path / "embedded.json", SQUARE, imageHeight=None, imageData="bm90aGluZw==")
     (tmp_path / "cut.json").write_text("{")
     (tmp_path / "gbk.json").write_bytes('{"shapes": ["中文"]}'.encode("gbk"))
-    problems = r"cut.json is no annotation of labelme \(JSONDecodeError.*gbk.json .*not in UTF-8.*size.json .*no imageH"
-    with pytest.raises(UserError, match=f"(?s){problems}"):  # all in one message
+    problems = [
+        *(r"cut.json is no annotation of labelme \(JSONDecodeError", "embedded.json .*imageData is no picture"),
+        *("gbk.json .*not in UTF-8", "size.json .*no imageH"),
+    ]
+    with pytest.raises(UserError, match="(?s)" + ".*".join(problems)):  # all in one message
         read_labelme(tmp_path)
 
 
@@ -251,6 +255,12 @@ def test_labelme_finds_its_image(json_name: str, path: str, there: list[str], na
     (image,) = annotations.read_labelme(tmp_path / "json", found, notes)
     assert image[:3] == (name, HEIGHT, WIDTH)
     assert ("another image in imagePath" in str(notes)) == (path == "x.png")
+
+
+def test_size_of_an_image_embedded_in_labelme(tmp_path: Path) -> None:
+    data = base64.b64encode(png_bytes(np.zeros((HEIGHT, WIDTH, 3), np.uint8))).decode()
+    labelme(tmp_path / "a.json", SQUARE, imageHeight=None, imageData=data)
+    assert read_labelme(tmp_path)[0][:3] == ("a", HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize(
