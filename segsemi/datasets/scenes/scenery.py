@@ -4,39 +4,35 @@ import math
 
 import numpy as np
 
-from segsemi.datasets.scenes.canvas import BACKDROP_DEPTH, FAR, NEAR, Id, Point, Region, Street, Wall, ellipse, upright
+from segsemi.datasets.scenes.canvas import BACKDROP_DEPTH, FAR, NEAR, Id, Point, Region, Street, Thing, Wall, ellipse
 from segsemi.datasets.scenes.looks import BUILDING_PALETTE, LEAF_PALETTE, Facade, jitter, pick, rgb
 
 
 def draw_backdrop(street: Street) -> None:
     """Paint distant houses and trees on the horizon."""
-    rng, canvas = street.rng, street.canvas
+    rng = street.rng
     for _ in range(rng.integers(6, 16)):
         x, half, height = rng.uniform(-110, 110), rng.uniform(4, 16), rng.uniform(3, 22)
         if rng.random() < 0.5:
             wall = street.wall((x - half, BACKDROP_DEPTH), (x + half, BACKDROP_DEPTH), -1, height)
             if wall is not None:
-                colour = pick(rng, BUILDING_PALETTE) * (0.8 + 0.2 * (wall.up % 3 < 1.5))[..., None]
-                canvas.paint(wall.region, colour, Id.BUILDING, BACKDROP_DEPTH)
+                region, _, up, _ = wall
+                colour = pick(rng, BUILDING_PALETTE) * (0.8 + 0.2 * (up % 3 < 1.5))[..., None]
+                street.paint(region, colour, Id.BUILDING, BACKDROP_DEPTH)
         else:
             draw_crown(street, x, BACKDROP_DEPTH, (-2, height * 0.6), half, leaf_colour(street))
-    if street.camera.horizon < canvas.height - 1:
-        band = street.wall((-400, BACKDROP_DEPTH), (400, BACKDROP_DEPTH), -1, rng.uniform(0.5, 4))
-        if band is not None:  # closes the gap between the ground and the sky
-            colour = leaf_colour(street) * (0.6 + 0.6 * street.patch(band.region))[..., None]
-            canvas.paint(band.region, colour, Id.VEGETATION, BACKDROP_DEPTH)
+    top = rng.uniform(0.5, 4)  # of a band that closes the gap between the ground and the sky
+    band = street.polygon(street.upright(0, BACKDROP_DEPTH, [(-400, -1), (400, -1), (400, top), (-400, top)]))
+    colour = leaf_colour(street) * (0.6 + 0.6 * street.patch(band))[..., None]
+    street.paint(band, colour, Id.VEGETATION, BACKDROP_DEPTH)
 
 
-def draw_ground(street: Street, crossing: Point | None) -> None:
-    """Paint road, pavement and grass, from the world position of each pixel; `crossing` is a side street's depths."""
-    canvas, rng = street.canvas, street.rng
-    height, width = canvas.height, canvas.width
-    x, z = street.camera.ground(height, width)
+def draw_ground(street: Street) -> None:
+    """Paint road, pavement and grass, from the world position of each pixel."""
+    rng, town, height, width = street.rng, street.town, street.height, street.width
+    x, z = street.ground()
     outside = np.maximum(x - street.right, street.left - x)
-    road = outside < 0
-    if crossing is not None:
-        road |= (z > crossing[0]) & (z < crossing[1])
-    town = street.town
+    road = (outside < 0) | ((z > street.crossing[0]) & (z < street.crossing[1]))
     grass = ~road & ((outside < town.verge) | ((outside > street.walk) & town.garden))
     grain = street.fine[:height, width : 2 * width] - 0.5
     stain = street.coarse[height : 2 * height, width : 2 * width] - 0.5
@@ -49,8 +45,8 @@ def draw_ground(street: Street, crossing: Point | None) -> None:
     colours *= 1 + (rng.uniform(0.1, 0.3) * grain + rng.uniform(0.05, 0.2) * stain)[..., None]
     snow = street.weather.snow * np.clip(1.3 * (~road) + 0.9 * stain + 0.3 * rng.random(), 0, 1)[..., None]
     colours += (np.array([0.90, 0.92, 0.95]) - colours) * snow
-    below = Region(slice(0, height), slice(0, width), z < BACKDROP_DEPTH)
-    canvas.paint(below, colours, np.select([road, grass], [Id.ROAD, Id.VEGETATION], Id.PAVEMENT), z)
+    below = Region((slice(0, height), slice(0, width)), z < BACKDROP_DEPTH)
+    street.paint(below, colours, np.select([road, grass], [Id.ROAD, Id.VEGETATION], Id.PAVEMENT), z)
 
 
 def road_colours(street: Street, x: np.ndarray, z: np.ndarray) -> np.ndarray:
@@ -82,20 +78,17 @@ def road_colours(street: Street, x: np.ndarray, z: np.ndarray) -> np.ndarray:
 
 def paint_facade(street: Street, wall: Wall, look: Facade, height: float, light: float) -> None:
     """Paint a wall with brick courses, framed windows (some lit when it is dark) and perhaps a shop front."""
-    rng, region, along, up = street.rng, wall.region, wall.along, wall.up
+    rng, (region, along, up, depth) = street.rng, wall
     colour = np.full((*region.mask.shape, 3), look.colour, np.float32)
     colour *= (1 - look.courses * ((up % 0.4 < 0.12) | (up % 0.4 + along % 0.8 < 0.3)))[..., None]
     bay, storey = (along / look.bay).astype(int), np.maximum(up / look.storey, 0).astype(int)
     across, rise = along / look.bay - bay, up / look.storey - storey
     left, right, low, high = look.window
-
-    def opening(rim: float) -> np.ndarray:
-        inside = (across > left - rim) & (across < right + rim) & (rise > low - rim) & (rise < high + rim)
-        return inside & (up < height - 0.6)
-
-    window = opening(0)
-    colour[opening(0.05)] = look.trim
-    each = rng.random((40, 80)).astype(np.float32)[storey % 40, bay % 80]  # one number for each window
+    inset = np.minimum(np.minimum(across - left, right - across), np.minimum(rise - low, high - rise))
+    inset[up >= height - 0.6] = -1
+    window = inset > 0
+    colour[inset > -0.05] = look.trim
+    each = rng.random((40, 80)).astype(np.float32)[storey % 40, bay]  # one number for each window
     colour[window] = (look.glass * (0.6 + 0.8 * each[..., None]))[window]
     glow = np.zeros_like(colour)
     glow[window & (each > 1 - 0.45 * street.weather.dark)] = np.array([0.75, 0.60, 0.32]) * rng.uniform(0.5, 1.0)
@@ -107,49 +100,46 @@ def paint_facade(street: Street, wall: Wall, look: Facade, height: float, light:
         glow[front] = 0
         glow[pane] = np.array([0.8, 0.72, 0.55]) * (0.7 * street.weather.dark)
     colour *= light * (0.8 + 0.25 * street.patch(region, coarse=True) + 0.15 * street.patch(region))[..., None]
-    street.canvas.paint(region, colour, Id.BUILDING, wall.depth, glow)
+    street.paint(region, colour, Id.BUILDING, depth, glow)
 
 
-def place_buildings(street: Street, side: float, crossing: Point | None) -> None:
+def place_buildings(street: Street, side: float) -> None:
     """Add a row of buildings on one side (-1 left, 1 right), broken by side streets and gardens."""
     rng = street.rng
     z, tall, setback = NEAR, rng.uniform(5, 18), rng.uniform(0.2, 6) * (rng.random() < 0.6)
     while z < FAR:
         length = rng.uniform(6, 20)
-        if rng.random() < 0.22 or (crossing is not None and crossing[0] < z + length and z < crossing[1]):
+        if rng.random() < 0.22 or (street.crossing[0] < z + length and z < street.crossing[1]):
             z += 4 + rng.uniform(0, 8)
             continue
         x = side * (abs(street.kerb(side)) + street.walk + setback + rng.uniform(0, 1.5))
         height = max(3.5, tall * rng.uniform(0.55, 1.5))
-        street.cast([(x, z), (x, z + length), (x + 8 * side, z)], height)
-        add_building(street, side, x, z, length, height)
+        street.add(building(street, side, x, z, length, height))
         z += length + (rng.uniform(1, 6) if rng.random() < 0.3 else 0)
 
 
-def add_building(street: Street, side: float, x: float, z: float, length: float, height: float) -> None:
-    """Add one building: the gable end, the front, and the roof of a low one."""
-    rng, canvas = street.rng, street.canvas
+def building(street: Street, side: float, x: float, z: float, length: float, height: float) -> Thing:
+    """Put one building: the gable end, the front, and the roof of a low one."""
+    rng = street.rng
+    street.cast([(x, z), (x, z + length), (x + 8 * side, z)], height)
     look = street.town.facades[rng.integers(len(street.town.facades))]
     roof = rng.uniform(1.5, 4) if height < 12 and rng.random() < 0.6 else 0.0
     tiles = pick(rng, rgb("733829 474547 5c4c42"))
     tiles = tiles + (0.9 - tiles) * street.weather.snow
+    yield x, z + length / 2
 
-    @street.later(x, z + length / 2)
-    def draw() -> None:
-        end, back, inner, top = x + 14 * side, z + length, x + 4 * side, height + roof
-        if roof:
-            gable = [[x, height, z], [(x + end) / 2, top, z], [end, height, z]]
-            slope = [[x, height, z], [inner, top, z], [inner, top, back], [x, height, back]]
-            for corners, shade in ((gable, 0.9), (slope, 1.0)):
-                region = street.area(np.array(corners))
-                if region is not None:
-                    colour = tiles * shade * (0.8 + 0.4 * street.patch(region))[..., None]
-                    canvas.paint(region, colour, Id.BUILDING, z)
-        lights = 1 - 0.3 * street.weather.shadow, street.side_light(side)
-        for corner, light in zip(((end, z), (x, back)), lights, strict=True):  # the gable end, then the front
-            wall = street.wall((x, z), corner, 0, height)
-            if wall is not None:
-                paint_facade(street, wall, look, height, light)
+    end, back, inner, top = x + 14 * side, z + length, x + 4 * side, height + roof
+    if roof:
+        gable = [[x, height, z], [(x + end) / 2, top, z], [end, height, z]]
+        slope = [[x, height, z], [inner, top, z], [inner, top, back], [x, height, back]]
+        for corners, shade in ((gable, 0.9), (slope, 1.0)):
+            region = street.polygon(street.project(np.array(corners)))
+            street.paint(region, tiles * shade * (0.8 + 0.4 * street.patch(region))[..., None], Id.BUILDING, z)
+    lights = 1 - 0.3 * street.weather.shadow, street.side_light(side)
+    for corner, light in zip(((end, z), (x, back)), lights, strict=True):  # the gable end, then the front
+        wall = street.wall((x, z), corner, 0, height)
+        if wall is not None:
+            paint_facade(street, wall, look, height, light)
 
 
 def leaf_colour(street: Street) -> np.ndarray:
@@ -162,12 +152,10 @@ def draw_crown(
     street: Street, x: float, z: float, span: Point, half: float, tint: np.ndarray, cone: bool = False, holes: float = 0
 ) -> None:
     """Paint leaves between two heights: a ragged blob, round or a cone."""
-    corners = street.camera.project(upright(x, z, [(-half, span[0]), (half, span[1])]))
-    box = street.canvas.box(corners, 0.25 * half * street.scale(z))
-    if box is None:
-        return
-    rows, columns = box.grid()
-    across = abs(columns - corners[:, 0].mean()) / max(half * street.scale(z), 0.5)
+    corners = street.upright(x, z, [(-half, span[0]), (half, span[1])])
+    box = street.box(corners, 0.25 * half * street.focal / z)
+    rows, columns = np.ogrid[box.box]
+    across = abs(columns - corners[:, 0].mean()) / max(half * street.focal / z, 0.5)
     rise = (corners[0, 1] - rows) / max(corners[0, 1] - corners[1, 1], 1.0)
     coarse, fine = street.patch(box, coarse=True), street.patch(box)
     inside = np.where(rise > 0, 1 - rise - across, -1.0) if cone else 1 - np.sqrt(across**2 + (2 * rise - 1) ** 2)
@@ -175,7 +163,7 @@ def draw_crown(
     lit = 0.55 + 0.45 * rise + 0.9 * (fine - 0.5) + 0.7 * (coarse - 0.5)
     leaves = tint * np.clip(lit, 0.15, 1.8)[..., None]
     snow = np.clip(street.weather.snow * (fine + rise - 0.7), 0, 1)[..., None]
-    street.canvas.paint(Region(box.rows, box.columns, mask), leaves + (0.92 - leaves) * snow, Id.VEGETATION, z)
+    street.paint(box._replace(mask=mask), leaves + (0.92 - leaves) * snow, Id.VEGETATION, z)
 
 
 def draw_branches(street: Street, x: float, z: float, height: float, bark: np.ndarray) -> None:
@@ -192,8 +180,8 @@ def draw_branches(street: Street, x: float, z: float, height: float, bark: np.nd
         tips = grown
 
 
-def add_tree(street: Street, x: float, z: float) -> None:
-    """Add a tree with a round or conical crown, or bare."""
+def tree(street: Street, x: float, z: float) -> Thing:
+    """Put a tree with a round or conical crown, or bare."""
     rng = street.rng
     height, kind, bare = rng.uniform(4, 12), rng.random(), rng.random() < (0.9 if street.weather.snow else 0)
     colour, bark = leaf_colour(street), np.array([0.26, 0.20, 0.15]) * rng.uniform(0.6, 1.7)
@@ -203,56 +191,55 @@ def add_tree(street: Street, x: float, z: float) -> None:
         spot = ellipse((x + street.sun[0] * lean, z + street.sun[1] * lean), half * 0.6, half * 0.5)
         street.cast(spot, 0.0, 0.85)
     street.cast([(x - 0.15, z), (x + 0.15, z)], height * 0.5)
+    yield x, z
 
-    @street.later(x, z)
-    def draw() -> None:
-        trunk = 0.02 * height
-        stem = [(-trunk, 0), (trunk, 0), (trunk * 0.7, height * 0.4), (-trunk * 0.7, height * 0.4)]
-        street.put(x, z, stem, bark, Id.VEGETATION)
-        if bare:
-            draw_branches(street, x, z, height, bark)
-        else:
-            cone = 0.25 <= kind < 0.4
-            low = height * (0.1 if cone else rng.uniform(0.2, 0.38))
-            draw_crown(street, x, z, (low, height), half, colour, cone, rng.uniform(0.1, 0.36))
+    trunk = 0.02 * height
+    stem = [(-trunk, 0), (trunk, 0), (trunk * 0.7, height * 0.4), (-trunk * 0.7, height * 0.4)]
+    street.put(x, z, stem, bark, Id.VEGETATION)
+    if bare:
+        draw_branches(street, x, z, height, bark)
+    else:
+        cone = 0.25 <= kind < 0.4
+        low = height * (0.1 if cone else rng.uniform(0.2, 0.38))
+        draw_crown(street, x, z, (low, height), half, colour, cone, rng.uniform(0.1, 0.36))
 
 
-def add_bush(street: Street, x: float, z: float) -> None:
-    """Add a bush on the ground."""
+def bush(street: Street, x: float, z: float) -> Thing:
+    """Put a bush on the ground."""
     height, half = street.rng.uniform(0.6, 2.2), street.rng.uniform(0.6, 2.0)
     colour = leaf_colour(street)
     street.cast([(x - half, z), (x + half, z)], height)
-    street.later(x, z)(lambda: draw_crown(street, x, z, (-0.3, height), half, colour))
+    yield x, z
+    draw_crown(street, x, z, (-0.3, height), half, colour)
 
 
-def add_fence(street: Street, side: float, x: float, z: float, length: float) -> None:
-    """Add planks, railings, mesh or a crash barrier; the whole panel is labelled, as annotators do."""
+def fence(street: Street, side: float, x: float, z: float, length: float) -> Thing:
+    """Put planks, railings, mesh or a crash barrier; the whole panel is labelled, as annotators do."""
     rng = street.rng
     height, kind = street.town.fence_height * rng.uniform(0.9, 1.1), street.town.fence_kind
     base = jitter(rng, street.town.fence)
     pitch, post = rng.uniform(0.15, 0.4), rng.uniform(1.5, 3.0)
     street.cast([(x, z), (x, z + length)], height, 0.8)
+    yield x, z + length * 0.5
 
-    @street.later(x, z + length * 0.5)
-    def draw() -> None:
-        wall = street.wall((x, z), (x, z + length), 0, height)
-        if wall is None:
-            return
-        along, up, region = wall.along, wall.up, wall.region
-        rails = (abs(up - height * 0.95) < 0.06) | (abs(up - height * 0.15) < 0.05) | (along % post < 0.12)
-        solid = tone = np.ones_like(along)
-        if kind == 0:  # planks
-            tone = 0.75 + 0.3 * (along % pitch > 0.04)
-        elif kind == 1:  # railings; far bars merge into a veil
-            solid = np.maximum(rails, np.where(wall.depth > 12, 0.45, along % pitch < 0.06))
-        elif kind == 2:  # mesh
-            threads = ((along + up) % pitch < 0.05) | ((along - up) % pitch < 0.05)
-            solid = np.maximum(rails, np.where(wall.depth > 8, 0.4, 0.75 * threads))
-        else:  # crash barrier: a beam on posts
-            beam = (up > height * 0.5) & (up < height * 0.9)
-            solid = np.maximum(0.3, beam | (along % post < 0.15))
-            tone = 0.75 + 0.35 * np.sin(up / height * 18)
-        shade = tone * street.side_light(side) * (0.8 + 0.4 * street.patch(region))
-        behind = street.canvas.image[region.rows, region.columns]
-        colour = behind + (base * shade[..., None] - behind) * solid[..., None].astype(np.float32)
-        street.canvas.paint(region, colour, Id.FENCE, wall.depth)
+    wall = street.wall((x, z), (x, z + length), 0, height)
+    if wall is None:
+        return
+    region, along, up, depth = wall
+    rails = (abs(up - height * 0.95) < 0.06) | (abs(up - height * 0.15) < 0.05) | (along % post < 0.12)
+    solid = tone = np.ones_like(along)
+    if kind == 0:  # planks
+        tone = 0.75 + 0.3 * (along % pitch > 0.04)
+    elif kind == 1:  # railings; far bars merge into a veil
+        solid = np.maximum(rails, np.where(depth > 12, 0.45, along % pitch < 0.06))
+    elif kind == 2:  # mesh
+        threads = ((along + up) % pitch < 0.05) | ((along - up) % pitch < 0.05)
+        solid = np.maximum(rails, np.where(depth > 8, 0.4, 0.75 * threads))
+    else:  # crash barrier: a beam on posts
+        beam = (up > height * 0.5) & (up < height * 0.9)
+        solid = np.maximum(0.3, beam | (along % post < 0.15))
+        tone = 0.75 + 0.35 * np.sin(up / height * 18)
+    shade = tone * street.side_light(side) * (0.8 + 0.4 * street.patch(region))
+    behind = street.image[region.box]
+    colour = behind + (base * shade[..., None] - behind) * solid[..., None].astype(np.float32)
+    street.paint(region, colour, Id.FENCE, depth)
