@@ -179,13 +179,9 @@ def _key(override: str) -> str:
 def _rounds(values: dict[str, Any], row: GridRow) -> Iterator[str]:
     """Yield the overrides that turn rounds and baselines of params.yaml into those of the row."""
     chain = [TEACHER, *(f"student_{number + 1}" for number in range(row.rounds))]
-    wanted = {
-        "rounds": dict(zip(chain[1:], chain[:-1], strict=True)),
-        "baselines": {}
-        if row.baseline is None
-        else {SUPERVISED if row.model not in METHODS else row.model: row.baseline},
-    }
-    for section, names in wanted.items():
+    method = row.model if row.model in METHODS else SUPERVISED
+    baselines = {} if row.baseline is None else {method: row.baseline}
+    for section, names in (("rounds", dict(zip(chain[1:], chain[:-1], strict=True))), ("baselines", baselines)):
         yield from (f"~{section}.{name}" for name in values[section] if name not in names)
         yield from (f"++{section}.{name}={value}" for name, value in names.items())
 
