@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -126,9 +127,6 @@ def requirement() -> str:
 
 def start_git_and_dvc(folder: Path) -> None:
     """Run `git init`, unless a repository is above, and `dvc init`, unless the folder has been dvc's before."""
-    from dvc.exceptions import DvcException  # slow to import, like the next one
-    from dvc.repo import Repo
-
     folder.mkdir(parents=True, exist_ok=True)
     try:
         git("-C", str(folder), "rev-parse", "--show-toplevel")
@@ -136,10 +134,10 @@ def start_git_and_dvc(folder: Path) -> None:
         git("init", "--quiet", str(folder))
     if (folder / ".dvc/config").exists():
         return
-    try:
-        Repo.init(str(folder), subdir=True).close()  # subdir: git's repository may be above
-    except DvcException as error:
-        raise UserError(f"dvc init in {folder}: {' '.join(str(error).split())}") from None
+    # subdir: git's repository may be above
+    done = subprocess.run([sys.executable, "-m", "dvc", "init", "--subdir"], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"dvc init in {folder}: {' '.join(done.stderr.split())}")
 
 
 def settings(labelled: Sequence[Path], unlabelled: Sequence[Path]) -> dict[str, dict[str, Any]]:

@@ -8,11 +8,12 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from tempfile import NamedTemporaryFile
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 from pycocotools import mask as coco_masks
 
 from segsemi.core.classes import IGNORE_INDEX, Classes, write_label_png
@@ -153,11 +154,13 @@ def _labelme_size(content: Mapping[str, Any], picture: Path | None, beside: Path
     if height and width:
         return int(height), int(width)
     if content.get("imageData"):
-        try:
-            with Image.open(io.BytesIO(base64.b64decode(content["imageData"].rsplit(",", 1)[-1]))) as embedded:
-                return ImageOps.exif_transpose(embedded).size[::-1]
-        except OSError:
-            raise ValueError("its imageData is no picture; write imageHeight and imageWidth instead") from None
+        with NamedTemporaryFile() as embedded:
+            embedded.write(base64.b64decode(content["imageData"].rsplit(",", 1)[-1]))
+            embedded.flush()
+            try:
+                return read_size(Path(embedded.name))
+            except UserError:
+                raise ValueError("its imageData cannot be read; write imageHeight and imageWidth instead") from None
     for file in (picture, beside):
         if file is not None and file.is_file():
             return read_size(file)

@@ -115,19 +115,19 @@ def _subsets(
         if not rest:
             raise UserError(f"{paths[0]} leaves no labelled image for validation; name them in {paths[1]}")
         return subsets | dict.fromkeys(rest, "val"), {}
-    sizes = {stem: (root / path).stat().st_size for stem, path in images.items()}
-    often = Counter(sizes.values())
-    hashes = {stem: file_hash(root / path) for stem, path in images.items() if often[sizes[stem]] > 1}
-    held_out = _draw(images, rest, val_fraction, seed, hashes)
-    return subsets | dict.fromkeys(rest, "train") | dict.fromkeys(held_out, "val"), hashes
-
-
-def _draw(images: dict[str, str], rest: list[str], val_fraction: float, seed: int, hashes: dict[str, str]) -> list[str]:
-    """Return `val_fraction` of the stems in `rest`: of identical images all or none, and none that is an image beside them."""
     number = round(val_fraction * len(rest))
     if not 0 < number < len(rest):
         lacking = f"leaves none for {'validation' if number == 0 else 'training'}"
         raise UserError(f"data.val_fraction {val_fraction} of {len(rest)} labelled images {lacking}; change it")
+    sizes = {stem: (root / path).stat().st_size for stem, path in images.items()}
+    often = Counter(sizes.values())
+    hashes = {stem: file_hash(root / path) for stem, path in images.items() if often[sizes[stem]] > 1}
+    held_out = _draw(images, rest, number, seed, hashes)
+    return subsets | dict.fromkeys(rest, "train") | dict.fromkeys(held_out, "val"), hashes
+
+
+def _draw(images: dict[str, str], rest: list[str], number: int, seed: int, hashes: dict[str, str]) -> list[str]:
+    """Return `number` of the stems in `rest`: of identical images all or none, and none that is an image beside them."""
     copies = defaultdict(list)
     for stem in images:
         copies[hashes.get(stem, stem)].append(stem)

@@ -1,6 +1,7 @@
 """`segsemi init`: what it makes of images and labels, and a project with the library from its wheel."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -127,6 +128,12 @@ def test_init_refuses_what_it_cannot_make_a_project_of(
     options = ["--images", *(str(tmp_path / name) for name in images.split())] if images else []
     assert main(["init", str(tmp_path / "p"), *options, "--labels", str(tmp_path / labels)]) == 1
     assert message in capsys.readouterr().err and not (tmp_path / "p").exists()
+
+
+def test_what_dvc_refuses_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / ".dvc").mkdir()
+    assert main(["init", str(tmp_path)]) == 1
+    assert re.search(r"dvc init in .*'\.dvc' exists", capsys.readouterr().err)
 
 
 def test_settings_suit_the_images(tmp_path: Path) -> None:
