@@ -2,25 +2,24 @@
 
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
+
+from segsemi.reporting.figures import as_svg, new_axes
 
 DOCS = Path(__file__).parent
 
 
-def main() -> None:
-    matplotlib.rcParams |= {"svg.hashsalt": "segsemi", "svg.fonttype": "none"}
-    for name, rows in pd.read_csv(DOCS / "results/curves.csv").groupby("set"):
-        figure = Figure(figsize=(6, 3.2), layout="constrained")
-        ax = figure.subplots()
-        for model, curve in rows.groupby("model", sort=False):
-            ax.plot(curve["images"], curve["val_miou"], marker=".", linewidth=1.3, label=model)
-        ax.set(xlabel="images seen, those of the teacher included", ylabel="mIoU on val, percent")
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.legend(frameon=False)
-        figure.savefig(DOCS / f"pictures/curves_{name}.svg", metadata={"Date": None})
+@as_svg
+def curves(rows: pd.DataFrame) -> Figure:
+    figure, (ax,) = new_axes(1, width=6, height=3.2)
+    for model, curve in rows.groupby("model", sort=False):
+        ax.plot(curve["images"], curve["val_miou"], marker=".", linewidth=1.3, label=model)
+    ax.set(xlabel="images seen, those of the teacher included", ylabel="mIoU on val, percent")
+    ax.legend(frameon=False)
+    return figure
 
 
 if __name__ == "__main__":
-    main()
+    for name, rows in pd.read_csv(DOCS / "results/curves.csv").groupby("set"):
+        (DOCS / f"pictures/curves_{name}.svg").write_text(curves(rows))

@@ -15,8 +15,12 @@ from matplotlib.ticker import LogFormatter
 
 P = ParamSpec("P")
 STYLE: dict[Any, Any] = {
-    **{"svg.hashsalt": "segsemi", "svg.fonttype": "none", "font.size": 9},
-    **{"axes.spines.top": False, "axes.spines.right": False, "text.parse_math": False},  # names are no formulas
+    "svg.hashsalt": "segsemi",
+    "svg.fonttype": "none",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.parse_math": False,  # names are no formulas
 }
 
 

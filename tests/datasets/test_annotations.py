@@ -180,8 +180,10 @@ def test_missing_files_and_broken_ones_of_labelme_are_refused(tmp_path: Path) ->
     (tmp_path / "cut.json").write_text("{")
     (tmp_path / "gbk.json").write_bytes('{"shapes": ["中文"]}'.encode("gbk"))
     problems = [
-        *(r"cut.json is no annotation of labelme \(JSONDecodeError", "embedded.json .*imageData cannot be read"),
-        *("gbk.json .*not in UTF-8", "size.json .*no imageH"),
+        r"cut.json is no annotation of labelme \(JSONDecodeError",
+        "embedded.json .*imageData cannot be read",
+        "gbk.json .*not in UTF-8",
+        "size.json .*no imageH",
     ]
     with pytest.raises(UserError, match="(?s)" + ".*".join(problems)):  # all in one message
         read_labelme(tmp_path)
