@@ -51,6 +51,7 @@ def a_recipe(steps: int, **changes: object) -> Recipe:
         "keep": "last",
         "augment": AUGMENT,
         "parts": (LABELLED, PSEUDO),
+        "init": "teacher",
         "bn": "dsbn",
         "loss": "scl",
         "saug_ops": 3,

@@ -231,7 +231,8 @@ class StudentParams(OptimParams):
                     f"{self.accumulate} pieces of a batch (accumulate); change one of the three"
                 )
         images = [sum(part.images for part in self.parts if part.parallel == parallel) for parallel in (False, True)]
-        if self.bn in ("dsbn", "separate") and min(images) < 2 * self.accumulate:
+        new = self.bn == "fixed" and self.init == "pretrained"  # its decoder's batch norms learn
+        if (self.bn in ("dsbn", "separate") or new) and min(images) < 2 * self.accumulate:
             raise ValueError(
                 f"bn: {self.bn} needs two parts of at least 2 images (times accumulate), since each has its own batch "
                 "statistics: batch_labelled and batch_pseudo, or, with saug_share below 1, weak and strong; raise them, lower "
@@ -320,7 +321,7 @@ class Params(Section):
         except ValidationError as error:
             reasons = "; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors())
             raise ValueError(f"baselines.{baseline}: section consistency: {reasons}") from None
-        least = 2 * self.student.accumulate if method.bn in ("dsbn", "separate") else 1
+        least = 1 if method.bn == "trainable" else 2 * self.student.accumulate
         if min(self.student.batch_labelled, self.student.batch_pseudo) < least:
             raise ValueError(
                 f"baselines.{baseline}: with bn: {method.bn} it needs at least {least} labelled and {least} unlabelled images "

@@ -30,7 +30,7 @@ class Switches(Section):
         loss, weight: on (pseudo) targets. Labels have cross entropy.
         strong: the augmentation of the strong views.
         bn: `trainable`: one pass and one batch norm for all images; `separate`: a pass for each part; `dsbn`: and its own
-            batch norm; `fixed`: running statistics stay and normalise.
+            batch norm; `fixed`: the running statistics of the start stay and normalise, ImageNet's in the encoder alone.
     """
 
     ema: BelowOne = 0.0
@@ -81,19 +81,17 @@ ConsistencyParams = create_model("ConsistencyParams", __base__=Section, **_optio
 
 # where a method names nothing else; the other switches have their defaults
 _FIXMATCH: dict[str, Any] = {"targets": "ema", "ema": 0.996, "mix": "cutmix", "threshold": 0.95, "strong": "colour"}
-_MEAN_TEACHER: dict[str, Any] = {"ema": 0.99, "soft": True, "loss": "mse"}
+_MEAN_TEACHER: dict[str, Any] = {"ema": 0.99, "soft": True, "loss": "mse", "threshold": 0.97, "confidence": "batch"}
 
 METHODS: dict[str, Consistency] = {
     name: Consistency(**{**_FIXMATCH, **switches})
     for name, switches in {
         # Tarvainen and Valpola 2017, as French et al. 2020 apply it to segmentation
-        "mean_teacher": {**_MEAN_TEACHER, "mix": "none", "threshold": 0.0, "strong": "none"},
+        "mean_teacher": {**_MEAN_TEACHER, "mix": "none", "strong": "none"},
         # Sohn et al. 2020, with EMA and CutMix as in the code of UniMatch V2
         "fixmatch": {},
         # French et al. 2020
-        "cutmix_seg": {
-            **_MEAN_TEACHER, "mix": "cutmix_half", "threshold": 0.97, "confidence": "batch", "bn": "fixed",
-        },
+        "cutmix_seg": {**_MEAN_TEACHER, "mix": "cutmix_half", "bn": "fixed"},
         # Olsson et al. 2021
         "classmix": {"ema": 0.99, "mix": "classmix", "threshold": 0.968, "confidence": "batch", "bn": "separate"},
         # Yang et al. 2023

@@ -26,6 +26,7 @@ class Recipe(OptimParams, Switches):
         name: the name of the model, from which its random numbers derive.
         augment: weak augmentation of all images.
         parts: the kinds of images in a batch.
+        init: whose weights it starts from; of ImageNet's, `bn: fixed` keeps the encoder's statistics, for there are no others.
         targets: where pseudo labels come from: `stored` by an earlier stage, or predicted in each step, see `Consistency`.
         saug_ops, saug_replace, saug_without: strong augmentation, SAUG, of the parts that have it.
     """
@@ -34,6 +35,7 @@ class Recipe(OptimParams, Switches):
     seed: int
     augment: AugmentParams
     parts: tuple[Part, ...]
+    init: Literal["teacher", "pretrained"] = "pretrained"
     targets: Literal["stored", "ema", "student"] = "stored"
     saug_ops: int = 0
     saug_replace: bool = True
@@ -58,7 +60,7 @@ def student_recipe(name: str, student: StudentParams, augment: AugmentParams, se
         seed=seed,
         augment=augment,
         parts=tuple(student.parts),
-        **student.model_dump(include={"bn", "loss", "mix", "ema", "targets", "threshold", "strong", *SAUG}),
+        **student.model_dump(include={"init", "bn", "loss", "mix", "ema", "targets", "threshold", "strong", *SAUG}),
         **_shared(student),
     )
 

@@ -119,9 +119,9 @@ def _check_share(recipe: Recipe, runtime: Runtime) -> None:
     """Refuse batches of which a process on the CPU has a single image: batch norm needs two for its statistics."""
     images = Counter[bool]()
     for part in recipe.parts:
-        images[part.parallel and recipe.bn == "dsbn"] += part.images
-    fewest = min(images.values())
-    if runtime.device.type == "cpu" and recipe.bn != "fixed" and fewest < 2 * runtime.count * recipe.accumulate:
+        images[part.parallel and recipe.bn != "trainable"] += part.images
+    fewest, all_fixed = min(images.values()), recipe.bn == "fixed" and recipe.init == "teacher"
+    if runtime.device.type == "cpu" and not all_fixed and fewest < 2 * runtime.count * recipe.accumulate:
         raise UserError(
             f"{recipe.name}: {fewest} images through one batch norm are too few for {runtime.count} processes on the CPU with "
             f"{recipe.accumulate} pieces each; each needs 2: raise the batch size, or start fewer processes"
@@ -140,9 +140,11 @@ def synchronised(network: nn.Module, runtime: Runtime) -> nn.Module:
 
 
 def set_train_mode(network: nn.Module, recipe: Recipe) -> None:
-    """Set training mode; with bn `fixed`, batch norms stay in eval mode."""
+    """Set training mode; with bn `fixed`, batch norms with trained statistics stay in eval mode: a new decoder has none."""
     network.train()
     if recipe.bn == "fixed":
-        for module in network.modules():
+        model: nn.Module = getattr(network, "module", network)
+        trained = model if recipe.init == "teacher" else model.get_submodule("network.encoder")
+        for module in trained.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()

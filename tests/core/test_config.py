@@ -165,6 +165,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({**FIXMATCH, "consistency.perturb": "complementary"}, r"complementary is of two views"),
     ({**FIXMATCH, "consistency.soft": True}, r"loss ce takes hard targets"),
     ({**FIXMATCH, "student.bn": "fixed", "student.batch_labelled": 0}, r"baselines\.fixmatch: .*at least 1 labelled"),
+    (
+        {"student.bn": "fixed", "student.init": "pretrained", "student.batch_labelled": 1},
+        r"student: bn: fixed needs two parts",
+    ),
+    (
+        {"baselines": {"cutmix_seg": "student_1"}, "student.bn": "trainable", "student.batch_labelled": 1},
+        r"at least 2 labelled",
+    ),
     ({**FIXMATCH, **TWO_PIECES, "consistency.bn": "separate"}, r"baselines\.fixmatch: .*at least 4 labelled"),
     ({"student.bn": "separate", "student.accumulate": 4}, r"student: bn: separate needs two parts"),
 ]

@@ -55,7 +55,8 @@ class Encoder(nn.Module):
 
 def recipe_of(method: str, **changes: object) -> Recipe:
     values = {**METHODS[method].model_dump(), **changes}
-    return a_recipe(1, name=method, parts=(LABELLED, UNLABELLED), saug_ops=1, augment=AUGMENT, **values)
+    parts = (LABELLED, UNLABELLED)
+    return a_recipe(1, name=method, parts=parts, init="pretrained", saug_ops=1, augment=AUGMENT, **values)
 
 
 def batch_of(recipe: Recipe) -> list[PartBatch]:

@@ -115,6 +115,15 @@ def test_fixed_bn_keeps_its_statistics_and_the_others_do_not(data: Data, tmp_pat
         assert unchanged == (bn == "fixed"), bn
 
 
+def test_fixed_bn_of_a_new_network_learns_in_the_decoder(data: Data, tmp_path: Path) -> None:
+    """ImageNet has no statistics for it: with mean 0 and variance 1 its features would not be normalised."""
+    model, reference = new_model(), new_model()
+    run(model, data, tmp_path, a_recipe(1, bn="fixed", init="pretrained"))
+    same = [torch.equal(a, b) for a, b in zip(statistics(reference), statistics(model), strict=True)]
+    encoder = len(statistics(model.encoder))
+    assert same == [True] * encoder + [False] * (len(same) - encoder) and 0 < encoder < len(same)
+
+
 def test_dsbn_keeps_strong_images_out_of_the_standard_statistics(data: Data, tmp_path: Path) -> None:
     """Also where weak and strong ones are of a kind (student.saug_share below 1): the standard statistics are those of the
     weak images alone."""
