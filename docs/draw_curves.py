@@ -16,7 +16,7 @@ def curves(rows: pd.DataFrame) -> Figure:
     for model, curve in rows.groupby("model", sort=False):
         ax.plot(curve["images"], curve["val_miou"], marker=".", linewidth=1.3, label=model)
     ax.set(xlabel="images seen, those of the teacher included", ylabel="mIoU on val, percent")
-    ax.legend(frameon=False)
+    ax.legend(frameon=False, loc="lower right")
     return figure
 
 
