@@ -231,7 +231,7 @@ class StudentParams(OptimParams):
                     f"{self.accumulate} pieces of a batch (accumulate); change one of the three"
                 )
         images = [sum(part.images for part in self.parts if part.parallel == parallel) for parallel in (False, True)]
-        new = self.bn == "fixed" and self.init == "pretrained"  # its decoder's batch norms learn
+        new = self.bn == "fixed" and self.init == "pretrained" and min(images) > 0  # its decoder's learn, in two passes
         if (self.bn in ("dsbn", "separate") or new) and min(images) < 2 * self.accumulate:
             raise ValueError(
                 f"bn: {self.bn} needs two parts of at least 2 images (times accumulate), since each has its own batch "

@@ -238,7 +238,7 @@ def test_preset_is_written_with_all_comments_kept(
     path, yaml = tmp_path / "params.yaml", YAML()
     changed = {
         "split": {"count": 7, "unlabelled_ratio": 2.0},
-        "student": {"init": "pretrained", "saug": "none", "saug_share": 0.5, "bn": "trainable", "loss": "ce"},
+        "student": {"init": "pretrained", "saug": "none", "saug_share": 0.5, "bn": "fixed", "loss": "ce"},
         "pseudo_label": {"scales": [1.0], "flip": False},
         "augment": {"crop_size": 99},
     }
