@@ -429,16 +429,19 @@ def write_labels(
     classes = _choose_classes(images, names, background, file, notes)
     suffix = kept.get("label_suffix", "")
     ids: dict[str | None, int] = {name: index for index, name in enumerate(classes.names)} | {None: IGNORE_INDEX}
-    before = {path.relative_to(folder).with_suffix("").as_posix() for path in visible_files(folder, LABEL_ENDINGS)}
+    before = sorted(visible_files(folder, LABEL_ENDINGS))
     for image in images:
         label = np.full((image.height, image.width), ids[background], dtype=np.uint8)
         for name, mask in image.shapes:
             label[mask()] = ids[name]
         write_label_png(folder / f"{image.name}{suffix}.png", label, classes)
-    for name in sorted(before):
-        replaced = name.removesuffix(suffix) in seen
+    for path in before:
+        stem = stem_of(path, folder)
+        replaced = stem.removesuffix(suffix) in seen
         what = "labels that were there are replaced" if replaced else "labels of an earlier export stay and count"
-        notes.add(what, f"labels/{name}.png")
+        notes.add(what, path.relative_to(out).as_posix())
+        if replaced and not path.samefile(folder / f"{stem}.png"):  # of another ending, or with decomposed letters
+            path.unlink()
     write_json(file, {**kept, "names": classes.names, "colours": classes.colours})
     return classes
 

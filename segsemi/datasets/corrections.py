@@ -266,8 +266,8 @@ def _unpacked(source: Path) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(source) as file:
                 file.extractall(folder)
-        except zipfile.BadZipFile:
-            raise UserError(f"{source} is no zip file; name what CVAT exported, or the folder of its files") from None
+        except (zipfile.BadZipFile, RuntimeError) as error:  # RuntimeError: it wants a password
+            raise UserError(f"{source}: {error}; name what CVAT exported, or the folder of its files") from None
         yield Path(folder)
 
 

@@ -158,6 +158,17 @@ def test_labels_that_are_there_keep_their_meaning(tmp_path: Path) -> None:
         write_labels(read_labelme(tmp_path / "two"), out, names=names)
 
 
+def test_a_label_replaces_one_of_another_ending_or_spelling(tmp_path: Path) -> None:
+    labelme(tmp_path / "json/caf\u00e9.json", {**SQUARE, "label": "cat"}, {**SQUARE, "label": "dog"})
+    (tmp_path / "labels").mkdir()
+    for name in ("cafe\u0301.png", "caf\u00e9.tif"):
+        (tmp_path / f"labels/{name}").write_bytes(b"")
+    notes = Notes()
+    write_labels(read_labelme(tmp_path / "json"), tmp_path, notes=notes)
+    assert [path.name for path in (tmp_path / "labels").iterdir()] == ["caf\u00e9.png"]
+    assert "replaced (2): " in str(notes)
+
+
 def test_one_class_alone_is_refused(tmp_path: Path) -> None:
     labelme(tmp_path / "a.json", SQUARE)
     with pytest.raises(UserError, match="pole is the only class.*--background"):

@@ -155,6 +155,15 @@ def relabelled(export: Path, before: str, after: str) -> Path:
     return path.parent
 
 
+def encrypted(export: Path) -> Path:
+    path = export / "cvat.zip"
+    zipped = path.read_bytes()
+    for header in (b"PK\3\4\x14\0", b"PK\1\2\x14\3\x14\0"):  # of a file, and in the directory
+        zipped = zipped.replace(header + b"\0", header + b"\1")
+    path.write_bytes(zipped)
+    return path
+
+
 BLACK = "background:0,0,0"
 STRANGE = r"not the data set's: lorry \(in "
 
@@ -167,7 +176,8 @@ STRANGE = r"not the data set's: lorry \(in "
         (read_label_studio, lambda export: submitted(export, twice), "two tasks of a b#1"),
         (read_label_studio, lambda export: export / "labelstudio.json", 'export from Label Studio as "JSON"'),
         (read_label_studio, lambda export: export / "cvat.zip", "is no JSON file"),
-        (read_cvat, lambda export: export / "labelstudio.json", "is no zip file"),
+        (read_cvat, lambda export: export / "labelstudio.json", "is not a zip file; name"),
+        (read_cvat, encrypted, "encrypted.*; name"),
         (read_cvat, lambda export: export, r"no labelmap\.txt; export from CVAT as"),
         (read_cvat, two_tasks, r"has 2 labelmap\.txt; .*one task a file"),
         (read_cvat, lambda export: relabelled(export, "car:", "lorry:"), STRANGE),
