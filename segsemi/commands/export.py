@@ -94,7 +94,8 @@ def onnx_metadata(model: SegmentationModel, folder: Path) -> dict[str, str]:
     """Return what an ONNX file says of itself: texts, and JSON values of lists and numbers."""
     network, classes, measured = model.architecture, model.classes, metrics_of(folder)
     values: dict[str, Any] = {"model": _name(folder), "classes": classes.names, "colours": classes.colours}
-    values |= {"ignore_index": classes.ignore_index, "input": INPUT, "output": OUTPUT, "normalisation": "inside"}
+    values |= {"range": classes.value_range, "ignore_index": classes.ignore_index}
+    values |= {"input": INPUT, "output": OUTPUT, "normalisation": "inside"}
     values |= {"mean": network.mean, "std": network.std, "short_side": network.short_side}
     values |= {"miou": measured.get("miou"), "measured_on": measured.get("subset")}
     values |= {"segsemi_version": importlib.metadata.version("segsemi")}
@@ -118,24 +119,25 @@ def _name(folder: Path) -> str:
 
 
 def _onnx_use(model: SegmentationModel) -> str:
-    side = model.architecture.short_side
+    side, (low, high) = model.architecture.short_side, model.classes.value_range or (0, 65535)
     shrink = f"""
 scale = min(1, {side} / min(image.size))  # the network learnt at this size; the label is as small
 image = image.resize([round(length * scale) for length in image.size], Image.Resampling.BOX)"""
     return f"""- Input: {INPUT}. Normalisation and padding are inside.
 - Output: {OUTPUT}.
-- The file's metadata has classes, colours, input and mIoU.
+- Pictures of more than 8 bits: spread {low} to {high} over 0 to 255 first. The lines below read pictures of 8 bits.
+- The file's metadata has classes, colours, range, input and mIoU.
 
 ```python
 import json
 
 import numpy as np
 import onnxruntime
-from PIL import Image
+from PIL import Image, ImageOps
 
 session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
 names = json.loads(session.get_modelmeta().custom_metadata_map["classes"])
-image = Image.open("picture.png").convert("RGB"){shrink if side else ""}
+image = ImageOps.exif_transpose(Image.open("picture.png")).convert("RGB"){shrink if side else ""}
 images = np.asarray(image, dtype=np.float32).transpose(2, 0, 1)[None] / 255
 (probabilities,) = session.run(None, {{"images": images}})
 label = probabilities[0].argmax(axis=0)  # (H, W) class ids

@@ -180,7 +180,7 @@ def check_entries(
             pixels[row.subset] = pixels.get(row.subset, 0) + counts
     rows = [replace(item.row, subset=SKIPPED) if item.error else item.row for item in found]
     _warn_of_links(root, rows, warn)
-    _refuse_leakage(rows)
+    refuse_leakage(rows)
     _warn_of_copies(rows, warn)
     _check_classes(root, classes, pixels, warn)
     return rows
@@ -251,9 +251,9 @@ def _warn_of_links(root: Path, rows: list[Row], warn: Callable[[str], None]) -> 
             warn(f"warning: {root / folder} is a link, behind which dvc sees no change; make data.root the link")
 
 
-def _refuse_leakage(rows: list[Row]) -> None:
+def refuse_leakage(rows: list[Row]) -> None:
     """Refuse images of val or test that are, by content, among the others."""
-    learnt = {row.image_hash: row for row in rows if row.subset not in (*HELD_OUT, SKIPPED)}
+    learnt = {row.image_hash: row for row in rows if row.image_hash and row.subset not in (*HELD_OUT, SKIPPED)}
     held_out = [(row, learnt[row.image_hash]) for row in rows if row.subset in HELD_OUT and row.image_hash in learnt]
     pairs = [f"{row.image} ({row.subset}) and {other.image} ({other.subset})" for row, other in held_out]
     if pairs:

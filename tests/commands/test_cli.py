@@ -313,6 +313,7 @@ def test_onnx_agrees_for_any_batch_and_size_and_its_card_is_true(
     facts, colours = session.get_modelmeta().custom_metadata_map, [list(colour) for colour in CLASSES.colours]
     assert (json.loads(facts["classes"]), json.loads(facts["colours"])) == (list(CLASSES.names), colours)
     assert (facts["normalisation"], facts["short_side"], facts["miou"]) == ("inside", "null", "0.25")
+    assert facts["range"] == "null"
     card, namespace = (tmp_path / "out/README.md").read_text(), dict[str, Any]()
     monkeypatch.chdir(tmp_path / "out")
     image = np.random.default_rng(0).integers(256, size=(45, 70, 3), dtype=np.uint8)
@@ -320,6 +321,7 @@ def test_onnx_agrees_for_any_batch_and_size_and_its_card_is_true(
     (code,) = re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
     exec(code, namespace)
     assert np.mean(namespace["label"] != network.predict(image)) < 0.001  # pixels where two classes are equal
+    assert "more than 8 bits: spread 0 to 65535 over 0 to 255" in card
     assert "Normalisation and padding are inside" in card and "mIoU 25.00 percent on val, 9 images." in card
     data = ModelCard(card).data
     assert (data.library_name, data.pipeline_tag, data.metrics) == ("onnx", "image-segmentation", ["mean_iou"])

@@ -1,5 +1,6 @@
 """The split: which images are labelled, which labels are hidden, which lists name what."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,10 @@ def test_patterns_leave_training_images_out_and_choose_another_validation_set() 
     split = chosen(rows, count=2, exclude=["b_*", "a_3"], val=["c_[01]"], seed=0)
     assert ids(split.val) == ["c_0", "c_1"]
     assert sorted(ids(split.labelled) + ids(split.unlabelled)) == ["a_0", "a_1", "a_2", "c_2", "c_3"]
+    rows[0] = replace(rows[0], image_hash="1")  # a_0
+    rows[9] = replace(rows[9], image_hash="1")  # c_1
+    with pytest.raises(UserError, match=r"c_1.png \(val\) and a_0.png \(train\) are the same image"):
+        chosen(rows, seed=0, val=["c_[01]"])
     for key in ("exclude", "val"):
         with pytest.raises(UserError, match=rf"split.{key}: no training image has an id like 'z\*'; see"):
             chosen(rows, seed=0, **{key: ["z*"]})

@@ -39,7 +39,10 @@ def test_key_follows_the_data_but_not_where_they_lie(tmp_path: Path) -> None:
         with (tmp_path / name).open("a") as file:
             file.write("# more\n")
         keys.append(key())
-    assert len(set(keys)) == 6 and key() == keys[-1]
+    for line in ("0001", "0002"):  # of one size
+        (tmp_path / "data/val.txt").write_text(line)
+        keys.append(key())
+    assert len(set(keys)) == 8 and key() == keys[-1]
     with pytest.raises(UserError, match=r"data.root: no folder .*moved"):
         key("moved")
     (tmp_path / "moved").symlink_to(tmp_path / "data")

