@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 SHARE = 0.5  # of the channels
 
@@ -18,11 +19,16 @@ def perturbed_features(network: nn.Module, kind: Literal["none", "dropout", "com
     - ``dropout``: every channel of an image is 0 with probability 1/2, else doubled.
     - ``complementary``: the batch is pairs of views of one image; a channel is doubled in one of them and 0 in the other. A
       random half of the pairs, rounded down, stays as it is.
+
+    Zeros and doubles raise the variance behind them. So the decoder's batch norms take statistics of the batch, but keep their
+    running ones, with which the network predicts (docs/findings.md).
     """
     if kind == "none":
         yield
         return
     encoder: nn.Module = getattr(network, "module", network).get_submodule("network.encoder")
+    decoders = {*network.modules()} - {*encoder.modules()}
+    momenta = {module: module.momentum for module in decoders if isinstance(module, _BatchNorm)}
 
     def perturb(_: nn.Module, __: Any, output: Any) -> Any:
         maps, *rest = output if isinstance(output, tuple) else (output,)  # a ViT has tokens beside its maps
@@ -32,10 +38,14 @@ def perturbed_features(network: nn.Module, kind: Literal["none", "dropout", "com
         return (changed, *rest) if isinstance(output, tuple) else changed
 
     handle = encoder.register_forward_hook(perturb)
+    for norm in momenta:
+        norm.momentum = 0.0
     try:
         yield
     finally:
         handle.remove()
+        for norm, momentum in momenta.items():
+            norm.momentum = momentum
 
 
 def _complementary(x: Tensor, spared: Tensor) -> Tensor:

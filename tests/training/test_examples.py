@@ -16,6 +16,7 @@ from segsemi.core.seeds import derive_rng, derive_seed
 from segsemi.data.batches import PartBatch
 from segsemi.training.average import update_average
 from segsemi.training.examples import examples_of
+from segsemi.training.perturb import perturbed_features
 from segsemi.training.step import training_step
 
 UNLABELLED = PSEUDO._replace(name="unlabelled", images=3)
@@ -190,3 +191,19 @@ def test_the_average_starts_as_a_copy_and_follows_slowly(steps: int, expected: l
             update_average(average, model, step, steps, decay=0.6)
             assert average.weight.tolist() == pytest.approx([expected[step]] * 2) == average.running_mean.tolist()
             assert int(average.num_batches_tracked) == step
+
+
+@pytest.mark.parametrize("kind", ["dropout", "complementary"])
+def test_perturbed_features_leave_the_decoders_running_statistics(kind: str) -> None:
+    network = Tiny()
+    network.head = nn.Sequential(network.head, nn.BatchNorm2d(4)).double()
+    network.encoder.second = nn.Sequential(network.encoder.second, nn.BatchNorm2d(2)).double()
+    inner, outer = network.encoder.second[1], network.head[1]
+    x = torch.rand(4, 3, 8, 8)
+    with perturbed_features(network, kind):
+        batch = network(x).detach() / 3
+    assert batch.mean((0, 2, 3)).abs().max() < 1e-6  # normalised by the batch's own statistics
+    assert outer.running_mean.tolist() == [0.0] * 4
+    assert inner.running_mean.abs().min() > 0
+    network(x)
+    assert outer.running_mean.abs().min() > 0
