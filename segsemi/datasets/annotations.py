@@ -429,7 +429,7 @@ def write_labels(
     classes = _choose_classes(images, names, background, file, notes)
     suffix = kept.get("label_suffix", "")
     ids: dict[str | None, int] = {name: index for index, name in enumerate(classes.names)} | {None: IGNORE_INDEX}
-    before = sorted(visible_files(folder, LABEL_ENDINGS))
+    before = visible_files(folder, LABEL_ENDINGS)
     for image in images:
         label = np.full((image.height, image.width), ids[background], dtype=np.uint8)
         for name, mask in image.shapes:

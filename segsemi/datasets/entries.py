@@ -253,7 +253,7 @@ def _warn_of_links(root: Path, rows: list[Row], warn: Callable[[str], None]) -> 
 
 def refuse_leakage(rows: list[Row]) -> None:
     """Refuse images of val or test that are, by content, among the others."""
-    learnt = {row.image_hash: row for row in rows if row.image_hash and row.subset not in (*HELD_OUT, SKIPPED)}
+    learnt = {row.image_hash: row for row in rows if row.subset not in (*HELD_OUT, SKIPPED)}
     held_out = [(row, learnt[row.image_hash]) for row in rows if row.subset in HELD_OUT and row.image_hash in learnt]
     pairs = [f"{row.image} ({row.subset}) and {other.image} ({other.subset})" for row, other in held_out]
     if pairs:

@@ -53,7 +53,8 @@ def split_rows(
             takes one of two copies of an image.
     """
     rows = list(_regrouped(rows, wanted.exclude, wanted.val))
-    refuse_leakage(rows)  # prepare has checked the data set's own val
+    if wanted.val:  # prepare has checked the data set's own
+        refuse_leakage(rows)
     if wanted.extra == "labelled" and not any(row.subset == "extra" for row in rows):
         raise UserError(
             "split.extra is labelled, but there are no extra images (SBD, unlabelled/); set it to unlabelled"

@@ -54,9 +54,11 @@ def _listing(root: Path) -> str:
     """
     if not root.is_dir():
         raise UserError(f"data.root: no folder {root}; set it to the folder of the data set")
-    lines = [(path, f"{path.stat().st_size}") for path in visible_files(root, IMAGE_ENDINGS)]
-    lines += [(path, file_hash(path)) for path in visible_files(root, (".txt", ".json"))]
-    return "\n".join(f"{path.relative_to(root).as_posix()} {value}" for path, value in lines)
+    lists = (".txt", ".json")
+    return "\n".join(
+        f"{path.relative_to(root).as_posix()} {file_hash(path) if path.suffix.lower() in lists else path.stat().st_size}"
+        for path in visible_files(root, {*IMAGE_ENDINGS, *lists})
+    )
 
 
 def code_hash(dvc_yaml: Path = Path("dvc.yaml")) -> str:
